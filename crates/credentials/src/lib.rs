@@ -1,1 +1,21 @@
-//! Placeholder.
+//! Secrets and what is made of them: generated secrets and their verifiers, sealing at rest, and
+//! signed tokens.
+//!
+//! Pure: no I/O and no clock. Randomness comes in through [`Randomness`]; times are compared by
+//! the caller with its own clock ([`check_times`]). What a secret is *for* (who may do what with
+//! it) does not belong here.
+
+mod key_ring;
+mod randomness;
+mod secret;
+mod signing;
+mod verifier;
+
+pub use key_ring::{KeyRing, KeyRingError, OpenError};
+pub use randomness::{Randomness, SystemRandomness};
+pub use secret::{MalformedSecret, Secret, SecretKind, generate, recognise};
+pub use signing::{
+    KeyError, NOT_BEFORE_TOLERANCE, PublicKey, SignError, SigningKey, TokenError, TokenVerifier,
+    check_times, kid_of,
+};
+pub use verifier::{MalformedVerifier, Verifier};
