@@ -1,0 +1,108 @@
+//! The decision itself.
+
+use uuid::Uuid;
+
+use crate::{Action, RoleDefinition, Scope, scope::key_contains};
+
+/// A principal and every group that it is in, directly or through other groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closure {
+    members: Vec<Uuid>,
+}
+
+impl Closure {
+    /// The principal first, then its groups in no particular order; none twice.
+    pub fn iter(&self) -> impl Iterator<Item = Uuid> {
+        self.members.iter().copied()
+    }
+
+    /// Whether a role assigned to this id counts for the principal.
+    pub fn contains(&self, id: Uuid) -> bool {
+        self.members.contains(&id)
+    }
+}
+
+/// Follows memberships from `start`: `direct_groups` names the groups that a principal or group is a
+/// direct member of. Groups that contain each other are met once.
+pub fn closure<I: IntoIterator<Item = Uuid>>(
+    start: Uuid,
+    mut direct_groups: impl FnMut(Uuid) -> I,
+) -> Closure {
+    let mut members = vec![start];
+    let mut next = 0;
+    while let Some(&member) = members.get(next) {
+        next += 1;
+        for group in direct_groups(member) {
+            if !members.contains(&group) {
+                members.push(group);
+            }
+        }
+    }
+    Closure { members }
+}
+
+/// A role assignment that may count for a decision. It is checked again there, so whoever collects
+/// candidates may bring too many, never too few.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// The canonical key of the assignment's scope ([`Scope::key`]).
+    pub scope_key: &'a str,
+    /// Whom the role is assigned to.
+    pub principal_id: Uuid,
+    /// The role.
+    pub role: &'a RoleDefinition,
+}
+
+impl Candidate<'_> {
+    fn applies(&self, caller: &Closure, scope: &Scope) -> bool {
+        key_contains(self.scope_key, scope.key()) && caller.contains(self.principal_id)
+    }
+}
+
+/// Whether the caller may do `action` at `scope`: the union of its roles at that scope and above
+/// it, each role less its own exceptions. Nothing is allowed that no role allows.
+pub fn decide<'a>(
+    candidates: impl IntoIterator<Item = Candidate<'a>>,
+    caller: &Closure,
+    scope: &Scope,
+    action: &Action,
+) -> bool {
+    permits(applicable(candidates, caller, scope), action)
+}
+
+/// The same for a data action.
+pub fn decide_data<'a>(
+    candidates: impl IntoIterator<Item = Candidate<'a>>,
+    caller: &Closure,
+    scope: &Scope,
+    action: &Action,
+) -> bool {
+    permits_data(applicable(candidates, caller, scope), action)
+}
+
+fn applicable<'a>(
+    candidates: impl IntoIterator<Item = Candidate<'a>>,
+    caller: &Closure,
+    scope: &Scope,
+) -> impl Iterator<Item = &'a RoleDefinition> {
+    candidates
+        .into_iter()
+        .filter(|candidate| candidate.applies(caller, scope))
+        .map(|candidate| candidate.role)
+}
+
+/// Whether any of these roles, which all apply, allows the action.
+pub fn permits<'a>(
+    assigned: impl IntoIterator<Item = &'a RoleDefinition>,
+    action: &Action,
+) -> bool {
+    assigned.into_iter().any(|role| role.permits(action))
+}
+
+/// The same for a data action.
+pub fn permits_data<'a>(
+    assigned: impl IntoIterator<Item = &'a RoleDefinition>,
+    action: &Action,
+) -> bool {
+    assigned.into_iter().any(|role| role.permits_data(action))
+}
