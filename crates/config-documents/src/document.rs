@@ -1,0 +1,305 @@
+//! The kinds of documents and their bodies.
+
+use credentials::{PublicKey, Verifier};
+use rbac::{RoleAssignment, RoleDefinition};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::Region;
+
+/// What a document is about. Kinds and forms that a node does not know are rejected by it one by one, and hold up nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Registry,
+    RegistryName,
+    Node,
+    Principal,
+    Group,
+    RoleDefinition,
+    RoleAssignment,
+    SigningKey,
+}
+
+/// Each kind with its name on the wire and the newest form that this build writes and reads.
+const KINDS: [(Kind, &str, u32); 8] = [
+    (Kind::Registry, "registry", 1),
+    (Kind::RegistryName, "registry-name", 1),
+    (Kind::Node, "node", 1),
+    (Kind::Principal, "principal", 1),
+    (Kind::Group, "group", 1),
+    (Kind::RoleDefinition, "role-definition", 1),
+    (Kind::RoleAssignment, "role-assignment", 1),
+    (Kind::SigningKey, "signing-key", 1),
+];
+
+/// The newest form of each kind that this build understands, as a node announces it.
+pub fn forms() -> BTreeMap<String, u32> {
+    KINDS.iter().map(|(_, name, form)| ((*name).to_owned(), *form)).collect()
+}
+
+impl Kind {
+    pub fn parse(name: &str) -> Option<Self> {
+        KINDS.iter().find(|(_, known, _)| *known == name).map(|(kind, _, _)| *kind)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        self.entry().1
+    }
+
+    /// The form that documents of this kind are written in.
+    pub fn form(self) -> u32 {
+        self.entry().2
+    }
+
+    fn entry(self) -> &'static (Kind, &'static str, u32) {
+        KINDS.iter().find(|(kind, _, _)| *kind == self).expect("every kind stands in the table")
+    }
+}
+
+/// One fact that nodes need. Key and body together say all of it.
+#[derive(Clone, PartialEq)]
+pub enum Document {
+    Registry(Registry),
+    RegistryName(RegistryName),
+    Node(Node),
+    Principal(Principal),
+    Group(Group),
+    RoleDefinition(RoleDefinition),
+    RoleAssignment(RoleAssignment),
+    SigningKey(SigningKey),
+}
+
+/// A registry: who it is, where it stands in the tree of scopes, and its admin account.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registry {
+    /// Immutable; names the registry's content, so a re-created name starts empty.
+    pub uid: Uuid,
+    pub name: String,
+    /// The ARM id, which is the scope that access is evaluated at.
+    pub resource_id: String,
+    /// With the port, in lower case; what clients type.
+    pub login_server: String,
+    pub home_region: Region,
+    pub role_assignment_mode: RoleAssignmentMode,
+    /// Absent while the admin account is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_user: Option<AdminUser>,
+}
+
+/// Which rights count in a registry's data plane (`roleAssignmentMode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RoleAssignmentMode {
+    LegacyRegistryPermissions,
+    AbacRepositoryPermissions,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdminUser {
+    pub username: String,
+    pub passwords: Vec<AdminPassword>,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdminPassword {
+    pub slot: AdminPasswordSlot,
+    /// Goes up whenever this password is renewed or the account is switched on again; tokens of an older generation are dead.
+    pub generation: u64,
+    pub verifier: Verifier,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum AdminPasswordSlot {
+    #[serde(rename = "password")]
+    Password,
+    #[serde(rename = "password2")]
+    Password2,
+}
+
+impl AdminPasswordSlot {
+    pub const ALL: [Self; 2] = [Self::Password, Self::Password2];
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|slot| slot.as_str() == name)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Password2 => "password2",
+        }
+    }
+}
+
+/// A name that is taken by a registry, and where that registry lives; every node has all of them.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryName {
+    /// Lower case.
+    pub name: String,
+    pub uid: Uuid,
+    pub login_server: String,
+    pub home_region: Region,
+    pub regions: Vec<Region>,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    pub node_id: Uuid,
+    pub region: Region,
+    /// Host and port at which other nodes reach this one.
+    pub address: String,
+}
+
+/// A principal that can hold roles. People's passwords never appear here.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Principal {
+    pub object_id: Uuid,
+    /// The user name of a service principal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_id: Option<Uuid>,
+    pub enabled: bool,
+    pub secrets: Vec<PrincipalSecret>,
+    /// The groups that it is a direct member of.
+    #[serde(default)]
+    pub groups: Vec<Uuid>,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrincipalSecret {
+    pub key_id: Uuid,
+    pub verifier: Verifier,
+    /// Five minutes of clock difference are allowed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub starts_at: OffsetDateTime,
+    /// By the node's own clock, without allowance.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    pub object_id: Uuid,
+    /// The groups that this one is a direct member of.
+    pub groups: Vec<Uuid>,
+}
+
+/// The public part of the key with which a node signs its registry tokens; accepted only in that node's region.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SigningKey {
+    pub node_id: Uuid,
+    pub public_key: PublicKey,
+}
+
+/// A document that this build cannot understand.
+#[derive(Debug, thiserror::Error)]
+pub enum MalformedDocument {
+    #[error("kind '{0}' is unknown")]
+    UnknownKind(String),
+    #[error("form {form} of kind '{kind}' is unknown; the newest known is {newest}")]
+    UnknownForm { kind: &'static str, form: u64, newest: u32 },
+    #[error("the body of kind '{kind}' is malformed")]
+    Body {
+        kind: &'static str,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the body of kind '{kind}' belongs to the key '{body}', not to '{key}'")]
+    Key { kind: &'static str, key: String, body: String },
+}
+
+impl Document {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Registry(_) => Kind::Registry,
+            Self::RegistryName(_) => Kind::RegistryName,
+            Self::Node(_) => Kind::Node,
+            Self::Principal(_) => Kind::Principal,
+            Self::Group(_) => Kind::Group,
+            Self::RoleDefinition(_) => Kind::RoleDefinition,
+            Self::RoleAssignment(_) => Kind::RoleAssignment,
+            Self::SigningKey(_) => Kind::SigningKey,
+        }
+    }
+
+    /// The key within the kind; derivable from the body, so a document cannot stand under a wrong one.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Registry(registry) => registry.uid.to_string(),
+            Self::RegistryName(name) => name.name.clone(),
+            Self::Node(node) => node.node_id.to_string(),
+            Self::Principal(principal) => principal.object_id.to_string(),
+            Self::Group(group) => group.object_id.to_string(),
+            Self::RoleDefinition(definition) => definition.id.to_string(),
+            Self::RoleAssignment(assignment) => assignment.id.to_string(),
+            Self::SigningKey(key) => key.public_key.kid().to_owned(),
+        }
+    }
+
+    /// The JSON text that is stored, sent and summed: `form` beside the members of the kind.
+    pub fn body(&self) -> String {
+        #[derive(Serialize)]
+        struct Body<'a, T> {
+            form: u32,
+            #[serde(flatten)]
+            content: &'a T,
+        }
+        fn text<T: Serialize>(kind: Kind, content: &T) -> String {
+            serde_json::to_string(&Body { form: kind.form(), content }).expect("documents have string keys only")
+        }
+        let kind = self.kind();
+        match self {
+            Self::Registry(content) => text(kind, content),
+            Self::RegistryName(content) => text(kind, content),
+            Self::Node(content) => text(kind, content),
+            Self::Principal(content) => text(kind, content),
+            Self::Group(content) => text(kind, content),
+            Self::RoleDefinition(content) => text(kind, content),
+            Self::RoleAssignment(content) => text(kind, content),
+            Self::SigningKey(content) => text(kind, content),
+        }
+    }
+
+    /// Reads a stored body back.
+    ///
+    /// # Errors
+    /// An unknown kind or form, a malformed body, or a body that belongs to another key.
+    pub fn parse(kind: &str, key: &str, body: &str) -> Result<Self, MalformedDocument> {
+        #[derive(Deserialize)]
+        struct Form {
+            form: u64,
+        }
+        fn read<'a, T: Deserialize<'a>>(kind: Kind, body: &'a str) -> Result<T, MalformedDocument> {
+            serde_json::from_str(body).map_err(|source| MalformedDocument::Body { kind: kind.as_str(), source })
+        }
+        let kind = Kind::parse(kind).ok_or_else(|| MalformedDocument::UnknownKind(kind.chars().take(40).collect()))?;
+        let Form { form } = read(kind, body)?;
+        if form == 0 || form > u64::from(kind.form()) {
+            return Err(MalformedDocument::UnknownForm { kind: kind.as_str(), form, newest: kind.form() });
+        }
+        let document = match kind {
+            Kind::Registry => Self::Registry(read(kind, body)?),
+            Kind::RegistryName => Self::RegistryName(read(kind, body)?),
+            Kind::Node => Self::Node(read(kind, body)?),
+            Kind::Principal => Self::Principal(read(kind, body)?),
+            Kind::Group => Self::Group(read(kind, body)?),
+            Kind::RoleDefinition => Self::RoleDefinition(read(kind, body)?),
+            Kind::RoleAssignment => Self::RoleAssignment(read(kind, body)?),
+            Kind::SigningKey => Self::SigningKey(read(kind, body)?),
+        };
+        if document.key() == key {
+            Ok(document)
+        } else {
+            Err(MalformedDocument::Key { kind: kind.as_str(), key: key.to_owned(), body: document.key() })
+        }
+    }
+}

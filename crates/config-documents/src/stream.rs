@@ -1,0 +1,81 @@
+//! The messages of `/config/v1/stream`, one JSON object a WebSocket text frame.
+//!
+//! Grammar, control plane to node: `(snapshot-begin documents* snapshot-end)? (documents* mark)*`. A snapshot is also closed by the
+//! mark that follows it; nothing is visible to requests before that mark. The node answers each mark with `applied`.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{Checksum, Epoch, Region, Revision};
+
+/// A document as it is stored and sent: latest state only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredDocument {
+    pub region: Region,
+    pub kind: String,
+    pub key: String,
+    /// The body's exact text; absent for a tombstone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    pub revision: Revision,
+}
+
+/// What a node says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum NodeMessage {
+    /// First message of a stream.
+    Hello {
+        node_id: Uuid,
+        region: Region,
+        /// The newest form of each kind that the node understands.
+        forms: BTreeMap<String, u32>,
+        /// What the node's copy holds; absent when it holds nothing.
+        epoch: Option<Epoch>,
+        revision: Revision,
+        address: String,
+    },
+    /// The answer to a mark: all up to `revision` is durable and visible to requests, but for what is rejected.
+    Applied {
+        /// Goes up by one with each answer on this stream.
+        sequence: u64,
+        revision: Revision,
+        /// Every document that the node holds and cannot understand; what it governs is denied.
+        rejected: Vec<Rejected>,
+    },
+    /// The checksum of a mark did not hold: the node kept its old index and asks for a snapshot.
+    SnapshotWanted { reason: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Rejected {
+    pub region: Region,
+    pub kind: String,
+    pub key: String,
+    pub revision: Revision,
+    pub reason: String,
+}
+
+/// What the control plane says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum ControlPlaneMessage {
+    /// What follows replaces the node's copy; it never merges.
+    SnapshotBegin { epoch: Epoch },
+    Documents { documents: Vec<StoredDocument> },
+    SnapshotEnd,
+    /// All documents up to `revision` have been sent.
+    Mark {
+        epoch: Epoch,
+        revision: Revision,
+        /// The control plane's clock.
+        #[serde(with = "time::serde::rfc3339")]
+        time: OffsetDateTime,
+        /// Over the live documents of the node's region and of `*`.
+        checksum: Checksum,
+        /// The highest `applied` sequence of this stream that is committed; 0 for none.
+        heard: u64,
+    },
+}

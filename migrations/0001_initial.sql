@@ -1,0 +1,207 @@
+-- Names, ids and scopes compare by stored *_key columns, made by one function of the service; never by lower(), whose result depends on
+-- the locale. Their order is bytewise (COLLATE "C"), so that ranges of keys mean the same everywhere. Rows have uuid keys, and children refer to uids, not to names.
+
+-- One row: what this installation is.
+CREATE TABLE installation (
+    singleton                  boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    tenant_id                  uuid NOT NULL,
+    tenant_display_name        text NOT NULL,
+    public_url                 text NOT NULL,
+    -- With a leading dot and, if any, the port.
+    login_server_suffix        text NOT NULL,
+    key_encryption_fingerprint text NOT NULL,
+    created_at                 timestamptz NOT NULL
+);
+
+CREATE TABLE regions (
+    name         text PRIMARY KEY,
+    display_name text NOT NULL
+);
+
+CREATE TABLE subscriptions (
+    subscription_id uuid PRIMARY KEY,
+    tenant_id       uuid NOT NULL,
+    display_name    text NOT NULL,
+    created_at      timestamptz NOT NULL
+);
+
+CREATE TABLE resource_groups (
+    uid             uuid PRIMARY KEY,
+    subscription_id uuid NOT NULL REFERENCES subscriptions,
+    name            text NOT NULL,
+    name_key        text COLLATE "C" NOT NULL,
+    location        text NOT NULL REFERENCES regions,
+    tags            jsonb NOT NULL,
+    created_at      timestamptz NOT NULL,
+    UNIQUE (subscription_id, name_key)
+);
+
+CREATE TABLE registries (
+    uid                   uuid PRIMARY KEY,
+    resource_group_uid    uuid NOT NULL REFERENCES resource_groups,
+    subscription_id       uuid NOT NULL REFERENCES subscriptions,
+    name                  text NOT NULL,
+    -- Registry names are unique in the installation: they are host names.
+    name_key              text COLLATE "C" NOT NULL UNIQUE,
+    login_server          text NOT NULL,
+    location              text NOT NULL REFERENCES regions,
+    sku                   text NOT NULL,
+    tags                  jsonb NOT NULL,
+    admin_user_enabled    boolean NOT NULL,
+    created_at            timestamptz NOT NULL,
+    created_by            text NOT NULL,
+    created_by_type       text NOT NULL,
+    last_modified_at      timestamptz NOT NULL,
+    last_modified_by      text NOT NULL,
+    last_modified_by_type text NOT NULL,
+    -- Goes up with each change; the entity tag.
+    generation            bigint NOT NULL
+);
+CREATE INDEX registries_resource_group ON registries (resource_group_uid);
+CREATE INDEX registries_subscription ON registries (subscription_id, name_key);
+
+-- The passwords of a registry's admin account: sealed, because listCredentials returns them, and as verifiers for nodes.
+CREATE TABLE registry_passwords (
+    registry_uid uuid NOT NULL REFERENCES registries ON DELETE CASCADE,
+    slot         text NOT NULL CHECK (slot IN ('password', 'password2')),
+    sealed       bytea NOT NULL,
+    verifier     bytea NOT NULL,
+    generation   bigint NOT NULL,
+    PRIMARY KEY (registry_uid, slot)
+);
+
+-- The directory.
+CREATE TABLE applications (
+    object_id    uuid PRIMARY KEY,
+    app_id       uuid NOT NULL UNIQUE,
+    display_name text NOT NULL,
+    name_key     text COLLATE "C" NOT NULL,
+    created_at   timestamptz NOT NULL
+);
+CREATE INDEX applications_name ON applications (name_key);
+
+-- Whatever can hold a role; its kind has a table of its own.
+CREATE TABLE principals (
+    object_id    uuid PRIMARY KEY,
+    kind         text NOT NULL CHECK (kind IN ('ServicePrincipal')),
+    display_name text NOT NULL,
+    name_key     text COLLATE "C" NOT NULL,
+    enabled      boolean NOT NULL,
+    created_at   timestamptz NOT NULL
+);
+CREATE INDEX principals_name ON principals (name_key);
+
+CREATE TABLE service_principals (
+    object_id uuid PRIMARY KEY REFERENCES principals ON DELETE CASCADE,
+    app_id    uuid NOT NULL UNIQUE REFERENCES applications (app_id)
+);
+
+-- Secrets stand on an application or on its service principal; either signs the service principal in.
+CREATE TABLE application_secrets (
+    key_id       uuid PRIMARY KEY,
+    app_id       uuid NOT NULL REFERENCES applications (app_id) ON DELETE CASCADE,
+    -- The application or the service principal that shows it.
+    owner_id     uuid NOT NULL,
+    display_name text,
+    hint         text NOT NULL,
+    starts_at    timestamptz NOT NULL,
+    expires_at   timestamptz NOT NULL,
+    verifier     bytea NOT NULL
+);
+CREATE INDEX application_secrets_app ON application_secrets (app_id);
+
+CREATE TABLE directory_owners (
+    object_id uuid NOT NULL,
+    owner_id  uuid NOT NULL REFERENCES principals ON DELETE CASCADE,
+    PRIMARY KEY (object_id, owner_id)
+);
+
+CREATE TABLE directory_role_members (
+    role         text NOT NULL CHECK (role IN ('administrator')),
+    principal_id uuid NOT NULL REFERENCES principals ON DELETE CASCADE,
+    PRIMARY KEY (role, principal_id)
+);
+
+CREATE TABLE role_assignments (
+    name               uuid PRIMARY KEY,
+    scope              text NOT NULL,
+    scope_key          text COLLATE "C" NOT NULL,
+    principal_id       uuid NOT NULL REFERENCES principals ON DELETE CASCADE,
+    principal_type     text NOT NULL,
+    role_definition_id uuid NOT NULL,
+    description        text,
+    created_at         timestamptz NOT NULL,
+    created_by         uuid,
+    updated_at         timestamptz NOT NULL,
+    updated_by         uuid,
+    UNIQUE (scope_key, principal_id, role_definition_id)
+);
+CREATE INDEX role_assignments_principal ON role_assignments (principal_id, scope_key);
+CREATE INDEX role_assignments_scope ON role_assignments (scope_key);
+
+-- Keys that sign access tokens of the control plane; the private part is sealed and bound to its row.
+CREATE TABLE sign_in_keys (
+    kid            text PRIMARY KEY,
+    algorithm      text NOT NULL,
+    sealed_private bytea NOT NULL,
+    public_key     jsonb NOT NULL,
+    not_before     timestamptz NOT NULL,
+    retired_at     timestamptz
+);
+
+-- The config feed.
+CREATE TABLE config_head (
+    singleton       boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    epoch           uuid NOT NULL,
+    revision        bigint NOT NULL,
+    purged_through  bigint NOT NULL
+);
+
+CREATE TABLE config_regions (
+    region   text PRIMARY KEY,
+    -- The sum of the live documents' hashes, modulo 2^128.
+    checksum numeric(39) NOT NULL
+);
+
+-- Latest state only; a tombstone has no body.
+CREATE TABLE config_documents (
+    region   text NOT NULL,
+    kind     text NOT NULL,
+    key      text NOT NULL,
+    body     text,
+    hash     numeric(39) NOT NULL,
+    deleted  boolean NOT NULL,
+    revision bigint NOT NULL,
+    PRIMARY KEY (region, kind, key),
+    CHECK (deleted = (body IS NULL))
+);
+CREATE INDEX config_documents_revision ON config_documents (revision);
+
+-- Enrolled nodes, and join tokens that nobody has used yet.
+CREATE TABLE nodes (
+    node_id    uuid PRIMARY KEY,
+    region     text NOT NULL REFERENCES regions,
+    address    text NOT NULL,
+    verifier   bytea NOT NULL,
+    kid        text NOT NULL,
+    created_at timestamptz NOT NULL
+);
+
+CREATE TABLE node_join_tokens (
+    token_id   uuid PRIMARY KEY,
+    region     text NOT NULL REFERENCES regions,
+    verifier   bytea NOT NULL,
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL
+);
+
+-- Written by control planes for the nodes connected to them, with synchronous_commit off; the clock is Postgres's.
+CREATE TABLE node_progress (
+    node_id          uuid NOT NULL REFERENCES nodes ON DELETE CASCADE,
+    epoch            uuid NOT NULL,
+    revision         bigint NOT NULL,
+    rejected         jsonb NOT NULL,
+    forms            jsonb NOT NULL,
+    lease_expires_at timestamptz NOT NULL,
+    PRIMARY KEY (node_id, epoch)
+);
