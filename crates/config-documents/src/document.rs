@@ -36,12 +36,18 @@ const KINDS: [(Kind, &str, u32); 8] = [
 
 /// The newest form of each kind that this build understands, as a node announces it.
 pub fn forms() -> BTreeMap<String, u32> {
-    KINDS.iter().map(|(_, name, form)| ((*name).to_owned(), *form)).collect()
+    KINDS
+        .iter()
+        .map(|(_, name, form)| ((*name).to_owned(), *form))
+        .collect()
 }
 
 impl Kind {
     pub fn parse(name: &str) -> Option<Self> {
-        KINDS.iter().find(|(_, known, _)| *known == name).map(|(kind, _, _)| *kind)
+        KINDS
+            .iter()
+            .find(|(_, known, _)| *known == name)
+            .map(|(kind, _, _)| *kind)
     }
 
     pub fn as_str(self) -> &'static str {
@@ -54,12 +60,15 @@ impl Kind {
     }
 
     fn entry(self) -> &'static (Kind, &'static str, u32) {
-        KINDS.iter().find(|(kind, _, _)| *kind == self).expect("every kind stands in the table")
+        KINDS
+            .iter()
+            .find(|(kind, _, _)| *kind == self)
+            .expect("every kind stands in the table")
     }
 }
 
 /// One fact that nodes need. Key and body together say all of it.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Document {
     Registry(Registry),
     RegistryName(RegistryName),
@@ -72,7 +81,7 @@ pub enum Document {
 }
 
 /// A registry: who it is, where it stands in the tree of scopes, and its admin account.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Registry {
     /// Immutable; names the registry's content, so a re-created name starts empty.
@@ -96,14 +105,14 @@ pub enum RoleAssignmentMode {
     AbacRepositoryPermissions,
 }
 
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdminUser {
     pub username: String,
     pub passwords: Vec<AdminPassword>,
 }
 
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdminPassword {
     pub slot: AdminPasswordSlot,
@@ -136,7 +145,7 @@ impl AdminPasswordSlot {
 }
 
 /// A name that is taken by a registry, and where that registry lives; every node has all of them.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryName {
     /// Lower case.
@@ -147,7 +156,7 @@ pub struct RegistryName {
     pub regions: Vec<Region>,
 }
 
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Node {
     pub node_id: Uuid,
@@ -157,7 +166,7 @@ pub struct Node {
 }
 
 /// A principal that can hold roles. People's passwords never appear here.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Principal {
     pub object_id: Uuid,
@@ -171,7 +180,7 @@ pub struct Principal {
     pub groups: Vec<Uuid>,
 }
 
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PrincipalSecret {
     pub key_id: Uuid,
@@ -184,7 +193,7 @@ pub struct PrincipalSecret {
     pub expires_at: OffsetDateTime,
 }
 
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Group {
     pub object_id: Uuid,
@@ -193,7 +202,7 @@ pub struct Group {
 }
 
 /// The public part of the key with which a node signs its registry tokens; accepted only in that node's region.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SigningKey {
     pub node_id: Uuid,
@@ -206,7 +215,11 @@ pub enum MalformedDocument {
     #[error("kind '{0}' is unknown")]
     UnknownKind(String),
     #[error("form {form} of kind '{kind}' is unknown; the newest known is {newest}")]
-    UnknownForm { kind: &'static str, form: u64, newest: u32 },
+    UnknownForm {
+        kind: &'static str,
+        form: u64,
+        newest: u32,
+    },
     #[error("the body of kind '{kind}' is malformed")]
     Body {
         kind: &'static str,
@@ -214,7 +227,11 @@ pub enum MalformedDocument {
         source: serde_json::Error,
     },
     #[error("the body of kind '{kind}' belongs to the key '{body}', not to '{key}'")]
-    Key { kind: &'static str, key: String, body: String },
+    Key {
+        kind: &'static str,
+        key: String,
+        body: String,
+    },
 }
 
 impl Document {
@@ -254,7 +271,11 @@ impl Document {
             content: &'a T,
         }
         fn text<T: Serialize>(kind: Kind, content: &T) -> String {
-            serde_json::to_string(&Body { form: kind.form(), content }).expect("documents have string keys only")
+            serde_json::to_string(&Body {
+                form: kind.form(),
+                content,
+            })
+            .expect("documents have string keys only")
         }
         let kind = self.kind();
         match self {
@@ -279,12 +300,20 @@ impl Document {
             form: u64,
         }
         fn read<'a, T: Deserialize<'a>>(kind: Kind, body: &'a str) -> Result<T, MalformedDocument> {
-            serde_json::from_str(body).map_err(|source| MalformedDocument::Body { kind: kind.as_str(), source })
+            serde_json::from_str(body).map_err(|source| MalformedDocument::Body {
+                kind: kind.as_str(),
+                source,
+            })
         }
-        let kind = Kind::parse(kind).ok_or_else(|| MalformedDocument::UnknownKind(kind.chars().take(40).collect()))?;
+        let kind = Kind::parse(kind)
+            .ok_or_else(|| MalformedDocument::UnknownKind(kind.chars().take(40).collect()))?;
         let Form { form } = read(kind, body)?;
         if form == 0 || form > u64::from(kind.form()) {
-            return Err(MalformedDocument::UnknownForm { kind: kind.as_str(), form, newest: kind.form() });
+            return Err(MalformedDocument::UnknownForm {
+                kind: kind.as_str(),
+                form,
+                newest: kind.form(),
+            });
         }
         let document = match kind {
             Kind::Registry => Self::Registry(read(kind, body)?),
@@ -299,7 +328,11 @@ impl Document {
         if document.key() == key {
             Ok(document)
         } else {
-            Err(MalformedDocument::Key { kind: kind.as_str(), key: key.to_owned(), body: document.key() })
+            Err(MalformedDocument::Key {
+                kind: kind.as_str(),
+                key: key.to_owned(),
+                body: document.key(),
+            })
         }
     }
 }

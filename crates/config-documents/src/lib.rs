@@ -10,8 +10,8 @@ mod stream;
 
 pub use checksum::Checksum;
 pub use document::{
-    AdminPassword, AdminPasswordSlot, AdminUser, Document, Group, Kind, MalformedDocument, Node, Principal,
-    PrincipalSecret, Registry, RegistryName, RoleAssignmentMode, SigningKey, forms,
+    AdminPassword, AdminPasswordSlot, AdminUser, Document, Group, Kind, MalformedDocument, Node,
+    Principal, PrincipalSecret, Registry, RegistryName, RoleAssignmentMode, SigningKey, forms,
 };
 pub use enrolment::{JoinAnswer, JoinRequest, MINIMUM_MARK_INTERVAL_MILLISECONDS};
 pub use stream::{ControlPlaneMessage, NodeMessage, Rejected, StoredDocument};
@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A position in the history of configuration within one epoch: dense and in commit order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Revision(pub u64);
 

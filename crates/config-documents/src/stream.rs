@@ -63,8 +63,12 @@ pub struct Rejected {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ControlPlaneMessage {
     /// What follows replaces the node's copy; it never merges.
-    SnapshotBegin { epoch: Epoch },
-    Documents { documents: Vec<StoredDocument> },
+    SnapshotBegin {
+        epoch: Epoch,
+    },
+    Documents {
+        documents: Vec<StoredDocument>,
+    },
     SnapshotEnd,
     /// All documents up to `revision` have been sent.
     Mark {

@@ -1,0 +1,430 @@
+//! The contract between the planes, through its public surface.
+
+use config_documents::{
+    AdminPassword, AdminPasswordSlot, AdminUser, Checksum, ControlPlaneMessage, Document, Epoch,
+    Group, Kind, MalformedDocument, Node, NodeMessage, Principal, PrincipalSecret, Region,
+    Registry, RegistryName, Rejected, Revision, RoleAssignmentMode, SigningKey, StoredDocument,
+    forms,
+};
+use credentials::{PublicKey, Randomness, SecretKind, Verifier, generate};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use rbac::{ActionPattern, Permission, RoleAssignment, RoleDefinition, RoleKind, Scope};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// Bytes that follow from a seed, so that a failing case can be repeated.
+struct Seeded(u8);
+
+impl Randomness for Seeded {
+    fn fill(&self, destination: &mut [u8]) {
+        for (at, byte) in destination.iter_mut().enumerate() {
+            *byte = self.0.wrapping_mul(31).wrapping_add(at as u8);
+        }
+    }
+}
+
+fn id() -> impl Strategy<Value = Uuid> {
+    any::<u128>().prop_map(Uuid::from_u128)
+}
+
+fn verifier() -> impl Strategy<Value = Verifier> {
+    any::<u8>().prop_map(|seed| {
+        Verifier::of(
+            &generate(SecretKind::AdminPassword, &Seeded(seed)),
+            &Seeded(!seed),
+        )
+    })
+}
+
+fn moment() -> impl Strategy<Value = OffsetDateTime> {
+    (0_i64..4_000_000_000).prop_map(|seconds| {
+        OffsetDateTime::from_unix_timestamp(seconds).expect("a moment before the year 2100")
+    })
+}
+
+fn region() -> impl Strategy<Value = Region> {
+    "[a-z]{1,12}|\\*".prop_map(Region)
+}
+
+fn public_key() -> impl Strategy<Value = PublicKey> {
+    "[a-z0-9.-]{1,30}".prop_map(|kid| credentials::SigningKey::generate(&kid).public())
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    prop_oneof![
+        Just("/".to_owned()),
+        id().prop_map(|subscription| format!("/subscriptions/{subscription}")),
+        (id(), "[A-Za-z][A-Za-z0-9_-]{0,20}").prop_map(|(subscription, group)| {
+            format!("/subscriptions/{subscription}/resourceGroups/{group}")
+        }),
+    ]
+    .prop_map(|path| Scope::parse(&path).expect("a scope"))
+}
+
+fn admin_user() -> impl Strategy<Value = AdminUser> {
+    (
+        ".{0,20}",
+        vec((any::<bool>(), any::<u64>(), verifier()), 0..3),
+    )
+        .prop_map(|(username, passwords)| AdminUser {
+            username,
+            passwords: passwords
+                .into_iter()
+                .map(|(first, generation, verifier)| AdminPassword {
+                    slot: AdminPasswordSlot::ALL[usize::from(first)],
+                    generation,
+                    verifier,
+                })
+                .collect(),
+        })
+}
+
+fn registry() -> impl Strategy<Value = Document> {
+    (
+        id(),
+        ".{0,50}",
+        ".{0,100}",
+        ".{0,60}",
+        region(),
+        any::<bool>(),
+        option::of(admin_user()),
+    )
+        .prop_map(
+            |(uid, name, resource_id, login_server, home_region, legacy, admin_user)| {
+                Document::Registry(Registry {
+                    uid,
+                    name,
+                    resource_id,
+                    login_server,
+                    home_region,
+                    role_assignment_mode: if legacy {
+                        RoleAssignmentMode::LegacyRegistryPermissions
+                    } else {
+                        RoleAssignmentMode::AbacRepositoryPermissions
+                    },
+                    admin_user,
+                })
+            },
+        )
+}
+
+fn registry_name() -> impl Strategy<Value = Document> {
+    (".{0,50}", id(), ".{0,60}", region(), vec(region(), 0..3)).prop_map(
+        |(name, uid, login_server, home_region, regions)| {
+            Document::RegistryName(RegistryName {
+                name,
+                uid,
+                login_server,
+                home_region,
+                regions,
+            })
+        },
+    )
+}
+
+fn principal() -> impl Strategy<Value = Document> {
+    (
+        id(),
+        option::of(id()),
+        any::<bool>(),
+        vec((id(), verifier(), moment(), moment()), 0..4),
+        vec(id(), 0..4),
+    )
+        .prop_map(|(object_id, app_id, enabled, secrets, groups)| {
+            Document::Principal(Principal {
+                object_id,
+                app_id,
+                enabled,
+                secrets: secrets
+                    .into_iter()
+                    .map(
+                        |(key_id, verifier, starts_at, expires_at)| PrincipalSecret {
+                            key_id,
+                            verifier,
+                            starts_at,
+                            expires_at,
+                        },
+                    )
+                    .collect(),
+                groups,
+            })
+        })
+}
+
+fn role_definition() -> impl Strategy<Value = Document> {
+    (
+        id(),
+        ".{0,40}",
+        ".{0,40}",
+        any::<bool>(),
+        vec(
+            "[A-Z][a-z]{1,8}\\.[A-Z][a-z]{1,8}/[a-z]{1,8}/(\\*|read)",
+            0..4,
+        ),
+        vec(scope(), 0..3),
+    )
+        .prop_map(
+            |(id, role_name, description, built_in, actions, assignable_scopes)| {
+                let actions: Vec<ActionPattern> = actions
+                    .iter()
+                    .map(|action| ActionPattern::parse(action).expect("a pattern"))
+                    .collect();
+                Document::RoleDefinition(RoleDefinition {
+                    id,
+                    role_name,
+                    description,
+                    kind: if built_in {
+                        RoleKind::BuiltIn
+                    } else {
+                        RoleKind::Custom
+                    },
+                    permissions: vec![Permission {
+                        actions: actions.clone(),
+                        data_actions: actions,
+                        ..Permission::default()
+                    }],
+                    assignable_scopes,
+                })
+            },
+        )
+}
+
+fn document() -> impl Strategy<Value = Document> {
+    prop_oneof![
+        registry(),
+        registry_name(),
+        principal(),
+        role_definition(),
+        (id(), region(), ".{0,40}").prop_map(|(node_id, region, address)| Document::Node(Node {
+            node_id,
+            region,
+            address
+        })),
+        (id(), vec(id(), 0..4))
+            .prop_map(|(object_id, groups)| Document::Group(Group { object_id, groups })),
+        (id(), scope(), id(), id()).prop_map(|(id, scope, principal_id, role_definition_id)| {
+            Document::RoleAssignment(RoleAssignment {
+                id,
+                scope,
+                principal_id,
+                role_definition_id,
+            })
+        }),
+        (id(), public_key()).prop_map(|(node_id, public_key)| Document::SigningKey(SigningKey {
+            node_id,
+            public_key
+        })),
+    ]
+}
+
+/// Region, kind, key and body of a live document.
+fn stored() -> impl Strategy<Value = (String, String, String, String)> {
+    ("[a-z]{1,3}", "[a-z]{1,3}", "[a-z]{1,3}", ".{0,10}")
+}
+
+fn sum<'a>(documents: impl IntoIterator<Item = &'a (String, String, String, String)>) -> Checksum {
+    documents
+        .into_iter()
+        .fold(Checksum::default(), |sum, (region, kind, key, body)| {
+            sum + Checksum::of(region, kind, key, body)
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_document_is_read_back_as_it_was_written(document in document()) {
+        let (kind, key, body) = (document.kind().as_str(), document.key(), document.body());
+        let read = Document::parse(kind, &key, &body).expect("its own body");
+        prop_assert!(read == document);
+        prop_assert_eq!(read.body(), body);
+    }
+
+    #[test]
+    fn a_document_is_refused_under_another_key(document in document(), key in ".{0,40}") {
+        prop_assume!(key != document.key());
+        let refused = Document::parse(document.kind().as_str(), &key, &document.body());
+        let by_key = matches!(refused, Err(MalformedDocument::Key { .. }));
+        prop_assert!(by_key);
+    }
+
+    #[test]
+    fn a_newer_form_is_refused_by_its_number(document in document(), form in 2_u64..) {
+        let mut body: serde_json::Value = serde_json::from_str(&document.body()).expect("JSON");
+        body["form"] = form.into();
+        let refused = Document::parse(document.kind().as_str(), &document.key(), &body.to_string());
+        let by_form = matches!(refused, Err(MalformedDocument::UnknownForm { form: named, .. }) if named == form);
+        prop_assert!(by_form);
+    }
+
+    #[test]
+    fn no_body_makes_the_parser_panic(kind in 0..forms().len(), key in ".{0,20}", body in ".{0,200}") {
+        let kind = forms().into_keys().nth(kind).expect("a kind");
+        prop_assert!(Document::parse(&kind, &key, &body).is_err());
+    }
+
+    #[test]
+    fn a_mutilated_body_is_refused_or_reads_as_some_document(document in document(), at in any::<prop::sample::Index>(), byte in 32_u8..127) {
+        let mut body = document.body().into_bytes();
+        let at = at.index(body.len());
+        body[at] = byte;
+        if let Ok(body) = String::from_utf8(body)
+            && let Ok(read) = Document::parse(document.kind().as_str(), &document.key(), &body)
+        {
+            prop_assert_eq!(read.key(), document.key());
+        }
+    }
+
+    #[test]
+    fn the_checksum_does_not_depend_on_order(documents in vec(stored(), 0..20), seed in any::<prop::sample::Index>()) {
+        let mut turned = documents.clone();
+        if !turned.is_empty() {
+            let at = seed.index(turned.len());
+            turned.rotate_left(at);
+            turned.reverse();
+        }
+        prop_assert_eq!(sum(&documents), sum(&turned));
+    }
+
+    #[test]
+    fn taking_a_document_away_undoes_adding_it(documents in vec(stored(), 0..20), one in stored()) {
+        let before = sum(&documents);
+        let mut after = before;
+        after += Checksum::of(&one.0, &one.1, &one.2, &one.3);
+        prop_assert_ne!(after, before);
+        after -= Checksum::of(&one.0, &one.1, &one.2, &one.3);
+        prop_assert_eq!(after, before);
+    }
+
+    #[test]
+    fn moving_a_character_between_the_parts_changes_the_checksum(one in stored()) {
+        let (region, kind, key, body) = one;
+        let moved = Checksum::of(&region, &format!("{kind}{}", &key[..1]), &key[1..], &body);
+        prop_assert_ne!(moved, Checksum::of(&region, &kind, &key, &body));
+    }
+
+    #[test]
+    fn a_checksum_is_read_back_from_its_32_digits(number in any::<u128>()) {
+        let text = serde_json::to_string(&Checksum(number)).expect("text");
+        prop_assert_eq!(text.len(), 34);
+        prop_assert_eq!(serde_json::from_str::<Checksum>(&text).expect("its own text"), Checksum(number));
+    }
+
+    #[test]
+    fn text_that_is_not_32_digits_is_no_checksum(text in "[0-9a-f+-]{0,40}") {
+        prop_assume!(text.len() != 32 || text.contains(['+', '-']));
+        prop_assert!(serde_json::from_value::<Checksum>(text.into()).is_err());
+    }
+
+    #[test]
+    fn messages_are_read_back_as_they_were_written(message in control_plane_message(), answer in node_message()) {
+        let text = serde_json::to_string(&message).expect("JSON");
+        let read: ControlPlaneMessage = serde_json::from_str(&text).expect("its own text");
+        prop_assert_eq!(serde_json::to_string(&read).expect("JSON"), text);
+        let text = serde_json::to_string(&answer).expect("JSON");
+        let read: NodeMessage = serde_json::from_str(&text).expect("its own text");
+        prop_assert_eq!(serde_json::to_string(&read).expect("JSON"), text);
+    }
+
+    #[test]
+    fn no_text_makes_the_messages_parser_panic(text in ".{0,200}") {
+        prop_assert!(serde_json::from_str::<ControlPlaneMessage>(&text).is_err());
+        prop_assert!(serde_json::from_str::<NodeMessage>(&text).is_err());
+    }
+}
+
+fn control_plane_message() -> impl Strategy<Value = ControlPlaneMessage> {
+    let epoch = || id().prop_map(Epoch);
+    let stored = (
+        region(),
+        ".{0,8}",
+        ".{0,8}",
+        option::of(".{0,30}"),
+        any::<u64>(),
+    )
+        .prop_map(|(region, kind, key, body, revision)| StoredDocument {
+            region,
+            kind,
+            key,
+            body,
+            revision: Revision(revision),
+        });
+    prop_oneof![
+        epoch().prop_map(|epoch| ControlPlaneMessage::SnapshotBegin { epoch }),
+        Just(ControlPlaneMessage::SnapshotEnd),
+        vec(stored, 0..4).prop_map(|documents| ControlPlaneMessage::Documents { documents }),
+        (epoch(), any::<u64>(), moment(), any::<u128>(), any::<u64>()).prop_map(
+            |(epoch, revision, time, checksum, heard)| ControlPlaneMessage::Mark {
+                epoch,
+                revision: Revision(revision),
+                time,
+                checksum: Checksum(checksum),
+                heard,
+            }
+        ),
+    ]
+}
+
+fn node_message() -> impl Strategy<Value = NodeMessage> {
+    let rejected = (region(), ".{0,8}", ".{0,8}", any::<u64>(), ".{0,30}").prop_map(
+        |(region, kind, key, revision, reason)| Rejected {
+            region,
+            kind,
+            key,
+            revision: Revision(revision),
+            reason,
+        },
+    );
+    prop_oneof![
+        (id(), region(), option::of(id()), any::<u64>(), ".{0,20}").prop_map(
+            |(node_id, region, epoch, revision, address)| NodeMessage::Hello {
+                node_id,
+                region,
+                forms: forms(),
+                epoch: epoch.map(Epoch),
+                revision: Revision(revision),
+                address,
+            }
+        ),
+        (any::<u64>(), any::<u64>(), vec(rejected, 0..4)).prop_map(
+            |(sequence, revision, rejected)| NodeMessage::Applied {
+                sequence,
+                revision: Revision(revision),
+                rejected,
+            }
+        ),
+        ".{0,30}".prop_map(|reason| NodeMessage::SnapshotWanted { reason }),
+    ]
+}
+
+#[test]
+fn every_kind_has_a_name_and_a_form() {
+    for (name, form) in forms() {
+        let kind = Kind::parse(&name).expect("a kind of the table");
+        assert_eq!(kind.as_str(), name);
+        assert_eq!(kind.form(), form);
+        assert!(form >= 1);
+    }
+}
+
+#[test]
+fn unknown_kinds_and_form_0_are_named_in_the_refusal() {
+    let refused = |kind: &str, body: &str| {
+        Document::parse(kind, "key", body)
+            .expect_err("it cannot be understood")
+            .to_string()
+    };
+    assert_eq!(refused("ship", "{}"), "kind 'ship' is unknown");
+    assert_eq!(refused("Registry", "{}"), "kind 'Registry' is unknown");
+    assert_eq!(
+        refused("group", r#"{"form":0}"#),
+        "form 0 of kind 'group' is unknown; the newest known is 1"
+    );
+    assert_eq!(
+        refused("group", "{}"),
+        "the body of kind 'group' is malformed"
+    );
+}
