@@ -1,13 +1,20 @@
 //! The decision itself.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use crate::{Action, RoleDefinition, Scope, scope::key_contains};
+
+/// Up to this many members a walk through the list is faster than a hash.
+const LISTED_MAXIMUM: usize = 16;
 
 /// A principal and every group that it is in, directly or through other groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closure {
     members: Vec<Uuid>,
+    /// The same ids, once there are more than [`LISTED_MAXIMUM`].
+    index: HashSet<Uuid>,
 }
 
 impl Closure {
@@ -18,7 +25,23 @@ impl Closure {
 
     /// Whether a role assigned to this id counts for the principal.
     pub fn contains(&self, id: Uuid) -> bool {
-        self.members.contains(&id)
+        if self.index.is_empty() {
+            self.members.contains(&id)
+        } else {
+            self.index.contains(&id)
+        }
+    }
+
+    fn insert(&mut self, id: Uuid) {
+        if self.contains(id) {
+            return;
+        }
+        self.members.push(id);
+        if !self.index.is_empty() {
+            self.index.insert(id);
+        } else if self.members.len() > LISTED_MAXIMUM {
+            self.index.extend(&self.members);
+        }
     }
 }
 
@@ -28,17 +51,18 @@ pub fn closure<I: IntoIterator<Item = Uuid>>(
     start: Uuid,
     mut direct_groups: impl FnMut(Uuid) -> I,
 ) -> Closure {
-    let mut members = vec![start];
+    let mut closure = Closure {
+        members: vec![start],
+        index: HashSet::new(),
+    };
     let mut next = 0;
-    while let Some(&member) = members.get(next) {
+    while let Some(&member) = closure.members.get(next) {
         next += 1;
         for group in direct_groups(member) {
-            if !members.contains(&group) {
-                members.push(group);
-            }
+            closure.insert(group);
         }
     }
-    Closure { members }
+    closure
 }
 
 /// A role assignment that may count for a decision. It is checked again there, so whoever collects

@@ -184,7 +184,7 @@ proptest! {
     }
 
     #[test]
-    fn closures_are_what_can_be_reached(edges in proptest::collection::vec((0_u128..8, 0_u128..8), 0..20)) {
+    fn closures_are_what_can_be_reached(edges in proptest::collection::vec((0_u128..40, 0_u128..40), 0..120)) {
         let mut groups: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
         for (member, group) in edges {
             groups.entry(Uuid::from_u128(member)).or_default().push(Uuid::from_u128(group));
