@@ -1,0 +1,145 @@
+"""A change is in force when the call that made it returns; what is known about that stands in two headers."""
+
+import contextlib
+import os
+import signal
+
+import pytest
+
+from harness.control_plane import ASSIGNMENTS, REGISTRIES, ControlPlane
+from harness.installation import Installation
+from harness.names import fresh_name
+from harness.registry import RegistryClient
+from harness.waiting import wait_until
+
+PROPAGATION, REVISION, MISSING = "x-wharfinger-propagation", "x-wharfinger-revision", "x-wharfinger-missing"
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """An installation whose node may be stopped without disturbing other tests."""
+    installation = Installation("--no-restart")
+    try:
+        yield installation.start()
+    finally:
+        installation.remove()
+
+
+@pytest.fixture
+def own(alone):
+    control_plane = ControlPlane(alone.ready)
+    return control_plane, control_plane.new_registry(control_plane.new_group())
+
+
+@contextlib.contextmanager
+def stopped(pid):
+    """The process exists and does nothing, as one whose machine hangs."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+
+def regenerate(control_plane, registry):
+    return control_plane.request("POST", f"{registry.id}/regenerateCredential", REGISTRIES, json={"name": "password"})
+
+
+def test_each_change_is_complete_and_has_a_higher_revision(control_plane, registry):
+    principal = control_plane.new_principal()
+    assignment = control_plane.assign(principal, "AcrPull", registry.id)
+    answers = [
+        regenerate(control_plane, registry),
+        control_plane.request(
+            "PATCH", registry.id, REGISTRIES, json={"properties": {"adminUserEnabled": False}}
+        ),
+        control_plane.request("DELETE", assignment["id"], ASSIGNMENTS),
+        control_plane.request("DELETE", registry.id, REGISTRIES),
+    ]  # fmt: skip
+    assert [answer.headers[PROPAGATION] for answer in answers] == ["complete"] * 4
+    revisions = [int(answer.headers[REVISION]) for answer in answers]
+    assert revisions == sorted(set(revisions))
+    assert not any(MISSING in answer.headers for answer in answers)
+
+
+def test_a_read_says_nothing_about_propagation(control_plane, registry):
+    assert PROPAGATION not in control_plane.request("GET", registry.id, REGISTRIES).headers
+
+
+def test_a_password_is_in_force_when_its_answer_arrives(control_plane, registry, at):
+    for _ in range(20):
+        before = control_plane.admin_passwords(registry)
+        after = control_plane.regenerate(registry, "password")
+        assert at(registry, registry.name, after["password"]).login_status() == 200
+        assert at(registry, registry.name, before["password"]).login_status() == 401
+
+
+def test_a_hanging_node_is_waited_for_then_named_and_catches_up(alone, own):
+    control_plane, registry = own
+    before = control_plane.admin_passwords(registry)
+    with stopped(alone.pid(alone.node_role)):
+        first = regenerate(control_plane, registry)
+        assert first.status_code == 200
+        assert first.headers[PROPAGATION] == "pending"
+
+        def lease_ended():
+            answer = regenerate(control_plane, registry)
+            return answer if answer.headers[PROPAGATION] == "partial" else None
+
+        partial = wait_until(lease_ended, "the end of the node's lease", timeout=40)
+        assert partial.headers[MISSING]
+        assert int(partial.headers[REVISION]) > int(first.headers[REVISION])
+    wait_until(
+        lambda: regenerate(control_plane, registry).headers[PROPAGATION] == "complete",
+        "the node to be back",
+        timeout=40,
+    )
+    old = RegistryClient(registry.login_server, alone.ready["ca_file"], registry.name, before["password"])
+    assert old.login_status() == 401
+    now = control_plane.admin_passwords(registry)
+    new = RegistryClient(registry.login_server, alone.ready["ca_file"], registry.name, now["password"])
+    assert new.login_status() == 200
+
+
+def test_a_dead_node_is_named_and_has_all_changes_before_it_serves_again(alone, own):
+    control_plane, registry = own
+    before = control_plane.admin_passwords(registry)
+    node = alone.kill(alone.node_role)
+    wait_until(
+        lambda: regenerate(control_plane, registry).headers.get(MISSING), "the end of the node's lease", timeout=40
+    )
+    passwords = control_plane.admin_passwords(registry)
+    created = control_plane.request(
+        "PUT",
+        control_plane.registry_id(control_plane.new_group(), fresh_name()),
+        REGISTRIES,
+        json={"location": "westus", "sku": {"name": "Basic"}},
+    )
+    assert created.status_code == 201
+    assert created.headers[PROPAGATION] == "partial"
+
+    client = RegistryClient(registry.login_server, alone.ready["ca_file"], registry.name, before["password"])
+    first_answers = []
+
+    def serves():
+        with contextlib.suppress(OSError):
+            first_answers.append(client.login_status())
+        return bool(first_answers)
+
+    alone.revive(node, serves)
+    assert first_answers == [401], "a node that joins serves only with the newest configuration"
+    new = RegistryClient(registry.login_server, alone.ready["ca_file"], registry.name, passwords["password"])
+    assert new.login_status() == 200
+    assert regenerate(control_plane, registry).headers[PROPAGATION] == "complete"
+
+
+def test_directory_administrators_see_who_lacks_what(alone, own):
+    control_plane, _ = own
+    nodes = control_plane.expect(200, "GET", "/config/v1/nodes")
+    assert "westus" in str(nodes)
+    revision = nodes.get("revision", 1) if isinstance(nodes, dict) else 1
+    control_plane.expect(200, "GET", f"/config/v1/propagation/{revision}")
+    somebody = control_plane.of(control_plane.new_principal())
+    assert somebody.request("GET", "/config/v1/nodes").status_code == 403
+    assert control_plane.request("GET", "/config/v1/nodes", token=False).status_code == 401

@@ -1,0 +1,99 @@
+"""Runs last: no secret of the whole run stands in a log, an error, a database dump, a process list or a node's copy."""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from harness.evidence import EVIDENCE
+
+# The files whose purpose is to hold a secret for the one who runs `wharfinger dev`; each is readable by its owner only.
+MEANT_TO_HOLD_SECRETS = ()
+
+
+@pytest.fixture(scope="module")
+def secrets(installation, control_plane, group):
+    """Everything the other tests brought to light; and, so that this file can be run alone, one of each kind."""
+    from harness.registry import RegistryClient
+
+    registry = control_plane.new_registry(group)
+    control_plane.admin_passwords(registry)
+    passwords = control_plane.regenerate(registry, "password")
+    principal = control_plane.new_principal_with("AcrPush", registry.id)
+    for user, password in ((registry.name, passwords["password"]), (principal.client_id, principal.client_secret)):
+        client = RegistryClient(registry.login_server, control_plane.ready["ca_file"], user, password)
+        client.request("GET", "/v2/", token=client.token())
+        client.request("GET", "/v2/no-such/tags/list")
+        client.password = password[:-1]
+        assert client.login_status() == 401
+    control_plane.of(principal).token()
+    kinds = set(EVIDENCE.secrets.values())
+    assert {
+        "an admin password", "a service principal's secret", "the bootstrap principal's secret",
+        "an access token of a node", "an access token of the control plane",
+    } <= kinds  # fmt: skip
+    return list(EVIDENCE.forms())
+
+
+def leaks(secrets, content):
+    return sorted({kind for kind, form in secrets if form in content})
+
+
+def test_no_log_has_a_secret(installation, secrets):
+    logs = [installation.log_file, *installation.state_dir.rglob("*.log"), *installation.state_dir.rglob("log/*")]
+    assert logs
+    for log in logs:
+        assert leaks(secrets, log.read_bytes()) == [], log
+
+
+def test_only_the_lines_to_paste_have_the_bootstrap_secret(installation, secrets):
+    lines = installation.output_file.read_bytes().splitlines()
+    others = b"\n".join(line for line in lines if b"az login" not in line)
+    assert leaks(secrets, others) == []
+
+
+def test_no_error_had_a_secret(secrets):
+    assert EVIDENCE.texts
+    for source, text in EVIDENCE.texts:
+        assert leaks(secrets, text.encode()) == [], source
+
+
+def test_a_dump_of_the_database_has_no_secret(ready, secrets):
+    programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/pg_dump"))
+    dump = subprocess.run(
+        [programs[-1] if programs else "pg_dump", "--dbname", ready["database_url"]],
+        capture_output=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert b"config_documents" in dump
+    in_hex = [(f"{kind}, in hexadecimal", form.hex().encode()) for kind, form in secrets]
+    assert leaks([*secrets, *in_hex], dump) == []
+
+
+def test_a_nodes_copy_has_no_secret(installation, secrets):
+    seen = 0
+    for directory in installation.state_dir.glob("*node*"):
+        for file in directory.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                seen += 1
+                assert leaks(secrets, file.read_bytes()) == [], file
+    assert seen
+
+
+def test_no_other_file_of_the_state_directory_has_a_secret(installation, secrets):
+    for root, _, names in os.walk(installation.state_dir):
+        for name in names:
+            file = pathlib.Path(root) / name
+            if file.is_file() and not file.is_symlink() and name not in MEANT_TO_HOLD_SECRETS:
+                assert leaks(secrets, file.read_bytes()) == [], file
+
+
+def test_no_command_line_has_a_secret(ready, installation, secrets):
+    for pid in [installation.process.pid, *ready["pids"].values()]:
+        assert leaks(secrets, pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()) == []
+
+
+def test_metrics_have_no_secret(ready, control_plane, secrets):
+    for url in ready["metrics"].values():
+        text = control_plane.session.get(f"{url.removesuffix('/metrics')}/metrics", timeout=10).content
+        assert leaks(secrets, text) == []

@@ -1,0 +1,25 @@
+# Each habit a one-liner; the scripts need no just.
+
+# The main job: all a newcomer needs, from one terminal.
+dev *arguments:
+    scripts/dev {{arguments}}
+
+# Every test; or some: format arrows lint generated rust e2e.
+test *steps:
+    scripts/test {{steps}}
+
+# Format and lints.
+lint:
+    scripts/test format arrows lint
+
+# Bring openapi/ up to date.
+openapi:
+    scripts/openapi
+
+# Bring .sqlx/ up to date.
+sqlx-prepare:
+    scripts/sqlx-prepare
+
+# The measurements of docs/benchmarks.md.
+bench *arguments:
+    bench/run {{arguments}}
