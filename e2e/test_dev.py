@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shlex
 import signal
 import socket
 import stat
@@ -56,7 +57,7 @@ def test_what_it_prints_can_be_pasted(installation, ready, fresh_cli):
     login = re.search(r"az login --service-principal .*", output).group()
     cli = fresh_cli()
     for line in (register, chosen, login):
-        cli.run(*line.split()[1:])
+        cli.run(*shlex.split(line)[1:])
     assert cli.json("account", "show")["id"] == ready["subscription_id"]
 
 
