@@ -1,0 +1,296 @@
+//! From the messages of the stream to the local copy and the index: batches are staged, and become
+//! durable, then visible, at the mark that closes them.
+
+use std::sync::Arc;
+
+use config_documents::{
+    Checksum, ControlPlaneMessage, Epoch, NodeMessage, Region, Rejected, Revision, StoredDocument,
+};
+use time::{Duration, OffsetDateTime};
+
+use super::{Configuration, CopyError, CopyState, Index, LocalCopy, Written};
+
+/// A mark that changes nothing is written to the copy this often, so that it knows its age.
+const REFRESH_INTERVAL: Duration = Duration::minutes(1);
+/// A difference between the clocks of node and control plane above this is reported.
+const CLOCK_OFFSET_REPORTED: Duration = Duration::seconds(2);
+
+/// Why a message could not be applied. The stream ends then; the next one begins from what is applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The copy could not be written, so the change is not in force.
+    #[error("a change cannot be kept on this node's disk")]
+    Copy(#[from] CopyError),
+    /// The control plane broke the stream's grammar.
+    #[error("the stream is out of order: {0}")]
+    OutOfOrder(String),
+}
+
+/// Takes messages into the copy and the index.
+pub struct Applier {
+    configuration: Arc<Configuration>,
+    copy: LocalCopy,
+    region: Region,
+    state: Option<CopyState>,
+    staged: Vec<StoredDocument>,
+    snapshot: Snapshot,
+    sequence: u64,
+    clock_is_off: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Snapshot {
+    /// Documents add to what is there.
+    No,
+    /// It was asked for; nothing counts until it begins.
+    Awaited,
+    /// It is coming.
+    Begun(Epoch),
+    /// All of it is staged; the next mark applies it.
+    Complete(Epoch),
+}
+
+struct Mark {
+    epoch: Epoch,
+    revision: Revision,
+    time: OffsetDateTime,
+    checksum: Checksum,
+}
+
+impl Applier {
+    /// Goes on from the copy, which the configuration already shows.
+    pub fn new(configuration: Arc<Configuration>, copy: LocalCopy, region: Region) -> Self {
+        let state = copy.state().copied();
+        Self {
+            configuration,
+            copy,
+            region,
+            state,
+            staged: Vec::new(),
+            snapshot: Snapshot::No,
+            sequence: 0,
+            clock_is_off: false,
+        }
+    }
+
+    /// Forgets what an earlier stream left unfinished, and says what is applied.
+    pub fn begin_stream(&mut self) -> Option<CopyState> {
+        self.staged = Vec::new();
+        self.snapshot = Snapshot::No;
+        self.sequence = 0;
+        self.state
+    }
+
+    /// Takes one message, and says what to answer. Blocks while the disk works.
+    ///
+    /// # Errors
+    /// See [`ApplyError`]; end the stream then.
+    pub fn receive(
+        &mut self,
+        message: ControlPlaneMessage,
+        now: OffsetDateTime,
+    ) -> Result<Option<NodeMessage>, ApplyError> {
+        match message {
+            ControlPlaneMessage::SnapshotBegin { epoch } => {
+                self.staged = Vec::new();
+                self.snapshot = Snapshot::Begun(epoch);
+                Ok(None)
+            }
+            ControlPlaneMessage::Documents { documents } => self.stage(documents).map(|()| None),
+            ControlPlaneMessage::SnapshotEnd => match self.snapshot {
+                Snapshot::Begun(epoch) => {
+                    self.snapshot = Snapshot::Complete(epoch);
+                    Ok(None)
+                }
+                _ => Err(out_of_order("a snapshot ends that did not begin")),
+            },
+            ControlPlaneMessage::Mark {
+                epoch,
+                revision,
+                time,
+                checksum,
+                heard: _,
+            } => {
+                self.compare_clocks(time, now);
+                self.mark(Mark {
+                    epoch,
+                    revision,
+                    time,
+                    checksum,
+                })
+            }
+        }
+    }
+
+    fn stage(&mut self, documents: Vec<StoredDocument>) -> Result<(), ApplyError> {
+        let foreign = documents
+            .iter()
+            .find(|document| !document.region.is_all() && document.region != self.region);
+        if let Some(document) = foreign {
+            return Err(out_of_order(&format!(
+                "a document of region {} came to a node of region {}",
+                document.region, self.region
+            )));
+        }
+        if self.snapshot != Snapshot::Awaited {
+            self.staged.extend(documents);
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, mark: Mark) -> Result<Option<NodeMessage>, ApplyError> {
+        let staged = std::mem::take(&mut self.staged);
+        let epoch = match (self.snapshot, self.state) {
+            (Snapshot::Awaited, _) => return Ok(None),
+            (Snapshot::Begun(_), _) => return Err(out_of_order("a mark came inside a snapshot")),
+            (Snapshot::Complete(epoch), _) => epoch,
+            (Snapshot::No, Some(state)) => state.epoch,
+            (Snapshot::No, None) => {
+                return Ok(Some(
+                    self.want_snapshot("nothing is applied yet".to_owned()),
+                ));
+            }
+        };
+        if epoch != mark.epoch {
+            let reason = format!("the mark is of epoch {}, not {epoch}", mark.epoch);
+            return Ok(Some(self.want_snapshot(reason)));
+        }
+        let state = CopyState {
+            epoch,
+            revision: mark.revision,
+            checksum: mark.checksum,
+            as_of: mark.time,
+        };
+        if matches!(self.snapshot, Snapshot::Complete(_)) {
+            self.apply_snapshot(&staged, state)
+        } else {
+            self.apply_changes(staged, state)
+        }
+    }
+
+    fn apply_snapshot(
+        &mut self,
+        staged: &[StoredDocument],
+        state: CopyState,
+    ) -> Result<Option<NodeMessage>, ApplyError> {
+        let live: Vec<StoredDocument> = staged
+            .iter()
+            .filter(|document| document.body.is_some())
+            .cloned()
+            .collect();
+        if let Written::ChecksumDiffers { found } = self.copy.replace(&live, state)? {
+            return Ok(Some(self.want_snapshot(differs(found, state.checksum))));
+        }
+        let mut index = Index::default();
+        for document in &live {
+            index.apply(document);
+        }
+        self.configuration.replace(index);
+        tracing::info!(
+            config.epoch = %state.epoch,
+            config.revision = state.revision.0,
+            config.documents = live.len(),
+            "configuration replaced by a snapshot of {} documents at revision {}",
+            live.len(),
+            state.revision
+        );
+        self.snapshot = Snapshot::No;
+        Ok(Some(self.applied(state)))
+    }
+
+    fn apply_changes(
+        &mut self,
+        staged: Vec<StoredDocument>,
+        state: CopyState,
+    ) -> Result<Option<NodeMessage>, ApplyError> {
+        let before = self.state.map_or(Revision(0), |before| before.revision);
+        if state.revision < before {
+            return Err(out_of_order(&format!(
+                "a mark at revision {} came after revision {before}",
+                state.revision
+            )));
+        }
+        if staged.is_empty() {
+            return self.confirm(state);
+        }
+        if let Written::ChecksumDiffers { found } = self.copy.apply(&staged, state)? {
+            return Ok(Some(self.want_snapshot(differs(found, state.checksum))));
+        }
+        self.configuration.change(|index| {
+            // What disappears goes first: its place may be taken by something else in this batch.
+            let (gone, live): (Vec<_>, Vec<_>) =
+                staged.iter().partition(|document| document.body.is_none());
+            for document in gone.into_iter().chain(live) {
+                index.apply(document);
+            }
+        });
+        tracing::debug!(
+            config.revision = state.revision.0,
+            config.documents = staged.len(),
+            "configuration is at revision {}",
+            state.revision
+        );
+        Ok(Some(self.applied(state)))
+    }
+
+    /// A mark without documents: nothing changed, but it is vouched for again.
+    fn confirm(&mut self, state: CopyState) -> Result<Option<NodeMessage>, ApplyError> {
+        let found = self.state.map_or(Checksum::default(), |old| old.checksum);
+        if found != state.checksum {
+            return Ok(Some(self.want_snapshot(differs(found, state.checksum))));
+        }
+        let is_due = self
+            .copy
+            .state()
+            .is_none_or(|kept| state.as_of - kept.as_of >= REFRESH_INTERVAL);
+        if is_due {
+            self.copy.apply(&[], state)?;
+        }
+        Ok(Some(self.applied(state)))
+    }
+
+    fn applied(&mut self, state: CopyState) -> NodeMessage {
+        self.state = Some(state);
+        let rejected: Vec<Rejected> = self.configuration.index().rejected().cloned().collect();
+        self.configuration.report(|progress| {
+            progress.state = Some(state);
+            progress.is_confirmed = true;
+            progress.rejected_count = rejected.len();
+        });
+        self.sequence += 1;
+        NodeMessage::Applied {
+            sequence: self.sequence,
+            revision: state.revision,
+            rejected,
+        }
+    }
+
+    fn want_snapshot(&mut self, reason: String) -> NodeMessage {
+        tracing::warn!("configuration kept as it is, a snapshot is asked for: {reason}");
+        self.snapshot = Snapshot::Awaited;
+        self.staged = Vec::new();
+        NodeMessage::SnapshotWanted { reason }
+    }
+
+    fn compare_clocks(&mut self, theirs: OffsetDateTime, ours: OffsetDateTime) {
+        let offset = theirs - ours;
+        let is_off = offset.abs() > CLOCK_OFFSET_REPORTED;
+        if is_off && !self.clock_is_off {
+            tracing::warn!(
+                clock.offset_seconds = offset.as_seconds_f64(),
+                "the control plane's clock is {offset} ahead of this node's"
+            );
+        }
+        self.clock_is_off = is_off;
+        self.configuration
+            .report(|progress| progress.clock_offset_seconds = offset.as_seconds_f64());
+    }
+}
+
+fn out_of_order(what: &str) -> ApplyError {
+    ApplyError::OutOfOrder(what.to_owned())
+}
+
+fn differs(found: Checksum, expected: Checksum) -> String {
+    format!("the checksum would be {found} and the mark says {expected}")
+}

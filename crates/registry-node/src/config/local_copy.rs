@@ -1,0 +1,357 @@
+//! The configuration on the node's own disk: what it serves from when no control plane answers.
+//!
+//! Every change is one transaction that also carries epoch, revision and checksum, so the copy is
+//! always the state at some mark. A damaged copy is set aside, never repaired by guessing.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use config_documents::{Checksum, Epoch, Region, Revision, StoredDocument};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table,
+    TableDefinition,
+};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+const FILE: &str = "configuration.redb";
+/// Key: region, kind and key, each ended by a zero byte. Value: revision (8 bytes), then the body.
+const DOCUMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("documents");
+const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
+const STATE_KEY: &str = "state";
+/// Bytes of the file that are kept in memory. The index is in memory anyway; this only serves writing.
+const CACHE_BYTES: usize = 2 * 1024 * 1024;
+
+/// How far the copy has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyState {
+    /// The history that the revision belongs to.
+    pub epoch: Epoch,
+    /// Everything up to this revision is in the copy.
+    pub revision: Revision,
+    /// Over all documents in the copy.
+    pub checksum: Checksum,
+    /// The control plane's clock when it vouched for this state.
+    #[serde(with = "time::serde::rfc3339")]
+    pub as_of: OffsetDateTime,
+}
+
+/// Why the copy cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Another process has it open.
+    #[error("the configuration copy {} is in use by another process", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The disk does not do what it should.
+    #[error("cannot read or write the configuration copy {}", path.display())]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// What the store said.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// A damaged file could not be set aside.
+    #[error("cannot set the damaged configuration copy {} aside", path.display())]
+    SetAside {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The copy, open for this process alone.
+pub struct LocalCopy {
+    path: PathBuf,
+    database: Database,
+    state: Option<CopyState>,
+}
+
+/// A copy just opened, with what it holds.
+pub struct Opened {
+    /// The copy.
+    pub copy: LocalCopy,
+    /// Its documents, none of them a tombstone.
+    pub documents: Vec<StoredDocument>,
+    /// Where a damaged copy was moved to and what was wrong with it.
+    pub set_aside: Option<(PathBuf, String)>,
+}
+
+/// Whether a batch was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is durable.
+    Yes,
+    /// With it the checksum would be another than the expected one, so nothing was changed.
+    ChecksumDiffers {
+        /// What it would have been.
+        found: Checksum,
+    },
+}
+
+enum LoadFault {
+    Damaged(String),
+    Error(CopyError),
+}
+
+impl LocalCopy {
+    /// Opens the copy in the directory, or begins an empty one. A damaged one is renamed to
+    /// `configuration.redb.damaged-{now}` first.
+    ///
+    /// # Errors
+    /// See [`CopyError`].
+    pub fn open(directory: &Path, now: OffsetDateTime) -> Result<Opened, CopyError> {
+        let path = directory.join(FILE);
+        let reason = match Self::load(&path) {
+            Ok(opened) => return Ok(opened),
+            Err(LoadFault::Error(error)) => return Err(error),
+            Err(LoadFault::Damaged(reason)) => reason,
+        };
+        let aside = directory.join(format!("{FILE}.damaged-{}", now.unix_timestamp()));
+        fs::rename(&path, &aside).map_err(|source| CopyError::SetAside {
+            path: path.clone(),
+            source,
+        })?;
+        match Self::load(&path) {
+            Ok(opened) => Ok(Opened {
+                set_aside: Some((aside, reason)),
+                ..opened
+            }),
+            Err(LoadFault::Error(error)) => Err(error),
+            Err(LoadFault::Damaged(reason)) => Err(CopyError::Disk {
+                path,
+                source: Box::new(redb::Error::Corrupted(reason)),
+            }),
+        }
+    }
+
+    fn load(path: &Path) -> Result<Opened, LoadFault> {
+        let disk = |error: redb::Error| match error {
+            redb::Error::DatabaseAlreadyOpen => LoadFault::Error(CopyError::InUse {
+                path: path.to_owned(),
+            }),
+            redb::Error::Io(source) if !is_damage(&source) => LoadFault::Error(CopyError::Disk {
+                path: path.to_owned(),
+                source: Box::new(redb::Error::Io(source)),
+            }),
+            other => LoadFault::Damaged(other.to_string()),
+        };
+        let open = || -> Result<Database, DatabaseError> {
+            Builder::new()
+                .set_cache_size(CACHE_BYTES)
+                .set_check_integrity_on_open(true)
+                .create(path)
+        };
+        // The store promises an error for a damaged file, but a panic must not end the node either.
+        let database = without_panic(open)
+            .map_err(LoadFault::Damaged)?
+            .map_err(|error| disk(error.into()))?;
+        let (state, documents) = without_panic(|| read_all(&database))
+            .map_err(LoadFault::Damaged)?
+            .map_err(disk)?
+            .map_err(LoadFault::Damaged)?;
+        let copy = Self {
+            path: path.to_owned(),
+            database,
+            state,
+        };
+        Ok(Opened {
+            copy,
+            documents,
+            set_aside: None,
+        })
+    }
+
+    /// How far the copy has come; `None` while it has never held anything.
+    pub fn state(&self) -> Option<&CopyState> {
+        self.state.as_ref()
+    }
+
+    /// Adds what changed, if all documents together then have the checksum of `state`.
+    ///
+    /// # Errors
+    /// [`CopyError::Disk`]; nothing was changed then.
+    pub fn apply(
+        &mut self,
+        documents: &[StoredDocument],
+        state: CopyState,
+    ) -> Result<Written, CopyError> {
+        let before = self
+            .state
+            .map_or(Checksum::default(), |state| state.checksum);
+        self.write(documents, before, false, state)
+    }
+
+    /// Replaces everything, if the documents together have the checksum of `state`.
+    ///
+    /// # Errors
+    /// [`CopyError::Disk`]; nothing was changed then.
+    pub fn replace(
+        &mut self,
+        documents: &[StoredDocument],
+        state: CopyState,
+    ) -> Result<Written, CopyError> {
+        self.write(documents, Checksum::default(), true, state)
+    }
+
+    fn write(
+        &mut self,
+        documents: &[StoredDocument],
+        before: Checksum,
+        clear: bool,
+        state: CopyState,
+    ) -> Result<Written, CopyError> {
+        let written = write(&self.database, documents, before, clear, &state).map_err(|error| {
+            CopyError::Disk {
+                path: self.path.clone(),
+                source: Box::new(error),
+            }
+        })?;
+        if written == Written::Yes {
+            self.state = Some(state);
+        }
+        Ok(written)
+    }
+}
+
+fn write(
+    database: &Database,
+    documents: &[StoredDocument],
+    before: Checksum,
+    clear: bool,
+    state: &CopyState,
+) -> Result<Written, redb::Error> {
+    let transaction = database.begin_write()?;
+    if clear {
+        transaction.delete_table(DOCUMENTS)?;
+    }
+    let mut checksum = before;
+    {
+        let mut table = transaction.open_table(DOCUMENTS)?;
+        for document in documents {
+            checksum += put(&mut table, document)?;
+        }
+    }
+    if checksum != state.checksum {
+        transaction.abort()?;
+        return Ok(Written::ChecksumDiffers { found: checksum });
+    }
+    {
+        let text = serde_json::to_vec(state).expect("the state has string keys only");
+        transaction
+            .open_table(STATE)?
+            .insert(STATE_KEY, text.as_slice())?;
+    }
+    transaction.commit()?;
+    Ok(Written::Yes)
+}
+
+/// Writes one document and says by how much the checksum changes.
+fn put(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    document: &StoredDocument,
+) -> Result<Checksum, StorageError> {
+    let key = key_of(document);
+    let mut change = Checksum::default();
+    let old = match &document.body {
+        Some(body) => {
+            change += checksum_of(document, body);
+            let value = [&document.revision.0.to_be_bytes(), body.as_bytes()].concat();
+            table.insert(key.as_slice(), value.as_slice())?
+        }
+        None => table.remove(key.as_slice())?,
+    };
+    if let Some(old) = old {
+        let body = old.value().get(8..).unwrap_or_default();
+        // What is not text was never written, and shows as another checksum.
+        change -= checksum_of(document, std::str::from_utf8(body).unwrap_or_default());
+    }
+    Ok(change)
+}
+
+fn checksum_of(document: &StoredDocument, body: &str) -> Checksum {
+    Checksum::of(
+        document.region.as_str(),
+        &document.kind,
+        &document.key,
+        body,
+    )
+}
+
+fn key_of(document: &StoredDocument) -> Vec<u8> {
+    let mut key = Vec::new();
+    for part in [document.region.as_str(), &document.kind, &document.key] {
+        key.extend_from_slice(part.as_bytes());
+        key.push(0);
+    }
+    key
+}
+
+type Content = (Option<CopyState>, Vec<StoredDocument>);
+
+/// The inner result says what is wrong with a file whose pages are intact.
+fn read_all(database: &Database) -> Result<Result<Content, String>, redb::Error> {
+    let transaction = database.begin_write()?;
+    // Tables are made here, so that reading need not know whether they exist.
+    transaction.open_table(DOCUMENTS)?;
+    transaction.open_table(STATE)?;
+    transaction.commit()?;
+    let transaction = database.begin_read()?;
+    let state = match transaction.open_table(STATE)?.get(STATE_KEY)? {
+        None => None,
+        Some(value) => match serde_json::from_slice::<CopyState>(value.value()) {
+            Ok(state) => Some(state),
+            Err(error) => return Ok(Err(format!("its state cannot be read: {error}"))),
+        },
+    };
+    let mut documents = Vec::new();
+    let mut checksum = Checksum::default();
+    for entry in transaction.open_table(DOCUMENTS)?.iter()? {
+        let (key, value) = entry?;
+        let Some(document) = document_of(key.value(), value.value()) else {
+            return Ok(Err("an entry is not a document".to_owned()));
+        };
+        checksum += checksum_of(&document, document.body.as_deref().unwrap_or_default());
+        documents.push(document);
+    }
+    let expected = state.map_or(Checksum::default(), |state: CopyState| state.checksum);
+    if checksum != expected {
+        return Ok(Err(format!(
+            "the checksum of its documents is {checksum} and should be {expected}"
+        )));
+    }
+    Ok(Ok((state, documents)))
+}
+
+fn document_of(key: &[u8], value: &[u8]) -> Option<StoredDocument> {
+    let mut parts = key.split(|byte| *byte == 0).map(std::str::from_utf8);
+    let mut part = || parts.next()?.ok();
+    let (region, kind, name) = (part()?, part()?, part()?);
+    let (revision, body) = value.split_at_checked(8)?;
+    Some(StoredDocument {
+        region: Region(region.to_owned()),
+        kind: kind.to_owned(),
+        key: name.to_owned(),
+        body: Some(std::str::from_utf8(body).ok()?.to_owned()),
+        revision: Revision(u64::from_be_bytes(revision.try_into().ok()?)),
+    })
+}
+
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
+}
+
+fn without_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .map_err(|_| "reading it made the store give up".to_owned())
+}

@@ -1,0 +1,143 @@
+//! The node's configuration: how it arrives, where it is kept, and what requests see of it.
+//!
+//! [`Index`] is what requests are decided by; [`LocalCopy`] is the same on disk; [`Applier`] takes
+//! batches from the stream into both; [`Follower`] keeps the stream; [`enrolment`] is how the node
+//! became one. What requests do with the index belongs to the gate.
+
+mod applier;
+mod control_plane;
+pub mod enrolment;
+mod follower;
+mod index;
+mod local_copy;
+
+pub use applier::{Applier, ApplyError};
+pub use control_plane::{ControlPlane, ControlPlaneError};
+pub use follower::Follower;
+pub use index::{Index, RegistryEntry, SigningKeyEntry};
+pub use local_copy::{CopyError, CopyState, LocalCopy, Opened, Written};
+
+use std::time::Duration;
+
+use parking_lot::{RwLock, RwLockReadGuard};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+/// What requests see, shared by all of them; and how far it has come.
+pub struct Configuration {
+    index: RwLock<Index>,
+    progress: watch::Sender<Progress>,
+}
+
+/// How far the configuration has come.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// What is applied; `None` while the node has never had a configuration.
+    pub state: Option<CopyState>,
+    /// Whether a control plane has vouched for it since this process began.
+    pub is_confirmed: bool,
+    /// The stream to the control plane.
+    pub connection: Connection,
+    /// How far the control plane's clock is ahead of this node's, in seconds, at the last mark.
+    pub clock_offset_seconds: f64,
+    /// Documents that the node holds and cannot understand.
+    pub rejected_count: usize,
+}
+
+/// The stream to the control plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Connection {
+    /// Not tried yet.
+    #[default]
+    Unknown,
+    /// Up since the last message.
+    Connected,
+    /// Down, or never came up.
+    Unreachable(String),
+    /// The control plane does not accept this node.
+    Refused(String),
+}
+
+impl Default for Configuration {
+    fn default() -> Self {
+        Self::new(Index::default(), None)
+    }
+}
+
+impl Configuration {
+    /// Begins with what a copy held.
+    pub fn new(index: Index, state: Option<CopyState>) -> Self {
+        let rejected_count = index.rejected().len();
+        Self {
+            index: RwLock::new(index),
+            progress: watch::Sender::new(Progress {
+                state,
+                rejected_count,
+                ..Progress::default()
+            }),
+        }
+    }
+
+    /// What requests are decided by, as it is now. Hold it for a decision, never across an await.
+    pub fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read()
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// To wait for progress.
+    pub fn subscribe(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Index)) {
+        change(&mut self.index.write());
+    }
+
+    /// The old index is dropped after the lock is released: that takes a while.
+    fn replace(&self, index: Index) {
+        let _old = std::mem::replace(&mut *self.index.write(), index);
+    }
+
+    fn report(&self, change: impl FnOnce(&mut Progress)) {
+        self.progress.send_modify(change);
+    }
+}
+
+impl Progress {
+    /// How old the configuration may be: the time since a control plane vouched for it, by this
+    /// node's clock. `None` without a configuration.
+    pub fn age(&self, now: OffsetDateTime) -> Option<Duration> {
+        let state = self.state?;
+        Some((now - state.as_of).try_into().unwrap_or(Duration::ZERO))
+    }
+
+    /// One line for `/readyz` and for logs.
+    pub fn describe(&self, now: OffsetDateTime) -> String {
+        let state = match (self.state, self.age(now)) {
+            (Some(state), Some(age)) => format!(
+                "revision {} of epoch {}, {} seconds old",
+                state.revision,
+                state.epoch,
+                age.as_secs()
+            ),
+            _ => "no configuration yet".to_owned(),
+        };
+        let connection = match &self.connection {
+            Connection::Unknown => "the control plane was not asked yet".to_owned(),
+            Connection::Connected => "the control plane is connected".to_owned(),
+            Connection::Unreachable(reason) => {
+                format!("the control plane cannot be reached: {reason}")
+            }
+            Connection::Refused(reason) => format!("the control plane refuses this node: {reason}"),
+        };
+        let rejected = match self.rejected_count {
+            0 => String::new(),
+            count => format!("; {count} documents are not understood"),
+        };
+        format!("{state}; {connection}{rejected}")
+    }
+}
