@@ -10,6 +10,8 @@ CREATE TABLE installation (
     -- With a leading dot and, if any, the port.
     login_server_suffix        text NOT NULL,
     key_encryption_fingerprint text NOT NULL,
+    -- The application with which the installation began: Owner of its subscription and directory administrator.
+    bootstrap_app_id           uuid NOT NULL,
     created_at                 timestamptz NOT NULL
 );
 
@@ -109,12 +111,14 @@ CREATE TABLE application_secrets (
     verifier     bytea NOT NULL
 );
 CREATE INDEX application_secrets_app ON application_secrets (app_id);
+CREATE INDEX application_secrets_owner ON application_secrets (owner_id);
 
 CREATE TABLE directory_owners (
     object_id uuid NOT NULL,
     owner_id  uuid NOT NULL REFERENCES principals ON DELETE CASCADE,
     PRIMARY KEY (object_id, owner_id)
 );
+CREATE INDEX directory_owners_owner ON directory_owners (owner_id);
 
 CREATE TABLE directory_role_members (
     role         text NOT NULL CHECK (role IN ('administrator')),
@@ -139,12 +143,11 @@ CREATE TABLE role_assignments (
 CREATE INDEX role_assignments_principal ON role_assignments (principal_id, scope_key);
 CREATE INDEX role_assignments_scope ON role_assignments (scope_key);
 
--- Keys that sign access tokens of the control plane; the private part is sealed and bound to its row.
+-- Keys that sign access tokens of the control plane (ES256); the private part is sealed and bound to its row. The public part is not
+-- stored: it comes from the private one, so nobody who can only write rows can slip in a key.
 CREATE TABLE sign_in_keys (
     kid            text PRIMARY KEY,
-    algorithm      text NOT NULL,
     sealed_private bytea NOT NULL,
-    public_key     jsonb NOT NULL,
     not_before     timestamptz NOT NULL,
     retired_at     timestamptz
 );
@@ -177,22 +180,27 @@ CREATE TABLE config_documents (
 );
 CREATE INDEX config_documents_revision ON config_documents (revision);
 
--- Enrolled nodes, and join tokens that nobody has used yet.
+-- Enrolled nodes.
 CREATE TABLE nodes (
     node_id    uuid PRIMARY KEY,
     region     text NOT NULL REFERENCES regions,
     address    text NOT NULL,
     verifier   bytea NOT NULL,
-    kid        text NOT NULL,
+    -- The key that it signs registry tokens with; unique, so that no node can put its key in another's place.
+    kid        text NOT NULL UNIQUE,
     created_at timestamptz NOT NULL
 );
 
+-- Used and expired ones are kept a while, so that an operator is told which of the two it was.
 CREATE TABLE node_join_tokens (
     token_id   uuid PRIMARY KEY,
     region     text NOT NULL REFERENCES regions,
     verifier   bytea NOT NULL,
     created_at timestamptz NOT NULL,
-    expires_at timestamptz NOT NULL
+    expires_at timestamptz NOT NULL,
+    used_at    timestamptz,
+    -- The node that used it; no reference: the node may be removed.
+    node_id    uuid
 );
 
 -- Written by control planes for the nodes connected to them, with synchronous_commit off; the clock is Postgres's.

@@ -1,1 +1,121 @@
-//! Placeholder.
+//! Postgres: every SQL statement of the project, one file per resource.
+//!
+//! A function here is one statement or one transaction; each change of what nodes must know ends with [`config::publish`]. No function
+//! takes a second connection while it holds one. Rights are not decided here.
+
+pub mod access;
+pub mod config;
+pub mod directory;
+pub mod installation;
+pub mod nodes;
+pub mod registries;
+pub mod resource_groups;
+pub mod role_assignments;
+pub mod sign_in_keys;
+pub mod subscriptions;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Postgres, Transaction};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The migrations of this build.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
+
+/// How long a request waits for a connection before it is told to come back later.
+pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Connections of one control plane: few, because Postgres does not get faster with more.
+pub const MAXIMUM_CONNECTIONS: u32 = 10;
+
+/// A failure of the database, as opposed to an outcome that the caller of a function has to expect.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database is away, restarting or overloaded; the same call may succeed later.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] sqlx::Error),
+    #[error("the database refused a statement")]
+    Database(#[source] sqlx::Error),
+    #[error("a row of '{table}' cannot be read: {reason}")]
+    Corrupt { table: &'static str, reason: String },
+    #[error("the migrations of the database and of this build do not fit")]
+    Migration(#[source] sqlx::migrate::MigrateError),
+    #[error("the database is not initialised: run `wharfinger admin init` first")]
+    NotInitialised,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let unavailable = match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Tls(_) => true,
+            // Class 57: operator intervention (shutdown, crash recovery); 53: insufficient resources; 08: connection; 25006: read-only.
+            sqlx::Error::Database(database) => database.code().is_some_and(|code| {
+                code.starts_with("57P")
+                    || code.starts_with("53")
+                    || code.starts_with("08")
+                    || code == "25006"
+            }),
+            _ => false,
+        };
+        if unavailable {
+            Self::Unavailable(error)
+        } else {
+            Self::Database(error)
+        }
+    }
+}
+
+/// The database of an installation. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// Prepares a pool; the first use connects.
+    ///
+    /// # Errors
+    /// A malformed URL.
+    pub fn open(database_url: &str) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(database_url)?.application_name("wharfinger");
+        let pool = PgPoolOptions::new()
+            .max_connections(MAXIMUM_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A ping before each use would cost a round trip a statement; a broken connection fails its statement and is replaced.
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// A store over a pool that a test made.
+    pub fn over(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Brings the schema to this build's version; only forward.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        MIGRATIONS
+            .run(&self.pool)
+            .await
+            .map_err(StoreError::Migration)
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query!("SELECT 1 AS one")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        Ok(self.pool.begin().await?)
+    }
+}

@@ -1,0 +1,231 @@
+//! The config feed's tables: the head, documents and checksums; what is published, and what nodes are sent.
+//!
+//! Writing is here ([`publish`] ends every transaction that changes what nodes must know); reading is in [`read`] (what happened since a
+//! position) and [`Reading`] (a snapshot, or a long way back, page by page).
+
+mod notify;
+mod read;
+
+pub use notify::{Listener, notify};
+pub use read::{Batch, Head, Position, Reading, head, read};
+
+use std::collections::BTreeMap;
+
+use config_documents::{Checksum, Document, Epoch, Kind, Region, Revision};
+use sqlx::{Postgres, Transaction};
+
+use crate::{Store, StoreError};
+
+/// One change of what nodes know.
+pub enum Change {
+    /// The document's new state, for one region or for all (`*`).
+    Upsert { region: Region, document: Document },
+    Delete {
+        region: Region,
+        kind: Kind,
+        key: String,
+    },
+}
+
+/// What a transaction published, once it has committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    pub epoch: Epoch,
+    pub revision: Revision,
+    /// The regions whose nodes must apply it; contains `*` when all must.
+    pub regions: Vec<Region>,
+}
+
+/// A revision as a column has it.
+///
+/// # Errors
+/// A negative number, which only a damaged row holds.
+pub(crate) fn revision_of(column: i64) -> Result<Revision, StoreError> {
+    u64::try_from(column)
+        .map(Revision)
+        .map_err(|_| StoreError::Corrupt {
+            table: "config_head",
+            reason: format!("the revision {column} is negative"),
+        })
+}
+
+/// A revision for a column.
+///
+/// # Panics
+/// After 2^63 revisions.
+pub(crate) fn column_of(revision: Revision) -> i64 {
+    i64::try_from(revision.0).expect("nobody publishes 2^63 times")
+}
+
+/// Begins the first epoch; does nothing when there is one. For `admin init`.
+///
+/// # Errors
+/// Those of the database.
+pub async fn initialise(
+    transaction: &mut Transaction<'_, Postgres>,
+    epoch: Epoch,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO config_head (epoch, revision, purged_through) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING",
+        epoch.0
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Publishes changes as one revision; the last thing that a READ COMMITTED transaction does before its commit.
+///
+/// Two round trips. The first statement takes the head's lock, which is held to the commit: revisions are dense and in commit order. The
+/// old rows are read by the second: a statement's snapshot is taken when it begins, so in one statement they would come from before the
+/// wait for the lock. Of several changes of one document the last one counts. A document published unchanged is sent again; deleting one
+/// that is not there leaves no tombstone. Do not publish an empty list: it would be a revision that says nothing.
+///
+/// # Errors
+/// [`StoreError::NotInitialised`] without a head; otherwise those of the database.
+pub async fn publish(
+    transaction: &mut Transaction<'_, Postgres>,
+    changes: &[Change],
+) -> Result<Published, StoreError> {
+    let rows = Rows::of(changes);
+    let head =
+        sqlx::query!("UPDATE config_head SET revision = revision + 1 RETURNING epoch, revision")
+            .fetch_optional(&mut **transaction)
+            .await?
+            .ok_or(StoreError::NotInitialised)?;
+    sqlx::query!(
+        r#"
+        WITH input AS (
+            SELECT region, kind, key, body, hash::numeric AS hash
+            FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS input (region, kind, key, body, hash)
+        ),
+        old AS (
+            SELECT region, kind, key, document.hash, document.deleted
+            FROM config_documents AS document JOIN input USING (region, kind, key)
+        ),
+        written AS (
+            INSERT INTO config_documents (region, kind, key, body, hash, deleted, revision)
+            SELECT region, kind, key, body, input.hash, body IS NULL, $6
+            FROM input LEFT JOIN old USING (region, kind, key)
+            WHERE body IS NOT NULL OR NOT old.deleted
+            ON CONFLICT (region, kind, key) DO UPDATE SET
+                body = EXCLUDED.body, hash = EXCLUDED.hash, deleted = EXCLUDED.deleted, revision = EXCLUDED.revision
+        ),
+        difference AS (
+            SELECT region, sum(hash) AS hash
+            FROM (SELECT region, hash FROM input UNION ALL SELECT region, -hash FROM old) AS changed
+            GROUP BY region
+        )
+        INSERT INTO config_regions AS known (region, checksum)
+        SELECT
+            region,
+            mod(
+                mod(hash, 340282366920938463463374607431768211456) + 340282366920938463463374607431768211456,
+                340282366920938463463374607431768211456
+            )
+        FROM difference
+        ON CONFLICT (region) DO UPDATE SET
+            checksum = mod(known.checksum + EXCLUDED.checksum, 340282366920938463463374607431768211456)
+        "#,
+        &rows.regions,
+        &rows.kinds,
+        &rows.keys,
+        &rows.bodies as &[Option<String>],
+        &rows.hashes,
+        head.revision,
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let mut regions: Vec<Region> = rows.regions.into_iter().map(Region).collect();
+    regions.dedup();
+    Ok(Published {
+        epoch: Epoch(head.epoch),
+        revision: revision_of(head.revision)?,
+        regions,
+    })
+}
+
+/// The changes as columns, ordered by region, kind and key; each document once.
+#[derive(Default)]
+struct Rows {
+    regions: Vec<String>,
+    kinds: Vec<String>,
+    keys: Vec<String>,
+    /// `None` for a tombstone.
+    bodies: Vec<Option<String>>,
+    /// In decimal digits; 0 for a tombstone.
+    hashes: Vec<String>,
+}
+
+impl Rows {
+    fn of(changes: &[Change]) -> Self {
+        let mut latest = BTreeMap::new();
+        for change in changes {
+            let (region, kind, key, body) = match change {
+                Change::Upsert { region, document } => (
+                    region,
+                    document.kind(),
+                    document.key(),
+                    Some(document.body()),
+                ),
+                Change::Delete { region, kind, key } => (region, *kind, key.clone(), None),
+            };
+            latest.insert((region, kind.as_str(), key), body);
+        }
+        let mut rows = Self::default();
+        for ((region, kind, key), body) in latest {
+            let hash = body.as_deref().map_or(Checksum::default(), |body| {
+                Checksum::of(region.as_str(), kind, &key, body)
+            });
+            rows.regions.push(region.0.clone());
+            rows.kinds.push(kind.to_owned());
+            rows.keys.push(key);
+            rows.bodies.push(body);
+            rows.hashes.push(hash.0.to_string());
+        }
+        rows
+    }
+}
+
+/// Publishes those built-in roles whose documents differ from this build's; `None` when nodes have them all. For `admin init`, and for a
+/// control plane's start, when an upgrade may have changed one.
+///
+/// # Errors
+/// Those of [`publish`].
+pub async fn publish_built_in_roles(store: &Store) -> Result<Option<Published>, StoreError> {
+    let mut transaction = store.begin().await?;
+    let published = publish_built_in_roles_in(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(published)
+}
+
+/// [`publish_built_in_roles`] within the transaction of something larger; it takes the head's lock.
+///
+/// # Errors
+/// Those of [`publish`].
+pub async fn publish_built_in_roles_in(
+    transaction: &mut Transaction<'_, Postgres>,
+) -> Result<Option<Published>, StoreError> {
+    let known: BTreeMap<String, String> = sqlx::query!(
+        r#"SELECT key, body AS "body!" FROM config_documents WHERE region = '*' AND kind = $1 AND NOT deleted"#,
+        Kind::RoleDefinition.as_str()
+    )
+    .fetch_all(&mut **transaction)
+    .await?
+    .into_iter()
+    .map(|row| (row.key, row.body))
+    .collect();
+    let changes: Vec<Change> = rbac::built_in_roles()
+        .iter()
+        .map(|definition| Document::RoleDefinition(definition.clone()))
+        .filter(|document| known.get(&document.key()) != Some(&document.body()))
+        .map(|document| Change::Upsert {
+            region: Region::all(),
+            document,
+        })
+        .collect();
+    if changes.is_empty() {
+        return Ok(None);
+    }
+    publish(transaction, &changes).await.map(Some)
+}

@@ -1,0 +1,172 @@
+//! The directory: applications, their service principals, their secrets, who owns them, and who administers the directory.
+//!
+//! Whoever changes an application, its service principal or their secrets first locks the application's row, so that the document that
+//! nodes get about the principal is always made of what was committed before it. Locks are taken in one order: application, principal,
+//! administrators, config head.
+
+mod applications;
+mod principals;
+mod secrets;
+mod service_principals;
+mod sign_in;
+
+pub use applications::{Application, ApplicationQuery, NewApplication};
+pub use secrets::{NewSecret, Secret, SecretAddition, SecretOwner, SecretRemoval};
+pub use service_principals::{
+    Enabling, NewServicePrincipal, ServicePrincipal, ServicePrincipalCreation,
+};
+pub use sign_in::{SignInFacts, SignInPrincipal, SignInSecret};
+
+use sqlx::{Postgres, Transaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::config::{Change, Published};
+use crate::{Store, StoreError};
+
+/// What came of deleting an object of the directory.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// With what was published, if nodes knew of it.
+    Deleted(Option<Published>),
+    NotFound,
+    /// Nobody who can administer the directory would be left.
+    LastAdministrator,
+}
+
+/// The first application of a directory: a service principal with a secret, which administers it.
+pub struct Bootstrap<'a> {
+    pub application_object_id: Uuid,
+    pub service_principal_object_id: Uuid,
+    pub app_id: Uuid,
+    pub display_name: &'a str,
+    pub secret: NewSecret,
+    pub now: OffsetDateTime,
+}
+
+/// Creates the first application, its service principal with a secret, and makes it a directory administrator. For `admin init`.
+///
+/// Returns what the transaction has to publish.
+///
+/// # Errors
+/// Those of the database; an id that is in use is one.
+pub async fn bootstrap(
+    transaction: &mut Transaction<'_, Postgres>,
+    bootstrap: &Bootstrap<'_>,
+) -> Result<Vec<Change>, StoreError> {
+    let application = NewApplication {
+        object_id: bootstrap.application_object_id,
+        app_id: bootstrap.app_id,
+        display_name: bootstrap.display_name.to_owned(),
+        created_at: bootstrap.now,
+    };
+    applications::insert(transaction, &application).await?;
+    service_principals::insert(
+        transaction,
+        &NewServicePrincipal {
+            object_id: bootstrap.service_principal_object_id,
+            app_id: bootstrap.app_id,
+            enabled: true,
+            created_at: bootstrap.now,
+        },
+        bootstrap.display_name,
+    )
+    .await?;
+    secrets::insert(
+        transaction,
+        bootstrap.app_id,
+        bootstrap.application_object_id,
+        &bootstrap.secret,
+    )
+    .await?;
+    sqlx::query!(
+        "INSERT INTO directory_role_members (role, principal_id) VALUES ('administrator', $1)",
+        bootstrap.service_principal_object_id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(
+        principals::document_of_application(transaction, bootstrap.app_id)
+            .await?
+            .into_iter()
+            .collect(),
+    )
+}
+
+impl Store {
+    /// Whether a principal owns an application or service principal; who owns an application owns its service principal.
+    pub async fn directory_is_owner(
+        &self,
+        object_id: Uuid,
+        principal_id: Uuid,
+    ) -> Result<bool, StoreError> {
+        let owns = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT 1 FROM directory_owners WHERE object_id = $1 AND owner_id = $2)
+                 OR EXISTS (SELECT 1 FROM service_principals s
+                      JOIN applications a ON a.app_id = s.app_id
+                      JOIN directory_owners o ON o.object_id = a.object_id
+                      WHERE s.object_id = $1 AND o.owner_id = $2) AS "owns!""#,
+            object_id,
+            principal_id
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok(owns)
+    }
+}
+
+/// Makes a principal the owner of an object; a principal that was deleted meanwhile owns nothing.
+async fn add_owner(
+    transaction: &mut Transaction<'_, Postgres>,
+    object_id: Uuid,
+    owner_id: Uuid,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO directory_owners (object_id, owner_id)
+         SELECT $1, object_id FROM principals WHERE object_id = $2
+         ON CONFLICT DO NOTHING",
+        object_id,
+        owner_id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Forgets the owners of an object that goes.
+async fn remove_owners(
+    transaction: &mut Transaction<'_, Postgres>,
+    object_id: Uuid,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "DELETE FROM directory_owners WHERE object_id = $1",
+        object_id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// A pattern that matches keys beginning with `prefix`.
+fn starting_with(prefix: &str) -> String {
+    let mut pattern = String::with_capacity(prefix.len() + 1);
+    for character in prefix.chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push('%');
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_matched_literally() {
+        assert_eq!(starting_with("ci_50%\\"), "ci\\_50\\%\\\\%");
+        assert_eq!(starting_with(""), "%");
+    }
+}

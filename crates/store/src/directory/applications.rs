@@ -1,0 +1,225 @@
+//! Applications.
+
+use sqlx::types::Json;
+use sqlx::{Postgres, Transaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::secrets::Secret;
+use super::{Deletion, add_owner, remove_owners, service_principals, starting_with};
+use crate::config::{Published, publish};
+use crate::{Store, StoreError};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    pub object_id: Uuid,
+    /// The user name of its service principal.
+    pub app_id: Uuid,
+    pub display_name: String,
+    pub created_at: OffsetDateTime,
+    /// Those that the application itself shows; its service principal may show others.
+    pub secrets: Vec<Secret>,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewApplication {
+    pub object_id: Uuid,
+    pub app_id: Uuid,
+    pub display_name: String,
+    pub created_at: OffsetDateTime,
+}
+
+/// Which applications, or service principals, a list is asked for: those that meet every condition.
+#[derive(Debug, Clone, Default)]
+pub struct ApplicationQuery {
+    /// One of these.
+    pub object_ids: Option<Vec<Uuid>>,
+    pub app_id: Option<Uuid>,
+    /// Compares case-insensitively.
+    pub display_name: Option<String>,
+    /// Compares case-insensitively.
+    pub display_name_starts_with: Option<String>,
+    /// Only objects with a greater object id: where the page before ended.
+    pub after: Uuid,
+    pub limit: i64,
+}
+
+impl ApplicationQuery {
+    /// The object with that id.
+    pub fn one(object_id: Uuid) -> Self {
+        Self {
+            object_ids: Some(vec![object_id]),
+            limit: 1,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn name_key(&self) -> Option<String> {
+        self.display_name.as_deref().map(arm::canonical_key)
+    }
+
+    pub(super) fn name_pattern(&self) -> Option<String> {
+        self.display_name_starts_with
+            .as_deref()
+            .map(|prefix| starting_with(&arm::canonical_key(prefix)))
+    }
+}
+
+impl Store {
+    /// A page of applications in the order of their object ids.
+    pub async fn application_list(
+        &self,
+        query: &ApplicationQuery,
+    ) -> Result<Vec<Application>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT a.object_id, a.app_id, a.display_name, a.created_at,
+                 coalesce((SELECT jsonb_agg(jsonb_build_object('key_id', s.key_id, 'display_name', s.display_name,
+                     'hint', s.hint, 'starts_at', s.starts_at, 'expires_at', s.expires_at) ORDER BY s.starts_at, s.key_id)
+                   FROM application_secrets s WHERE s.owner_id = a.object_id), '[]') AS "secrets!: Json<Vec<Secret>>"
+               FROM applications a
+               WHERE ($1::uuid[] IS NULL OR a.object_id = ANY ($1))
+                 AND ($2::uuid IS NULL OR a.app_id = $2)
+                 AND ($3::text IS NULL OR a.name_key = $3)
+                 AND ($4::text IS NULL OR a.name_key LIKE $4)
+                 AND a.object_id > $5
+               ORDER BY a.object_id LIMIT $6"#,
+            query.object_ids.as_deref() as Option<&[Uuid]>,
+            query.app_id,
+            query.name_key(),
+            query.name_pattern(),
+            query.after,
+            query.limit
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Application {
+                object_id: row.object_id,
+                app_id: row.app_id,
+                display_name: row.display_name,
+                created_at: row.created_at,
+                secrets: row.secrets.0,
+            })
+            .collect())
+    }
+
+    pub async fn application_get(
+        &self,
+        object_id: Uuid,
+    ) -> Result<Option<Application>, StoreError> {
+        let found = self
+            .application_list(&ApplicationQuery::one(object_id))
+            .await?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Creates an application that `owner_id` owns. Nodes need not know of it before it has a service principal.
+    pub async fn application_create(
+        &self,
+        application: &NewApplication,
+        owner_id: Uuid,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        insert(&mut transaction, application).await?;
+        add_owner(&mut transaction, application.object_id, owner_id).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Renames an application and, with it, its service principal; false when there is no such application.
+    pub async fn application_rename(
+        &self,
+        object_id: Uuid,
+        display_name: &str,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let Some(app_id) = lock(&mut transaction, object_id).await? else {
+            return Ok(false);
+        };
+        let name_key = arm::canonical_key(display_name);
+        sqlx::query!(
+            "UPDATE applications SET display_name = $2, name_key = $3 WHERE object_id = $1",
+            object_id,
+            display_name,
+            name_key
+        )
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query!(
+            "UPDATE principals SET display_name = $2, name_key = $3
+             WHERE object_id IN (SELECT object_id FROM service_principals WHERE app_id = $1)",
+            app_id,
+            display_name,
+            name_key
+        )
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Deletes an application with its service principal, all secrets, and the service principal's role assignments.
+    pub async fn application_delete(&self, object_id: Uuid) -> Result<Deletion, StoreError> {
+        let mut transaction = self.begin().await?;
+        let Some(app_id) = lock(&mut transaction, object_id).await? else {
+            return Ok(Deletion::NotFound);
+        };
+        let service_principal = sqlx::query_scalar!(
+            "SELECT object_id FROM service_principals WHERE app_id = $1",
+            app_id
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let mut changes = Vec::new();
+        if let Some(principal_id) = service_principal {
+            match service_principals::delete(&mut transaction, principal_id).await? {
+                Some(deleted) => changes = deleted,
+                None => return Ok(Deletion::LastAdministrator),
+            }
+        }
+        remove_owners(&mut transaction, object_id).await?;
+        sqlx::query!("DELETE FROM applications WHERE object_id = $1", object_id)
+            .execute(&mut *transaction)
+            .await?;
+        let published: Option<Published> = if changes.is_empty() {
+            None
+        } else {
+            Some(publish(&mut transaction, &changes).await?)
+        };
+        transaction.commit().await?;
+        Ok(Deletion::Deleted(published))
+    }
+}
+
+/// Writes an application's row.
+pub(super) async fn insert(
+    transaction: &mut Transaction<'_, Postgres>,
+    application: &NewApplication,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO applications (object_id, app_id, display_name, name_key, created_at) VALUES ($1, $2, $3, $4, $5)",
+        application.object_id,
+        application.app_id,
+        application.display_name,
+        arm::canonical_key(&application.display_name),
+        application.created_at
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Locks an application against changes of it, its service principal and their secrets; its app id, if it is there.
+pub(super) async fn lock(
+    transaction: &mut Transaction<'_, Postgres>,
+    object_id: Uuid,
+) -> Result<Option<Uuid>, StoreError> {
+    let app_id = sqlx::query_scalar!(
+        "SELECT app_id FROM applications WHERE object_id = $1 FOR NO KEY UPDATE",
+        object_id
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(app_id)
+}

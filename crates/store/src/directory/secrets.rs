@@ -1,0 +1,172 @@
+//! Secrets of applications and of service principals. Only verifiers are kept.
+
+use credentials::Verifier;
+use serde::Deserialize;
+use sqlx::{Postgres, Transaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::principals::document_of_application;
+use super::{applications, service_principals};
+use crate::config::{Published, publish};
+use crate::{Store, StoreError};
+
+/// What may be shown of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Secret {
+    pub key_id: Uuid,
+    pub display_name: Option<String>,
+    /// Its first characters, by which a person tells it from others.
+    pub hint: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub starts_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// A secret to be kept, by its verifier.
+#[derive(Debug, Clone)]
+pub struct NewSecret {
+    pub key_id: Uuid,
+    pub display_name: Option<String>,
+    pub hint: String,
+    pub starts_at: OffsetDateTime,
+    pub expires_at: OffsetDateTime,
+    pub verifier: Verifier,
+}
+
+/// The object that shows a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretOwner {
+    Application(Uuid),
+    ServicePrincipal(Uuid),
+}
+
+impl SecretOwner {
+    pub fn object_id(self) -> Uuid {
+        match self {
+            Self::Application(object_id) | Self::ServicePrincipal(object_id) => object_id,
+        }
+    }
+}
+
+/// What came of adding a secret.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SecretAddition {
+    /// With what was published; nothing while the application has no service principal.
+    Added(Option<Published>),
+    OwnerNotFound,
+    /// The application and its service principal have as many secrets as they may.
+    TooMany,
+}
+
+/// What came of removing a secret.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SecretRemoval {
+    /// With what was published; nothing while the application has no service principal.
+    Removed(Option<Published>),
+    OwnerNotFound,
+    /// The owner shows no secret with that key id.
+    SecretNotFound,
+}
+
+impl Store {
+    /// Adds a secret to an object, unless the application and its service principal have `maximum` of them already.
+    pub async fn secret_add(
+        &self,
+        owner: SecretOwner,
+        secret: &NewSecret,
+        maximum: i64,
+    ) -> Result<SecretAddition, StoreError> {
+        let mut transaction = self.begin().await?;
+        let Some(app_id) = lock_application_of(&mut transaction, owner).await? else {
+            return Ok(SecretAddition::OwnerNotFound);
+        };
+        let count = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "count!" FROM application_secrets WHERE app_id = $1"#,
+            app_id
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if count >= maximum {
+            return Ok(SecretAddition::TooMany);
+        }
+        insert(&mut transaction, app_id, owner.object_id(), secret).await?;
+        let published = publish_principal(&mut transaction, app_id).await?;
+        transaction.commit().await?;
+        Ok(SecretAddition::Added(published))
+    }
+
+    /// Removes a secret from the object that shows it.
+    pub async fn secret_remove(
+        &self,
+        owner: SecretOwner,
+        key_id: Uuid,
+    ) -> Result<SecretRemoval, StoreError> {
+        let mut transaction = self.begin().await?;
+        let Some(app_id) = lock_application_of(&mut transaction, owner).await? else {
+            return Ok(SecretRemoval::OwnerNotFound);
+        };
+        let removed = sqlx::query!(
+            "DELETE FROM application_secrets WHERE key_id = $1 AND owner_id = $2",
+            key_id,
+            owner.object_id()
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if removed == 0 {
+            return Ok(SecretRemoval::SecretNotFound);
+        }
+        let published = publish_principal(&mut transaction, app_id).await?;
+        transaction.commit().await?;
+        Ok(SecretRemoval::Removed(published))
+    }
+}
+
+/// Writes a secret's row.
+pub(super) async fn insert(
+    transaction: &mut Transaction<'_, Postgres>,
+    app_id: Uuid,
+    owner_id: Uuid,
+    secret: &NewSecret,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO application_secrets (key_id, app_id, owner_id, display_name, hint, starts_at, expires_at, verifier)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        secret.key_id,
+        app_id,
+        owner_id,
+        secret.display_name,
+        secret.hint,
+        secret.starts_at,
+        secret.expires_at,
+        secret.verifier.to_bytes()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+async fn lock_application_of(
+    transaction: &mut Transaction<'_, Postgres>,
+    owner: SecretOwner,
+) -> Result<Option<Uuid>, StoreError> {
+    match owner {
+        SecretOwner::Application(object_id) => applications::lock(transaction, object_id).await,
+        SecretOwner::ServicePrincipal(object_id) => {
+            service_principals::lock(transaction, object_id).await
+        }
+    }
+}
+
+/// Tells nodes about the application's service principal, if it has one.
+pub(super) async fn publish_principal(
+    transaction: &mut Transaction<'_, Postgres>,
+    app_id: Uuid,
+) -> Result<Option<Published>, StoreError> {
+    match document_of_application(transaction, app_id).await? {
+        Some(change) => Ok(Some(publish(transaction, &[change]).await?)),
+        None => Ok(None),
+    }
+}

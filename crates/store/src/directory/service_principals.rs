@@ -1,0 +1,270 @@
+//! Service principals: what applications are in role assignments and at sign-in.
+
+use config_documents::{Kind, Region};
+use sqlx::types::Json;
+use sqlx::{Postgres, Transaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::principals::{document_of_application, is_last_administrator};
+use super::secrets::{Secret, publish_principal};
+use super::{ApplicationQuery, Deletion, add_owner, remove_owners};
+use crate::config::{Change, Published, publish};
+use crate::{Store, StoreError, role_assignments};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePrincipal {
+    pub object_id: Uuid,
+    /// The application that it belongs to; its user name.
+    pub app_id: Uuid,
+    /// Always that of its application.
+    pub display_name: String,
+    pub enabled: bool,
+    pub created_at: OffsetDateTime,
+    /// Those that the service principal itself shows; its application may show others.
+    pub secrets: Vec<Secret>,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewServicePrincipal {
+    pub object_id: Uuid,
+    pub app_id: Uuid,
+    pub enabled: bool,
+    pub created_at: OffsetDateTime,
+}
+
+/// What came of creating a service principal.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ServicePrincipalCreation {
+    Created(ServicePrincipal, Published),
+    ApplicationNotFound,
+    /// The application has one.
+    Exists,
+}
+
+/// What came of enabling or disabling a principal.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Enabling {
+    /// With what was published; nothing when it was so already.
+    Done(Option<Published>),
+    NotFound,
+    /// Nobody who can administer the directory would be left.
+    LastAdministrator,
+}
+
+impl Store {
+    /// A page of service principals in the order of their object ids.
+    pub async fn service_principal_list(
+        &self,
+        query: &ApplicationQuery,
+    ) -> Result<Vec<ServicePrincipal>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT p.object_id, s.app_id, p.display_name, p.enabled, p.created_at,
+                 coalesce((SELECT jsonb_agg(jsonb_build_object('key_id', c.key_id, 'display_name', c.display_name,
+                     'hint', c.hint, 'starts_at', c.starts_at, 'expires_at', c.expires_at) ORDER BY c.starts_at, c.key_id)
+                   FROM application_secrets c WHERE c.owner_id = p.object_id), '[]') AS "secrets!: Json<Vec<Secret>>"
+               FROM principals p JOIN service_principals s ON s.object_id = p.object_id
+               WHERE ($1::uuid[] IS NULL OR p.object_id = ANY ($1))
+                 AND ($2::uuid IS NULL OR s.app_id = $2)
+                 AND ($3::text IS NULL OR p.name_key = $3)
+                 AND ($4::text IS NULL OR p.name_key LIKE $4)
+                 AND p.object_id > $5
+               ORDER BY p.object_id LIMIT $6"#,
+            query.object_ids.as_deref() as Option<&[Uuid]>,
+            query.app_id,
+            query.name_key(),
+            query.name_pattern(),
+            query.after,
+            query.limit
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| ServicePrincipal {
+                object_id: row.object_id,
+                app_id: row.app_id,
+                display_name: row.display_name,
+                enabled: row.enabled,
+                created_at: row.created_at,
+                secrets: row.secrets.0,
+            })
+            .collect())
+    }
+
+    pub async fn service_principal_get(
+        &self,
+        object_id: Uuid,
+    ) -> Result<Option<ServicePrincipal>, StoreError> {
+        let found = self
+            .service_principal_list(&ApplicationQuery::one(object_id))
+            .await?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Creates the service principal of an application; `owner_id` owns it.
+    pub async fn service_principal_create(
+        &self,
+        new: &NewServicePrincipal,
+        owner_id: Uuid,
+    ) -> Result<ServicePrincipalCreation, StoreError> {
+        let mut transaction = self.begin().await?;
+        let display_name = sqlx::query_scalar!(
+            "SELECT display_name FROM applications WHERE app_id = $1 FOR NO KEY UPDATE",
+            new.app_id
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(display_name) = display_name else {
+            return Ok(ServicePrincipalCreation::ApplicationNotFound);
+        };
+        if document_of_application(&mut transaction, new.app_id)
+            .await?
+            .is_some()
+        {
+            return Ok(ServicePrincipalCreation::Exists);
+        }
+        insert(&mut transaction, new, &display_name).await?;
+        add_owner(&mut transaction, new.object_id, owner_id).await?;
+        let change = document_of_application(&mut transaction, new.app_id).await?;
+        let changes: Vec<Change> = change.into_iter().collect();
+        let published = publish(&mut transaction, &changes).await?;
+        transaction.commit().await?;
+        let created = ServicePrincipal {
+            object_id: new.object_id,
+            app_id: new.app_id,
+            display_name,
+            enabled: new.enabled,
+            created_at: new.created_at,
+            secrets: Vec::new(),
+        };
+        Ok(ServicePrincipalCreation::Created(created, published))
+    }
+
+    /// Enables or disables a service principal: a disabled one cannot sign in, and its tokens and secrets are refused everywhere.
+    pub async fn service_principal_enable(
+        &self,
+        object_id: Uuid,
+        enabled: bool,
+    ) -> Result<Enabling, StoreError> {
+        let mut transaction = self.begin().await?;
+        let Some(app_id) = lock(&mut transaction, object_id).await? else {
+            return Ok(Enabling::NotFound);
+        };
+        if !enabled && is_last_administrator(&mut transaction, object_id).await? {
+            return Ok(Enabling::LastAdministrator);
+        }
+        let changed = sqlx::query!(
+            "UPDATE principals SET enabled = $2 WHERE object_id = $1 AND enabled <> $2",
+            object_id,
+            enabled
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if changed == 0 {
+            return Ok(Enabling::Done(None));
+        }
+        let published = publish_principal(&mut transaction, app_id).await?;
+        transaction.commit().await?;
+        Ok(Enabling::Done(published))
+    }
+
+    /// Deletes a service principal with its own secrets and its role assignments; its application stays.
+    pub async fn service_principal_delete(&self, object_id: Uuid) -> Result<Deletion, StoreError> {
+        let mut transaction = self.begin().await?;
+        if lock(&mut transaction, object_id).await?.is_none() {
+            return Ok(Deletion::NotFound);
+        }
+        let Some(changes) = delete(&mut transaction, object_id).await? else {
+            return Ok(Deletion::LastAdministrator);
+        };
+        let published = publish(&mut transaction, &changes).await?;
+        transaction.commit().await?;
+        Ok(Deletion::Deleted(Some(published)))
+    }
+}
+
+/// Writes a service principal's rows.
+pub(super) async fn insert(
+    transaction: &mut Transaction<'_, Postgres>,
+    new: &NewServicePrincipal,
+    display_name: &str,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO principals (object_id, kind, display_name, name_key, enabled, created_at)
+         VALUES ($1, 'ServicePrincipal', $2, $3, $4, $5)",
+        new.object_id,
+        display_name,
+        arm::canonical_key(display_name),
+        new.enabled,
+        new.created_at
+    )
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO service_principals (object_id, app_id) VALUES ($1, $2)",
+        new.object_id,
+        new.app_id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Locks the application of a service principal; its app id, if the service principal is there.
+pub(super) async fn lock(
+    transaction: &mut Transaction<'_, Postgres>,
+    object_id: Uuid,
+) -> Result<Option<Uuid>, StoreError> {
+    sqlx::query!(
+        "SELECT app_id FROM applications
+         WHERE app_id = (SELECT app_id FROM service_principals WHERE object_id = $1) FOR NO KEY UPDATE",
+        object_id
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    // Read again: the service principal may have gone while the lock was waited for.
+    let app_id = sqlx::query_scalar!(
+        "SELECT app_id FROM service_principals WHERE object_id = $1",
+        object_id
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(app_id)
+}
+
+/// Deletes a service principal, whose application is locked, with its own secrets and its role assignments, and says what to publish;
+/// `None`, with nothing deleted, when nobody who can administer the directory would be left.
+pub(super) async fn delete(
+    transaction: &mut Transaction<'_, Postgres>,
+    object_id: Uuid,
+) -> Result<Option<Vec<Change>>, StoreError> {
+    // Waits for role assignments that are being made, and lets no more be made: they hold the row while they are.
+    sqlx::query!(
+        "SELECT object_id FROM principals WHERE object_id = $1 FOR UPDATE",
+        object_id
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    if is_last_administrator(transaction, object_id).await? {
+        return Ok(None);
+    }
+    let mut changes = role_assignments::delete_of_principal(transaction, object_id).await?;
+    sqlx::query!(
+        "DELETE FROM application_secrets WHERE owner_id = $1",
+        object_id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    remove_owners(transaction, object_id).await?;
+    sqlx::query!("DELETE FROM principals WHERE object_id = $1", object_id)
+        .execute(&mut **transaction)
+        .await?;
+    changes.push(Change::Delete {
+        region: Region::all(),
+        kind: Kind::Principal,
+        key: object_id.to_string(),
+    });
+    Ok(Some(changes))
+}

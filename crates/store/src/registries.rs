@@ -1,0 +1,517 @@
+//! Registries and the passwords of their admin accounts.
+
+use arm::{CreatedByType, ResourceId, SystemData, Tags};
+use config_documents::{
+    AdminPassword, AdminPasswordSlot, AdminUser, Document, Kind, Region, RegistryName,
+    RoleAssignmentMode,
+};
+use credentials::Verifier;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::config::{Change, Published, publish};
+use crate::role_assignments::delete_at_and_below;
+use crate::{Store, StoreError};
+
+/// The type of a registry, as ids carry it.
+pub const RESOURCE_TYPE: &str = "Microsoft.ContainerRegistry/registries";
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Registry {
+    /// Immutable; names the registry's content.
+    pub uid: Uuid,
+    pub subscription_id: Uuid,
+    pub resource_group_name: String,
+    pub name: String,
+    pub login_server: String,
+    pub location: String,
+    pub sku: String,
+    pub tags: Tags,
+    pub admin_user_enabled: bool,
+    pub system_data: SystemData,
+    /// Goes up with each change; the entity tag.
+    pub generation: i64,
+}
+
+impl Registry {
+    pub fn id(&self) -> ResourceId {
+        ResourceId::resource(
+            self.subscription_id,
+            &self.resource_group_name,
+            RESOURCE_TYPE,
+            &self.name,
+        )
+    }
+}
+
+/// A password of an admin account: sealed for `listCredentials`, and its verifier for nodes.
+#[derive(Clone)]
+pub struct SealedPassword {
+    pub slot: AdminPasswordSlot,
+    pub sealed: Vec<u8>,
+    pub verifier: Verifier,
+}
+
+/// What came of creating a registry.
+#[derive(Debug)]
+pub enum RegistryCreate {
+    Created(Published),
+    /// Registry names are unique in the installation.
+    NameInUse,
+    /// The resource group was deleted meanwhile.
+    GroupNotFound,
+}
+
+/// What came of changing a registry.
+#[derive(Debug)]
+pub enum RegistryUpdate {
+    /// `Published` when nodes had to know.
+    Updated(Option<Published>),
+    /// The registry is gone, or was changed since it was read.
+    Stale,
+}
+
+/// What came of renewing a password.
+pub enum PasswordRenewal {
+    /// Both passwords, sealed.
+    Renewed(Vec<SealedPassword>, Published),
+    AdminUserDisabled,
+    NotFound,
+}
+
+/// A registry's name and who has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryNameOwner {
+    pub uid: Uuid,
+    pub name: String,
+}
+
+impl Store {
+    /// Creates a registry with both passwords of its admin account.
+    pub async fn registry_create(
+        &self,
+        registry: &Registry,
+        resource_group_uid: Uuid,
+        passwords: &[SealedPassword; 2],
+    ) -> Result<RegistryCreate, StoreError> {
+        let mut transaction = self.begin().await?;
+        let system_data = &registry.system_data;
+        let row = sqlx::query!(
+            r#"WITH parent AS (SELECT uid FROM resource_groups WHERE uid = $2 FOR KEY SHARE),
+               created AS (
+                 INSERT INTO registries (uid, resource_group_uid, subscription_id, name, name_key, login_server,
+                   location, sku, tags, admin_user_enabled, created_at, created_by, created_by_type,
+                   last_modified_at, last_modified_by, last_modified_by_type, generation)
+                 SELECT $1, parent.uid, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $11, $12, $13, 1 FROM parent
+                 ON CONFLICT (name_key) DO NOTHING RETURNING uid),
+               secrets AS (
+                 INSERT INTO registry_passwords (registry_uid, slot, sealed, verifier, generation)
+                 SELECT created.uid, p.slot, p.sealed, p.verifier, 1
+                 FROM created, UNNEST($14::text[], $15::bytea[], $16::bytea[]) AS p (slot, sealed, verifier))
+               SELECT EXISTS (SELECT 1 FROM parent) AS "parent!", EXISTS (SELECT 1 FROM created) AS "created!""#,
+            registry.uid,
+            resource_group_uid,
+            registry.subscription_id,
+            registry.name,
+            arm::canonical_key(&registry.name),
+            registry.login_server,
+            registry.location,
+            registry.sku,
+            sqlx::types::Json(&registry.tags) as _,
+            registry.admin_user_enabled,
+            system_data.created_at,
+            system_data.created_by,
+            created_by_type_text(system_data.created_by_type),
+            &passwords.iter().map(|password| password.slot.as_str().to_owned()).collect::<Vec<_>>(),
+            &passwords.iter().map(|password| password.sealed.clone()).collect::<Vec<_>>(),
+            &passwords.iter().map(|password| password.verifier.to_bytes()).collect::<Vec<_>>(),
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if !row.parent {
+            return Ok(RegistryCreate::GroupNotFound);
+        }
+        if !row.created {
+            return Ok(RegistryCreate::NameInUse);
+        }
+        let admin_passwords = passwords.iter().map(|password| AdminPassword {
+            slot: password.slot,
+            generation: 1,
+            verifier: password.verifier.clone(),
+        });
+        let changes = [
+            registry_change(registry, admin_passwords.collect()),
+            name_change(registry),
+        ];
+        let published = publish(&mut transaction, &changes).await?;
+        transaction.commit().await?;
+        Ok(RegistryCreate::Created(published))
+    }
+
+    /// Writes a registry's new state over the one with generation `registry.generation - 1`.
+    ///
+    /// Switching the admin account on begins a new generation of its passwords, so that tokens from before it was off stay dead.
+    pub async fn registry_update(
+        &self,
+        registry: &Registry,
+        admin_user_was_enabled: bool,
+    ) -> Result<RegistryUpdate, StoreError> {
+        let mut transaction = self.begin().await?;
+        let system_data = &registry.system_data;
+        let changed = sqlx::query!(
+            "UPDATE registries SET sku = $3, tags = $4, admin_user_enabled = $5, last_modified_at = $6,
+               last_modified_by = $7, last_modified_by_type = $8, generation = $2::bigint
+             WHERE uid = $1 AND generation = $2::bigint - 1",
+            registry.uid,
+            registry.generation,
+            registry.sku,
+            sqlx::types::Json(&registry.tags) as _,
+            registry.admin_user_enabled,
+            system_data.last_modified_at,
+            system_data.last_modified_by,
+            created_by_type_text(system_data.last_modified_by_type),
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if changed == 0 {
+            return Ok(RegistryUpdate::Stale);
+        }
+        if registry.admin_user_enabled == admin_user_was_enabled {
+            transaction.commit().await?;
+            return Ok(RegistryUpdate::Updated(None));
+        }
+        let step = i64::from(registry.admin_user_enabled);
+        let passwords = sqlx::query!(
+            "UPDATE registry_passwords SET generation = generation + $2::bigint WHERE registry_uid = $1
+             RETURNING slot, verifier, generation",
+            registry.uid,
+            step
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let passwords = passwords
+            .into_iter()
+            .map(|row| admin_password(&row.slot, &row.verifier, row.generation))
+            .collect::<Result<Vec<_>, _>>()?;
+        let published = publish(&mut transaction, &[registry_change(registry, passwords)]).await?;
+        transaction.commit().await?;
+        Ok(RegistryUpdate::Updated(Some(published)))
+    }
+
+    /// Both passwords of the admin account, sealed; empty when the registry is gone or the account is off.
+    pub async fn registry_passwords(&self, uid: Uuid) -> Result<Vec<SealedPassword>, StoreError> {
+        sqlx::query!(
+            "SELECT p.slot, p.sealed, p.verifier FROM registry_passwords p
+             JOIN registries r ON r.uid = p.registry_uid
+             WHERE p.registry_uid = $1 AND r.admin_user_enabled ORDER BY p.slot",
+            uid
+        )
+        .fetch_all(self.pool())
+        .await?
+        .into_iter()
+        .map(|row| sealed_password(&row.slot, row.sealed, &row.verifier))
+        .collect()
+    }
+
+    /// Puts a new password into a slot.
+    pub async fn registry_password_renew(
+        &self,
+        registry: &Registry,
+        password: &SealedPassword,
+    ) -> Result<PasswordRenewal, StoreError> {
+        let mut transaction = self.begin().await?;
+        // The registry's row is locked, so that renewing and switching the account off do not cross.
+        let row = sqlx::query!(
+            "SELECT admin_user_enabled FROM registries WHERE uid = $1 FOR UPDATE",
+            registry.uid
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        match row {
+            None => return Ok(PasswordRenewal::NotFound),
+            Some(row) if !row.admin_user_enabled => return Ok(PasswordRenewal::AdminUserDisabled),
+            Some(_) => {}
+        }
+        let rows = sqlx::query!(
+            r#"WITH renewed AS (
+                 UPDATE registry_passwords SET sealed = $3, verifier = $4, generation = generation + 1
+                 WHERE registry_uid = $1 AND slot = $2 RETURNING slot, sealed, verifier, generation)
+               SELECT slot AS "slot!", sealed AS "sealed!", verifier AS "verifier!", generation AS "generation!"
+               FROM (SELECT * FROM renewed UNION ALL
+                     SELECT slot, sealed, verifier, generation FROM registry_passwords
+                     WHERE registry_uid = $1 AND slot <> $2) both_slots ORDER BY 1"#,
+            registry.uid,
+            password.slot.as_str(),
+            password.sealed,
+            password.verifier.to_bytes()
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let mut sealed = Vec::new();
+        let mut passwords = Vec::new();
+        for row in rows {
+            passwords.push(admin_password(&row.slot, &row.verifier, row.generation)?);
+            sealed.push(sealed_password(&row.slot, row.sealed, &row.verifier)?);
+        }
+        let mut current = registry.clone();
+        current.admin_user_enabled = true;
+        let published = publish(&mut transaction, &[registry_change(&current, passwords)]).await?;
+        transaction.commit().await?;
+        Ok(PasswordRenewal::Renewed(sealed, published))
+    }
+
+    /// Deletes a registry with all role assignments at it; `None` when it is gone.
+    pub async fn registry_delete(
+        &self,
+        registry: &Registry,
+    ) -> Result<Option<Published>, StoreError> {
+        let mut transaction = self.begin().await?;
+        let row = sqlx::query!(
+            "DELETE FROM registries WHERE uid = $1 RETURNING name_key, location",
+            registry.uid
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let mut changes = vec![
+            Change::Delete {
+                region: Region(row.location),
+                kind: Kind::Registry,
+                key: registry.uid.to_string(),
+            },
+            Change::Delete {
+                region: Region::all(),
+                kind: Kind::RegistryName,
+                key: row.name_key,
+            },
+        ];
+        changes.extend(delete_at_and_below(&mut transaction, registry.id().key()).await?);
+        let published = publish(&mut transaction, &changes).await?;
+        transaction.commit().await?;
+        Ok(Some(published))
+    }
+
+    /// Who has a registry name, whatever its case.
+    pub async fn registry_name_owner(
+        &self,
+        name: &str,
+    ) -> Result<Option<RegistryNameOwner>, StoreError> {
+        let row = sqlx::query_as!(
+            RegistryNameOwner,
+            "SELECT uid, name FROM registries WHERE name_key = $1",
+            arm::canonical_key(name)
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(row)
+    }
+
+    /// A registry by its group and the key of its name.
+    pub async fn registry_get(
+        &self,
+        resource_group_uid: Uuid,
+        name_key: &str,
+    ) -> Result<Option<Registry>, StoreError> {
+        let row = sqlx::query_as!(
+            RegistryRow,
+            r#"SELECT r.uid, r.subscription_id, g.name AS group_name, r.name, r.login_server, r.location, r.sku, r.tags,
+                 r.admin_user_enabled, r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
+                 r.last_modified_by, r.last_modified_by_type, r.generation
+               FROM registries r JOIN resource_groups g ON g.uid = r.resource_group_uid
+               WHERE g.uid = $1 AND r.name_key = $2"#,
+            resource_group_uid,
+            name_key
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        row.map(RegistryRow::read).transpose()
+    }
+
+    /// A page of a subscription's or group's registries in the order of their keys, starting after `after`.
+    pub async fn registry_list(
+        &self,
+        subscription_id: Uuid,
+        resource_group_key: Option<&str>,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<Registry>, StoreError> {
+        sqlx::query_as!(
+            RegistryRow,
+            r#"SELECT r.uid, r.subscription_id, g.name AS group_name, r.name, r.login_server, r.location, r.sku, r.tags,
+                 r.admin_user_enabled, r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
+                 r.last_modified_by, r.last_modified_by_type, r.generation
+               FROM registries r JOIN resource_groups g ON g.uid = r.resource_group_uid
+               WHERE r.subscription_id = $1 AND ($2::text IS NULL OR g.name_key = $2) AND r.name_key > $3
+               ORDER BY r.name_key LIMIT $4"#,
+            subscription_id,
+            resource_group_key,
+            after,
+            limit
+        )
+        .fetch_all(self.pool())
+        .await?
+        .into_iter()
+        .map(RegistryRow::read)
+        .collect()
+    }
+}
+
+struct RegistryRow {
+    uid: Uuid,
+    subscription_id: Uuid,
+    group_name: String,
+    name: String,
+    login_server: String,
+    location: String,
+    sku: String,
+    tags: serde_json::Value,
+    admin_user_enabled: bool,
+    created_at: OffsetDateTime,
+    created_by: String,
+    created_by_type: String,
+    last_modified_at: OffsetDateTime,
+    last_modified_by: String,
+    last_modified_by_type: String,
+    generation: i64,
+}
+
+impl RegistryRow {
+    fn read(self) -> Result<Registry, StoreError> {
+        Ok(Registry {
+            uid: self.uid,
+            subscription_id: self.subscription_id,
+            resource_group_name: self.group_name,
+            name: self.name,
+            login_server: self.login_server,
+            location: self.location,
+            sku: self.sku,
+            tags: read_tags("registries", self.tags)?,
+            admin_user_enabled: self.admin_user_enabled,
+            system_data: read_system_data(
+                self.created_by,
+                &self.created_by_type,
+                self.created_at,
+                self.last_modified_by,
+                &self.last_modified_by_type,
+                self.last_modified_at,
+            )?,
+            generation: self.generation,
+        })
+    }
+}
+
+fn registry_change(registry: &Registry, passwords: Vec<AdminPassword>) -> Change {
+    let admin_user = registry.admin_user_enabled.then(|| AdminUser {
+        username: registry.name.clone(),
+        passwords,
+    });
+    Change::Upsert {
+        region: Region(registry.location.clone()),
+        document: Document::Registry(config_documents::Registry {
+            uid: registry.uid,
+            name: registry.name.clone(),
+            resource_id: registry.id().as_str().to_owned(),
+            login_server: registry.login_server.clone(),
+            home_region: Region(registry.location.clone()),
+            role_assignment_mode: RoleAssignmentMode::LegacyRegistryPermissions,
+            admin_user,
+        }),
+    }
+}
+
+fn name_change(registry: &Registry) -> Change {
+    let region = Region(registry.location.clone());
+    Change::Upsert {
+        region: Region::all(),
+        document: Document::RegistryName(RegistryName {
+            name: arm::canonical_key(&registry.name),
+            uid: registry.uid,
+            login_server: registry.login_server.clone(),
+            home_region: region.clone(),
+            regions: vec![region],
+        }),
+    }
+}
+
+fn slot(text: &str) -> Result<AdminPasswordSlot, StoreError> {
+    AdminPasswordSlot::parse(text).ok_or_else(|| StoreError::Corrupt {
+        table: "registry_passwords",
+        reason: format!("slot '{text}'"),
+    })
+}
+
+fn verifier(bytes: &[u8]) -> Result<Verifier, StoreError> {
+    Verifier::from_bytes(bytes).map_err(|error| StoreError::Corrupt {
+        table: "registry_passwords",
+        reason: error.to_string(),
+    })
+}
+
+fn admin_password(
+    slot_text: &str,
+    bytes: &[u8],
+    generation: i64,
+) -> Result<AdminPassword, StoreError> {
+    Ok(AdminPassword {
+        slot: slot(slot_text)?,
+        generation: u64::try_from(generation).unwrap_or_default(),
+        verifier: verifier(bytes)?,
+    })
+}
+
+fn sealed_password(
+    slot_text: &str,
+    sealed: Vec<u8>,
+    bytes: &[u8],
+) -> Result<SealedPassword, StoreError> {
+    Ok(SealedPassword {
+        slot: slot(slot_text)?,
+        sealed,
+        verifier: verifier(bytes)?,
+    })
+}
+
+pub(crate) fn read_tags(table: &'static str, value: serde_json::Value) -> Result<Tags, StoreError> {
+    serde_json::from_value(value).map_err(|error| StoreError::Corrupt {
+        table,
+        reason: error.to_string(),
+    })
+}
+
+pub(crate) fn read_system_data(
+    created_by: String,
+    created_by_type: &str,
+    created_at: OffsetDateTime,
+    last_modified_by: String,
+    last_modified_by_type: &str,
+    last_modified_at: OffsetDateTime,
+) -> Result<SystemData, StoreError> {
+    let kind = |text: &str| match text {
+        "User" => Ok(CreatedByType::User),
+        "Application" => Ok(CreatedByType::Application),
+        "ManagedIdentity" => Ok(CreatedByType::ManagedIdentity),
+        "Key" => Ok(CreatedByType::Key),
+        other => Err(StoreError::Corrupt {
+            table: "registries",
+            reason: format!("creator type '{other}'"),
+        }),
+    };
+    Ok(SystemData {
+        created_by,
+        created_by_type: kind(created_by_type)?,
+        created_at,
+        last_modified_by,
+        last_modified_by_type: kind(last_modified_by_type)?,
+        last_modified_at,
+    })
+}
+
+fn created_by_type_text(kind: CreatedByType) -> &'static str {
+    match kind {
+        CreatedByType::User => "User",
+        CreatedByType::Application => "Application",
+        CreatedByType::ManagedIdentity => "ManagedIdentity",
+        CreatedByType::Key => "Key",
+    }
+}
