@@ -5,7 +5,9 @@
 //! child from a thread that lives as long as the process (Linux sends the signal when the *thread* that started
 //! the child ends).
 
-use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Signal, getpid, getppid, set_parent_process_death_signal, test_kill_process,
+};
 
 /// The environment variable in which a parent names its process id to a child that shall end with it.
 pub const PARENT_VARIABLE: &str = "WHARFINGER_PARENT_PROCESS_ID";
@@ -51,12 +53,64 @@ pub fn end_with_parent() -> Result<(), ParentError> {
     };
     set_parent_process_death_signal(Some(Signal::TERM))
         .map_err(|errno| ParentError::Refused(errno.into()))?;
-    // A parent that ended before the line above was never going to send the signal.
-    if getppid() == Some(parent) {
+    // A parent that ended before the line above was never going to send the signal. Where it is alive and merely not
+    // our parent, somebody started this process again with the environment it had, and that is as good a parent.
+    if getppid() == Some(parent) || is_alive(parent) {
         Ok(())
     } else {
         Err(ParentError::ParentGone {
             parent: parent.as_raw_nonzero().get(),
         })
+    }
+}
+
+/// Whether the process runs; one that ended and was not yet waited for does not.
+fn is_alive(process: Pid) -> bool {
+    let exists = match test_kill_process(process) {
+        Ok(()) => true,
+        Err(errno) => errno == rustix::io::Errno::PERM,
+    };
+    let ended = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()))
+        .is_ok_and(|stat| has_ended(&stat));
+    exists && !ended
+}
+
+/// The state is the first field after the name, which stands in parentheses and may hold anything.
+fn has_ended(stat: &str) -> bool {
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_some_and(|state| state.starts_with(['Z', 'X']))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_alive_until_it_ends_even_when_nobody_waited_for_it() {
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cat runs");
+        let process = Pid::from_child(&child);
+        assert!(is_alive(process));
+        drop(child.stdin.take());
+        let output = child.stdout.take().expect("piped");
+        // The end of its output comes while it ends; the kernel marks it a little later.
+        std::io::copy(&mut std::io::BufReader::new(output), &mut std::io::sink()).expect("reads");
+        while is_alive(process) {
+            std::thread::yield_now();
+        }
+        child.wait().expect("cat ended");
+        assert!(!is_alive(process));
+    }
+
+    #[test]
+    fn the_state_is_found_behind_any_name() {
+        assert!(has_ended("12 (a) S) Z 1 1"));
+        assert!(!has_ended("12 (Z) Z) S 1 1"));
+        assert!(!has_ended(""));
     }
 }

@@ -1,0 +1,329 @@
+//! `wharfinger dev` as it is typed: what is refused, each in one line, and a whole run on this machine.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A place for one installation, with ports that were free a moment ago.
+struct Place {
+    _directory: tempfile::TempDir,
+    state_dir: PathBuf,
+    ready_file: PathBuf,
+    port: u16,
+    registry_port: u16,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        // The private Postgres runs as another user when this runs as root.
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("permissions");
+        let (first, second) = (listener(), listener());
+        Self {
+            state_dir: directory.path().join("state"),
+            ready_file: directory.path().join("ready.json"),
+            _directory: directory,
+            port: port_of(&first),
+            registry_port: port_of(&second),
+        }
+    }
+
+    /// One that a run has begun with, holding this file.
+    fn with(name: &str, content: &str) -> Self {
+        let place = Self::new();
+        let file = place.state_dir.join(name);
+        fs::create_dir_all(file.parent().expect("it has one")).expect("a directory");
+        fs::write(place.state_dir.join("state.json"), r#"{"layout": 1}"#).expect("write");
+        fs::write(file, content).expect("write");
+        place
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wharfinger"));
+        command
+            .arg("dev")
+            .arg("--state-dir")
+            .arg(&self.state_dir)
+            .arg("--ready-file")
+            .arg(&self.ready_file)
+            .args(["--port", &self.port.to_string()])
+            .args(["--registry-port", &self.registry_port.to_string()])
+            .env_remove("DATABASE_URL")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The one line that a start must be refused with.
+    fn refused(&self) -> String {
+        one_line(&self.command().output().expect("it runs"))
+    }
+}
+
+fn listener() -> TcpListener {
+    TcpListener::bind(("127.0.0.1", 0)).expect("a free port")
+}
+
+fn port_of(listener: &TcpListener) -> u16 {
+    listener.local_addr().expect("bound").port()
+}
+
+fn one_line(output: &Output) -> String {
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert_eq!(errors.trim_end().lines().count(), 1, "{errors}");
+    errors.trim_end().to_owned()
+}
+
+#[test]
+fn a_port_in_use_is_refused_and_the_ready_file_of_an_earlier_run_removed() {
+    let mut place = Place::new();
+    let listener = listener();
+    place.port = port_of(&listener);
+    fs::write(&place.ready_file, "{}").expect("write");
+    let port = place.port;
+    assert_eq!(
+        place.refused(),
+        format!(
+            "error: port {port} is in use by another program (127.0.0.1:{port}); choose another with --port"
+        )
+    );
+    assert!(!place.ready_file.exists());
+}
+
+#[test]
+fn a_second_run_on_a_state_directory_is_refused_and_the_first_ones_ready_file_kept() {
+    let place = Place::with("x", "");
+    let directory = File::open(&place.state_dir).expect("open");
+    directory.lock().expect("nobody else has it");
+    fs::write(&place.ready_file, "{}").expect("write");
+    let line = place.refused();
+    assert!(
+        line.starts_with("error: another `wharfinger dev` uses the state directory /"),
+        "{line}"
+    );
+    assert!(place.ready_file.exists());
+}
+
+#[test]
+fn a_damaged_state_directory_is_told_by_what_is_wrong_with_it() {
+    for (file, content, fault) in [
+        ("state.json", "{", "is damaged: state.json cannot be read"),
+        (
+            "state.json",
+            r#"{"layout": 9}"#,
+            "is damaged: state.json has the layout 9",
+        ),
+        (
+            "ca.pem",
+            "garbled",
+            "is damaged: ca.pem is there but ca-key.pem is missing",
+        ),
+        (
+            "key-encryption-key",
+            "garbled",
+            "is damaged: key-encryption-key: ",
+        ),
+        (
+            "postgres/data/PG_VERSION",
+            "garbled",
+            "is damaged: postgres/data/PG_VERSION is garbled",
+        ),
+        (
+            "postgres/data/x",
+            "",
+            "is damaged: postgres/data/PG_VERSION: No such file",
+        ),
+        (
+            "postgres/data/PG_VERSION",
+            "7\n",
+            "was made by Postgres 7, but installed is only ",
+        ),
+    ] {
+        let line = Place::with(file, content).refused();
+        assert!(line.contains(fault), "{file} {content:?}: {line}");
+    }
+}
+
+#[test]
+fn more_than_one_region_is_refused() {
+    let place = Place::new();
+    let output = place
+        .command()
+        .args(["--regions", "westus,eastus"])
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let first = errors.lines().next().unwrap_or_default();
+    assert!(
+        first.contains("'westus,eastus'") && first.contains("one region only"),
+        "{errors}"
+    );
+    assert!(!place.state_dir.exists());
+}
+
+/// A started `wharfinger dev`. It is ended when the test fails.
+struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    fn start(place: &Place) -> Self {
+        let log = place.state_dir.with_extension("log");
+        let output = File::create(&log).expect("create");
+        let errors = output.try_clone().expect("a second handle");
+        let child = place.command().stdout(output).stderr(errors).spawn();
+        Self {
+            child: child.expect("it runs"),
+            log,
+        }
+    }
+
+    /// What the ready file says once it is there and `accepted`.
+    fn ready(&mut self, place: &Place, accepted: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let text = fs::read_to_string(&place.ready_file).unwrap_or_default();
+            if let Ok(ready) = serde_json::from_str(&text)
+                && accepted(&ready)
+            {
+                return ready;
+            }
+            let ended = self.child.try_wait().expect("our child");
+            let late = began.elapsed() > PATIENCE;
+            assert!(
+                ended.is_none() && !late,
+                "not ready ({ended:?}):\n{}",
+                self.said()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        self.signal(Signal::INT);
+        self.child.wait().expect("our child")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _waited = self.child.wait();
+    }
+}
+
+fn pids(ready: &Value) -> BTreeMap<String, Pid> {
+    let pids = ready["pids"].as_object().expect("an object");
+    pids.iter()
+        .map(|(role, id)| {
+            let id = id.as_i64().and_then(|id| i32::try_from(id).ok());
+            (
+                role.clone(),
+                id.and_then(Pid::from_raw).expect("a process id"),
+            )
+        })
+        .collect()
+}
+
+/// Processes that are not our children and thus are gone for good when they end.
+fn wait_until_gone(processes: &BTreeMap<String, Pid>) {
+    let began = Instant::now();
+    for (role, process) in processes {
+        while test_kill_process(*process).is_ok() && !is_zombie(*process) {
+            assert!(began.elapsed() < PATIENCE, "{role} is still there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn is_zombie(process: Pid) -> bool {
+    let stat = Path::new("/proc")
+        .join(process.as_raw_nonzero().to_string())
+        .join("stat");
+    fs::read_to_string(stat).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+#[test]
+fn a_whole_installation_starts_survives_kills_and_is_the_same_at_the_next_start() {
+    let place = Place::new();
+    let mut run = Running::start(&place);
+    let first = run.ready(&place, |_| true);
+    let keys: Vec<&str> = first
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "control_plane",
+            "ca_file",
+            "tenant_id",
+            "subscription_id",
+            "client_id",
+            "client_secret",
+            "login_server_suffix",
+            "regions",
+            "database_url",
+            "pids",
+            "metrics",
+        ]
+    );
+    let mode = fs::metadata(&place.ready_file)
+        .expect("metadata")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(
+        first["login_server_suffix"],
+        format!(".registry.localhost:{}", place.registry_port)
+    );
+
+    // A killed server, and a killed Postgres with its shared memory and its file left behind, come back.
+    for role in ["control-plane", "registry-node-westus", "postgres"] {
+        let before = pids(&run.ready(&place, |_| true));
+        kill_process(before[role], Signal::KILL).expect("it runs");
+        run.ready(&place, |ready| pids(ready)[role] != before[role]);
+    }
+
+    // Ctrl-C ends all of it, and the next start has everything again.
+    let processes = pids(&run.ready(&place, |_| true));
+    assert!(run.end().success(), "{}", run.said());
+    wait_until_gone(&processes);
+    assert!(!place.ready_file.exists());
+    let mut run = Running::start(&place);
+    let second = run.ready(&place, |_| true);
+    for key in keys.iter().filter(|key| **key != "pids") {
+        assert_eq!(first[key], second[key], "{key}");
+    }
+
+    // Killed itself it leaves nobody behind, and a start right after that succeeds.
+    let processes = pids(&second);
+    run.signal(Signal::KILL);
+    run.child.wait().expect("our child");
+    let mut run = Running::start(&place);
+    wait_until_gone(&processes);
+    let third = run.ready(&place, |ready| pids(ready) != processes);
+    assert_eq!(third["client_secret"], first["client_secret"]);
+    assert!(run.end().success(), "{}", run.said());
+}
