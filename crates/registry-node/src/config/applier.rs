@@ -112,6 +112,8 @@ impl Applier {
                 heard: _,
             } => {
                 self.compare_clocks(time, now);
+                self.configuration
+                    .report(|progress| progress.announced = revision);
                 self.mark(Mark {
                     epoch,
                     revision,

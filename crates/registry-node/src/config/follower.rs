@@ -113,9 +113,10 @@ impl Follower {
     fn report_end(&self, end: &StreamEnd, was_connected: bool) {
         let reason = service::errors::chain(end);
         let connection = match end {
-            StreamEnd::ControlPlane(error) if error.is_refusal() => {
-                Connection::Refused(reason.clone())
-            }
+            // Anything else may come from whatever stands in for a control plane that is down.
+            StreamEnd::ControlPlane(ControlPlaneError::Refused {
+                status: 401 | 403, ..
+            }) => Connection::Refused(reason.clone()),
             _ => Connection::Unreachable(reason.clone()),
         };
         // Once for each new reason: attempts go on every few seconds.

@@ -19,6 +19,7 @@ pub use local_copy::{CopyError, CopyState, LocalCopy, Opened, Written};
 
 use std::time::Duration;
 
+use config_documents::Revision;
 use parking_lot::{RwLock, RwLockReadGuard};
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -38,6 +39,8 @@ pub struct Progress {
     pub is_confirmed: bool,
     /// The stream to the control plane.
     pub connection: Connection,
+    /// The newest revision that the control plane has spoken of.
+    pub announced: Revision,
     /// How far the control plane's clock is ahead of this node's, in seconds, at the last mark.
     pub clock_offset_seconds: f64,
     /// Documents that the node holds and cannot understand.
@@ -113,6 +116,12 @@ impl Progress {
     pub fn age(&self, now: OffsetDateTime) -> Option<Duration> {
         let state = self.state?;
         Some((now - state.as_of).try_into().unwrap_or(Duration::ZERO))
+    }
+
+    /// Revisions that were announced and are not applied.
+    pub fn lag(&self) -> u64 {
+        let applied = self.state.map_or(Revision(0), |state| state.revision);
+        self.announced.0.saturating_sub(applied.0)
     }
 
     /// One line for `/readyz` and for logs.

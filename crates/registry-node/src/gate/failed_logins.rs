@@ -1,0 +1,114 @@
+//! How often an address may fail to log in. Only failures count: a correct secret never waits, so
+//! nobody can lock an owner out.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use crate::limits::{
+    FAILED_LOGIN_OF_ADDRESS_INTERVAL, FAILED_LOGIN_OF_USER_INTERVAL,
+    FAILED_LOGINS_OF_ADDRESS_MAXIMUM, FAILED_LOGINS_OF_USER_MAXIMUM, FAILED_LOGINS_REMEMBERED,
+};
+
+/// Remembers failed logins, in bounded memory.
+pub struct FailedLogins {
+    hasher: RandomState,
+    by_address: Cache<IpAddr, Arc<Allowance>>,
+    by_user: Cache<(IpAddr, u64), Arc<Allowance>>,
+}
+
+/// Failures that are still allowed. Refills steadily up to a maximum.
+struct Allowance {
+    maximum: u32,
+    interval: Duration,
+    /// When the allowance will be (or was) full again.
+    full_at: Mutex<Instant>,
+}
+
+impl Allowance {
+    fn full(maximum: u32, interval: Duration, now: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            maximum,
+            interval,
+            full_at: Mutex::new(now),
+        })
+    }
+
+    /// Takes one failure, or says how long it takes until one is allowed.
+    fn take(&self, now: Instant) -> Result<(), Duration> {
+        let mut full_at = self.full_at.lock();
+        let after = (*full_at).max(now) + self.interval;
+        let latest = now + self.interval * self.maximum;
+        match after.checked_duration_since(latest) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => {
+                *full_at = after;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Default for FailedLogins {
+    fn default() -> Self {
+        // An allowance that nobody used for this long is full again.
+        let user = FAILED_LOGIN_OF_USER_INTERVAL * FAILED_LOGINS_OF_USER_MAXIMUM;
+        let address = FAILED_LOGIN_OF_ADDRESS_INTERVAL * FAILED_LOGINS_OF_ADDRESS_MAXIMUM;
+        Self {
+            hasher: RandomState::new(),
+            by_address: Cache::builder()
+                .max_capacity(FAILED_LOGINS_REMEMBERED)
+                .time_to_idle(address)
+                .build(),
+            by_user: Cache::builder()
+                .max_capacity(FAILED_LOGINS_REMEMBERED)
+                .time_to_idle(user)
+                .build(),
+        }
+    }
+}
+
+impl FailedLogins {
+    /// Counts a failed login.
+    ///
+    /// # Errors
+    /// The time to wait, if the address has failed too often.
+    pub fn count(
+        &self,
+        address: IpAddr,
+        registry: Uuid,
+        user: &str,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let address = network_of(address);
+        let user = self.hasher.hash_one((registry, arm::canonical_key(user)));
+        let of_address = self.by_address.get_with(address, || {
+            let maximum = FAILED_LOGINS_OF_ADDRESS_MAXIMUM;
+            Allowance::full(maximum, FAILED_LOGIN_OF_ADDRESS_INTERVAL, now)
+        });
+        let of_user = self.by_user.get_with((address, user), || {
+            let maximum = FAILED_LOGINS_OF_USER_MAXIMUM;
+            Allowance::full(maximum, FAILED_LOGIN_OF_USER_INTERVAL, now)
+        });
+        of_user.take(now)?;
+        of_address.take(now)
+    }
+}
+
+/// Whoever has one IPv6 address usually has the whole network of 64 bits.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 64 << 64;
+            IpAddr::V6(Ipv6Addr::from(network))
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Who a user is, and what it may do now: always by the current index.
+
+use config_documents::{AdminPasswordSlot, Principal, PrincipalSecret};
+use credentials::NOT_BEFORE_TOLERANCE;
+use rbac::registry::RepositoryPermissions;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::authorization::Login;
+use crate::config::{Index, RegistryEntry};
+
+/// The user name that stands for "the password is a token".
+const TOKEN_USER: Uuid = Uuid::nil();
+
+/// Which credential a request came in with, and which state of it. A token carries this, and dies
+/// when it is no longer so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    tag = "kind",
+    rename_all_fields = "camelCase"
+)]
+pub enum CredentialId {
+    /// A password of the registry's admin account.
+    Admin {
+        /// Which of the two.
+        slot: AdminPasswordSlot,
+        /// How often it was renewed or switched on.
+        generation: u64,
+    },
+    /// A secret of a service principal.
+    ServicePrincipal {
+        /// Whose.
+        object_id: Uuid,
+        /// Which; a secret never changes.
+        key_id: Uuid,
+    },
+}
+
+/// Why a login is refused. Callers hear of it only that it is; logs and metrics tell more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginFailure {
+    /// The password does not look like one: mistyped, cut off, or not one of ours.
+    MalformedSecret,
+    /// No admin account or service principal of this name.
+    UnknownUser,
+    /// The principal is disabled.
+    Disabled,
+    /// Not the right password.
+    WrongSecret,
+    /// The right one, before its time or after it.
+    OutOfTime,
+    /// A token as password, which is not taken yet.
+    TokenAsPassword,
+}
+
+impl LoginFailure {
+    /// For metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MalformedSecret => "malformed-secret",
+            Self::UnknownUser => "unknown-user",
+            Self::Disabled => "disabled",
+            Self::WrongSecret => "wrong-secret",
+            Self::OutOfTime => "out-of-time",
+            Self::TokenAsPassword => "token-as-password",
+        }
+    }
+}
+
+/// Checks a user name and password.
+///
+/// # Errors
+/// See [`LoginFailure`].
+pub(super) fn log_in(
+    index: &Index,
+    entry: &RegistryEntry,
+    login: &Login,
+    now: OffsetDateTime,
+) -> Result<CredentialId, LoginFailure> {
+    let user_id = parse_id(&login.user);
+    if user_id == Some(TOKEN_USER) {
+        return Err(LoginFailure::TokenAsPassword);
+    }
+    let password = login.password.expose();
+    credentials::recognise(password).map_err(|_| LoginFailure::MalformedSecret)?;
+    if entry.admin_user_key.as_deref() == Some(arm::canonical_key(&login.user).as_str()) {
+        return log_in_as_admin(entry, password);
+    }
+    let principal = user_id
+        .and_then(|app_id| index.principal_by_app_id(app_id))
+        .ok_or(LoginFailure::UnknownUser)?;
+    log_in_as_principal(principal, password, now)
+}
+
+/// An id as people and tools write it: 32 digits with four hyphens, in any casing.
+fn parse_id(text: &str) -> Option<Uuid> {
+    (text.len() == 36)
+        .then(|| Uuid::try_parse(text).ok())
+        .flatten()
+}
+
+fn log_in_as_admin(entry: &RegistryEntry, password: &str) -> Result<CredentialId, LoginFailure> {
+    entry
+        .registry
+        .admin_user
+        .iter()
+        .flat_map(|user| &user.passwords)
+        .find(|candidate| candidate.verifier.matches(password))
+        .map(|found| CredentialId::Admin {
+            slot: found.slot,
+            generation: found.generation,
+        })
+        .ok_or(LoginFailure::WrongSecret)
+}
+
+fn log_in_as_principal(
+    principal: &Principal,
+    password: &str,
+    now: OffsetDateTime,
+) -> Result<CredentialId, LoginFailure> {
+    let secret = principal
+        .secrets
+        .iter()
+        .find(|secret| secret.verifier.matches(password))
+        .ok_or(LoginFailure::WrongSecret)?;
+    if !principal.enabled {
+        return Err(LoginFailure::Disabled);
+    }
+    if !is_in_time(secret, now) {
+        return Err(LoginFailure::OutOfTime);
+    }
+    Ok(CredentialId::ServicePrincipal {
+        object_id: principal.object_id,
+        key_id: secret.key_id,
+    })
+}
+
+fn is_in_time(secret: &PrincipalSecret, now: OffsetDateTime) -> bool {
+    secret.starts_at <= now.saturating_add(NOT_BEFORE_TOLERANCE) && now < secret.expires_at
+}
+
+/// Whether the credential is still what it was.
+pub(super) fn is_current(
+    index: &Index,
+    entry: &RegistryEntry,
+    credential: &CredentialId,
+    now: OffsetDateTime,
+) -> bool {
+    match *credential {
+        CredentialId::Admin { slot, generation } => entry
+            .registry
+            .admin_user
+            .iter()
+            .flat_map(|user| &user.passwords)
+            .any(|password| password.slot == slot && password.generation == generation),
+        CredentialId::ServicePrincipal { object_id, key_id } => {
+            index.principal(object_id).is_some_and(|principal| {
+                let secret = principal
+                    .secrets
+                    .iter()
+                    .find(|secret| secret.key_id == key_id);
+                principal.enabled && secret.is_some_and(|secret| is_in_time(secret, now))
+            })
+        }
+    }
+}
+
+/// What the credential's owner may do in the registry now.
+pub(super) fn rights(
+    index: &Index,
+    entry: &RegistryEntry,
+    credential: &CredentialId,
+) -> RepositoryPermissions {
+    match *credential {
+        CredentialId::Admin { .. } => RepositoryPermissions::all(),
+        CredentialId::ServicePrincipal { object_id, .. } => index.rights(entry, object_id),
+    }
+}

@@ -1,0 +1,364 @@
+//! Every request passes here: which registry is it for, who is calling, may it do this now?
+//!
+//! Credentials are checked against the index as it is at that moment; a token only says which
+//! credential it came from and what it allows at most. What is done with content is `oci`'s.
+
+mod authorization;
+mod caller;
+mod challenge;
+mod failed_logins;
+mod form;
+mod host;
+mod login;
+mod server;
+mod token;
+mod token_endpoint;
+mod token_scope;
+
+pub use authorization::{
+    Authorization, Login, MalformedAuthorization, parse as parse_authorization,
+};
+pub use caller::Caller;
+pub use failed_logins::FailedLogins;
+pub use form::Form;
+pub use host::RequestHost;
+pub use login::{CredentialId, LoginFailure};
+pub use server::{GateServer, ListenError};
+pub use token_scope::{AccessEntry, InvalidTokenScope, TokenScope};
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Instant,
+};
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web::Payload};
+use credentials::SigningKey;
+
+use crate::{
+    config::{Configuration, RegistryEntry},
+    content::{Content, Sources},
+    metrics::NodeMetrics,
+    oci::{OciError, RequiredAccess, Route},
+};
+use token::Tokens;
+
+/// The gate of a node, shared by all requests.
+pub struct Gate {
+    configuration: Arc<Configuration>,
+    content: Content,
+    tokens: Tokens,
+    failed_logins: FailedLogins,
+    metrics: NodeMetrics,
+    sources: Sources,
+}
+
+/// What a request turned out to be, for metrics and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Token,
+    Exchange,
+    Registry,
+}
+
+impl Gate {
+    /// A gate to `content`, by `configuration`. Tokens are signed with `signing_key`.
+    pub fn new(
+        configuration: Arc<Configuration>,
+        content: Content,
+        signing_key: SigningKey,
+        metrics: NodeMetrics,
+        sources: Sources,
+    ) -> Self {
+        Self {
+            configuration,
+            content,
+            tokens: Tokens::new(signing_key),
+            failed_logins: FailedLogins::default(),
+            metrics,
+            sources,
+        }
+    }
+
+    /// Answers a request.
+    pub async fn serve(&self, request: HttpRequest, payload: Payload) -> HttpResponse {
+        let started_at = Instant::now();
+        let target = target_of(request.path());
+        let (operation, result) = match self.registry_of(&request) {
+            Err(error) => ("unknown-registry", Err(error)),
+            Ok(entry) => match target {
+                Target::Token => ("token", self.token(&request, payload, &entry).await),
+                Target::Exchange => ("exchange", Err(self.exchange())),
+                Target::Registry => self.registry_request(&request, payload, &entry).await,
+            },
+        };
+        let mut response = result.unwrap_or_else(OciError::into_response);
+        self.metrics
+            .request(operation, response.status(), started_at.elapsed());
+        let headers = response.headers_mut();
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("access-control-expose-headers", "Docker-Content-Digest"),
+        ] {
+            headers.insert(
+                header::HeaderName::from_static(name),
+                header::HeaderValue::from_static(value),
+            );
+        }
+        self.metrics.count_sent(response)
+    }
+
+    /// An operation on the registry itself. The operation's name comes back for metrics.
+    async fn registry_request(
+        &self,
+        request: &HttpRequest,
+        payload: Payload,
+        entry: &RegistryEntry,
+    ) -> (&'static str, Result<HttpResponse, OciError>) {
+        let route = match Route::parse(request.method(), request.path(), request.query_string()) {
+            Ok(route) => route,
+            Err(error) => return ("malformed", Err(error)),
+        };
+        let operation = crate::metrics::operation_of(&route);
+        let required = route.required_access();
+        let caller = match self.authenticate(request, entry, &required) {
+            Ok(caller) => caller,
+            Err(error) => return (operation, Err(error)),
+        };
+        if !caller.has(&required) {
+            let error = match required.as_slice() {
+                [RequiredAccess::Base] => self.no_rights(entry, &caller),
+                _ => self.denied(entry, &caller, &required),
+            };
+            return (operation, Err(error));
+        }
+        let payload = self.metrics.count_received(request, payload).await;
+        let result = crate::oci::serve(
+            &self.content,
+            entry.registry.uid,
+            &caller,
+            route,
+            request,
+            payload,
+        )
+        .await;
+        (operation, result)
+    }
+
+    /// The registry that the request's host names.
+    fn registry_of(&self, request: &HttpRequest) -> Result<Arc<RegistryEntry>, OciError> {
+        let text = match request.uri().authority() {
+            Some(authority) => authority.as_str(),
+            None => request
+                .headers()
+                .get(header::HOST)
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default(),
+        };
+        let unknown = || challenge::registry_unknown(text);
+        let host = RequestHost::parse(text).ok_or_else(unknown)?;
+        let index = self.configuration.index();
+        if let Some(entry) = index.registry_by_host(host.host()) {
+            return host
+                .is_of(&entry.registry.login_server)
+                .then(|| Arc::clone(entry))
+                .ok_or_else(unknown);
+        }
+        match index.name_by_host(host.host()) {
+            Some(name) if host.is_of(&name.login_server) => Err(challenge::registry_elsewhere(
+                host.host(),
+                name.home_region.as_str(),
+            )),
+            _ => Err(unknown()),
+        }
+    }
+
+    fn authenticate(
+        &self,
+        request: &HttpRequest,
+        entry: &RegistryEntry,
+        required: &[RequiredAccess],
+    ) -> Result<Caller, OciError> {
+        match self.authorization(request, entry, required)? {
+            Authorization::None => Err(challenge::unauthorized(
+                &entry.registry.login_server,
+                required,
+                "authentication required: log in with a user name and password, or show a token",
+            )),
+            Authorization::Basic(login) => self.log_in(request, entry, &login, required),
+            Authorization::Bearer(token) => self.show_token(token.expose(), entry, required),
+        }
+    }
+
+    fn authorization(
+        &self,
+        request: &HttpRequest,
+        entry: &RegistryEntry,
+        required: &[RequiredAccess],
+    ) -> Result<Authorization, OciError> {
+        let value = request.headers().get(header::AUTHORIZATION);
+        authorization::parse(value.map(header::HeaderValue::as_bytes)).map_err(|error| {
+            challenge::unauthorized(&entry.registry.login_server, required, &error.to_string())
+        })
+    }
+
+    fn log_in(
+        &self,
+        request: &HttpRequest,
+        entry: &RegistryEntry,
+        login: &Login,
+        required: &[RequiredAccess],
+    ) -> Result<Caller, OciError> {
+        let result = {
+            let index = self.configuration.index();
+            match index.registry(entry.registry.uid) {
+                Some(entry) => login::log_in(&index, entry, login, (self.sources.now)()),
+                None => Err(LoginFailure::UnknownUser),
+            }
+        };
+        self.metrics.login(result.as_ref().err().copied());
+        match result {
+            Ok(credential) => Ok(Caller {
+                configuration: Arc::clone(&self.configuration),
+                sources: self.sources.clone(),
+                registry: entry.registry.uid,
+                name: login.user.clone(),
+                credential,
+                token: None,
+            }),
+            Err(failure) => Err(self.login_failed(request, entry, login, failure, required)),
+        }
+    }
+
+    fn login_failed(
+        &self,
+        request: &HttpRequest,
+        entry: &RegistryEntry,
+        login: &Login,
+        failure: LoginFailure,
+        required: &[RequiredAccess],
+    ) -> OciError {
+        let address = request
+            .peer_addr()
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        tracing::info!(
+            registry = %entry.registry.name,
+            login.user = %crate::names::shown(&login.user),
+            login.failure = failure.as_str(),
+            peer = %address,
+            "a login to {} failed: {}",
+            entry.registry.name,
+            failure.as_str()
+        );
+        let counted =
+            self.failed_logins
+                .count(address, entry.registry.uid, &login.user, Instant::now());
+        if let Err(wait) = counted {
+            self.metrics.login_limited();
+            return challenge::too_many_failures(wait);
+        }
+        let message = match failure {
+            LoginFailure::TokenAsPassword => {
+                "a token as password is not supported yet: log in with the admin account or a service principal's id and secret"
+            }
+            LoginFailure::MalformedSecret => {
+                "the password is mistyped or cut off: it is not one that this service generates"
+            }
+            _ => "the user name or password is wrong, expired or disabled",
+        };
+        challenge::unauthorized(&entry.registry.login_server, required, message)
+    }
+
+    fn show_token(
+        &self,
+        token: &str,
+        entry: &RegistryEntry,
+        required: &[RequiredAccess],
+    ) -> Result<Caller, OciError> {
+        let login_server = &entry.registry.login_server;
+        let refuse = |message: &str| {
+            self.metrics.token_refused();
+            challenge::unauthorized(login_server, required, message)
+        };
+        let now = (self.sources.now)();
+        let key = |kid: &str| self.configuration.index().signing_key(kid).cloned();
+        let verified = self
+            .tokens
+            .verify(token, key, now)
+            .map_err(|error| refuse(&format!("{error}: log in again")))?;
+        if verified.registry != entry.registry.uid || verified.audience != *login_server {
+            return Err(refuse(
+                "the token is for another registry: log in to this one",
+            ));
+        }
+        let is_current = {
+            let index = self.configuration.index();
+            index
+                .registry(entry.registry.uid)
+                .is_some_and(|entry| login::is_current(&index, entry, &verified.credential, now))
+        };
+        if !is_current {
+            return Err(refuse(
+                "the password or secret that the token came from was renewed, has expired or was disabled: log in again",
+            ));
+        }
+        Ok(Caller {
+            configuration: Arc::clone(&self.configuration),
+            sources: self.sources.clone(),
+            registry: entry.registry.uid,
+            name: verified.subject.clone(),
+            credential: verified.credential,
+            token: Some(verified),
+        })
+    }
+
+    fn denied(
+        &self,
+        entry: &RegistryEntry,
+        caller: &Caller,
+        required: &[RequiredAccess],
+    ) -> OciError {
+        tracing::info!(
+            registry = %entry.registry.name,
+            caller = %crate::names::shown(&caller.name),
+            scope = %challenge::scope_of(required),
+            "access to {} denied",
+            entry.registry.name
+        );
+        challenge::denied(
+            &entry.registry.login_server,
+            required,
+            &format!(
+                "requested access to the resource is denied: it takes {}",
+                challenge::scope_of(required)
+            ),
+        )
+    }
+
+    fn no_rights(&self, entry: &RegistryEntry, caller: &Caller) -> OciError {
+        tracing::info!(
+            registry = %entry.registry.name,
+            caller = %crate::names::shown(&caller.name),
+            "a login to {} was refused: no role gives any right there",
+            entry.registry.name
+        );
+        challenge::denied(
+            &entry.registry.login_server,
+            &[],
+            &format!(
+                "this principal has no right in the registry {}: it needs a role there, such as AcrPull",
+                entry.registry.name
+            ),
+        )
+    }
+}
+
+/// Paths are compared without double and trailing slashes.
+fn target_of(path: &str) -> Target {
+    let mut segments = arm::split_path(path);
+    match (segments.next(), segments.next(), segments.next()) {
+        (Some("oauth2"), Some("token"), None) => Target::Token,
+        (Some("oauth2"), Some("exchange"), None) => Target::Exchange,
+        _ => Target::Registry,
+    }
+}

@@ -1,0 +1,166 @@
+//! Access tokens: what they say, how they are signed, and how a verified one is remembered.
+
+use std::sync::Arc;
+
+use credentials::{SigningKey, TokenError, check_times, kid_of};
+use moka::sync::Cache;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    login::CredentialId,
+    token_scope::{AccessEntry, TokenScope},
+};
+use crate::{
+    config::{Index, RegistryEntry},
+    limits::{ACCESS_TOKEN_LIFETIME, REMEMBERED_TOKENS_MAXIMUM},
+};
+
+/// What a token says.
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    jti: Uuid,
+    sub: String,
+    iss: String,
+    aud: String,
+    nbf: i64,
+    iat: i64,
+    exp: i64,
+    version: String,
+    grant_type: String,
+    access: Vec<AccessEntry>,
+    roles: Vec<String>,
+    /// The registry's uid: a name can be given to another registry, a uid cannot.
+    registry: Uuid,
+    /// What the token came from, and dies with.
+    credential: CredentialId,
+}
+
+/// A token whose signature was found right, with what it says.
+#[derive(Debug)]
+pub(super) struct VerifiedToken {
+    /// Which key it is signed with.
+    pub(super) kid: String,
+    /// The registry it is for.
+    pub(super) registry: Uuid,
+    /// The login server it is for.
+    pub(super) audience: String,
+    /// The user name it was given to.
+    pub(super) subject: String,
+    /// What it came from.
+    pub(super) credential: CredentialId,
+    /// What it allows at most.
+    pub(super) scope: TokenScope,
+    not_before: i64,
+    expires_at: i64,
+}
+
+/// Signs with this node's key, and verifies with those of the region's nodes.
+pub(super) struct Tokens {
+    key: SigningKey,
+    /// By the hash of the token.
+    remembered: Cache<[u8; 32], Arc<VerifiedToken>>,
+}
+
+/// Whom and what a token is for.
+pub(super) struct Grant<'a> {
+    /// The registry.
+    pub(super) entry: &'a RegistryEntry,
+    /// The user name it is given to.
+    pub(super) subject: &'a str,
+    /// What it came from.
+    pub(super) credential: CredentialId,
+    /// What it allows at most.
+    pub(super) scope: &'a TokenScope,
+}
+
+impl Tokens {
+    /// Signs with `key`, once the index knows it.
+    pub(super) fn new(key: SigningKey) -> Self {
+        Self {
+            key,
+            remembered: Cache::builder()
+                .max_capacity(REMEMBERED_TOKENS_MAXIMUM)
+                .time_to_live(ACCESS_TOKEN_LIFETIME)
+                .build(),
+        }
+    }
+
+    /// The name of this node's key.
+    pub(super) fn kid(&self) -> &str {
+        self.key.kid()
+    }
+
+    /// Signs a token. Sign only what the index says that others accept: see [`Tokens::kid`].
+    pub(super) fn issue(&self, grant: &Grant<'_>, id: Uuid, now: OffsetDateTime) -> String {
+        let issued_at = now.unix_timestamp();
+        let lifetime = i64::try_from(ACCESS_TOKEN_LIFETIME.as_secs())
+            .expect("the lifetime is far below the end of time");
+        let login_server = &grant.entry.registry.login_server;
+        let claims = Claims {
+            jti: id,
+            sub: grant.subject.to_owned(),
+            iss: format!("https://{login_server}"),
+            aud: login_server.clone(),
+            nbf: issued_at,
+            iat: issued_at,
+            exp: issued_at + lifetime,
+            version: "1.0".to_owned(),
+            grant_type: "access_token".to_owned(),
+            access: grant.scope.to_access(),
+            roles: Vec::new(),
+            registry: grant.entry.registry.uid,
+            credential: grant.credential,
+        };
+        self.key
+            .sign(&claims)
+            .expect("the claims are plain text and numbers")
+    }
+
+    /// Checks signature and times; whether what it says is still so is for the caller to see.
+    /// `index` gives the key, and is asked also for a token that was verified before.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub(super) fn verify(
+        &self,
+        token: &str,
+        key: impl FnOnce(&str) -> Option<Arc<crate::config::SigningKeyEntry>>,
+        now: OffsetDateTime,
+    ) -> Result<Arc<VerifiedToken>, TokenError> {
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let verified = match self.remembered.get(&hash) {
+            Some(verified) => {
+                // A withdrawn key takes its tokens with it.
+                key(&verified.kid).ok_or(TokenError::Signature)?;
+                verified
+            }
+            None => {
+                let kid = kid_of(token).ok_or(TokenError::Malformed)?;
+                let entry = key(&kid).ok_or(TokenError::Signature)?;
+                let claims: Claims = entry.verifier.verify(token)?;
+                let verified = Arc::new(VerifiedToken {
+                    kid,
+                    registry: claims.registry,
+                    audience: claims.aud,
+                    subject: claims.sub,
+                    credential: claims.credential,
+                    scope: TokenScope::of_access(&claims.access),
+                    not_before: claims.nbf,
+                    expires_at: claims.exp,
+                });
+                self.remembered.insert(hash, Arc::clone(&verified));
+                verified
+            }
+        };
+        check_times(Some(verified.not_before), verified.expires_at, now)?;
+        Ok(verified)
+    }
+
+    /// Whether this node may sign: its key has come back through the configuration.
+    pub(super) fn can_issue(&self, index: &Index) -> bool {
+        index.signing_key(self.kid()).is_some()
+    }
+}

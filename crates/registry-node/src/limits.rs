@@ -1,0 +1,86 @@
+//! Every limit of the node that a user can meet, in one place. Nothing here is computed; documentation is made from it.
+
+use std::time::Duration;
+
+/// Longest repository name in bytes. A component of 255 bytes plus the `!` that ends a name in the layout would
+/// not fit a file name.
+pub const REPOSITORY_NAME_BYTES_MAXIMUM: usize = 200;
+
+/// Longest tag in bytes (OCI Distribution, "Pulling manifests").
+pub const TAG_BYTES_MAXIMUM: usize = 128;
+
+/// Longest request path and longest query in bytes, before percent-decoding.
+pub const PATH_BYTES_MAXIMUM: usize = 4096;
+
+/// Largest manifest in bytes (OCI Distribution, "Pushing manifests", asks for at least this).
+pub const MANIFEST_BYTES_MAXIMUM: u64 = 4 * 1024 * 1024;
+
+/// How many different blobs and manifests one manifest may refer to.
+pub const MANIFEST_REFERENCES_MAXIMUM: usize = 10_000;
+
+/// Longest media type in bytes (RFC 6838, section 4.2, allows 127 for each half).
+pub const MEDIA_TYPE_BYTES_MAXIMUM: usize = 255;
+
+/// How many PATCH requests with a body one upload may take.
+pub const UPLOAD_CHUNKS_MAXIMUM: usize = 10_000;
+
+/// What `OCI-Chunk-Min-Length` asks for, in bytes. Smaller chunks are taken too; they are only slower.
+pub const UPLOAD_CHUNK_BYTES_ADVISED: u64 = 1024 * 1024;
+
+/// A request body that brings no byte for this long is given up.
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Entries of one page of a listing, when the request names no number and at most.
+pub const PAGE_ENTRIES_MAXIMUM: usize = 1000;
+
+/// Bytes of descriptors in one page of referrers (OCI Distribution, "Listing Referrers": a response must fit a manifest).
+pub const REFERRERS_PAGE_BYTES_MAXIMUM: usize = 4 * 1024 * 1024;
+
+/// Content nothing refers to is left alone for this long. A promise that content is there ("layer already exists") is good
+/// for half of it.
+pub const GRACE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Seconds a client is asked to wait when the store cannot answer or a record is fought over.
+pub const RETRY_AFTER_SECONDS: u32 = 5;
+
+/// How long an access token lasts. It dies earlier with the credential it came from.
+pub const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(75 * 60);
+
+/// Verified tokens whose signature is remembered, so that it is checked once.
+pub const REMEMBERED_TOKENS_MAXIMUM: u64 = 10_000;
+
+/// Scopes that one token request may name.
+pub const TOKEN_SCOPES_MAXIMUM: usize = 100;
+
+/// Largest body of a request to the token endpoint, in bytes.
+pub const TOKEN_REQUEST_BYTES_MAXIMUM: usize = 64 * 1024;
+
+/// Failed logins that one address may make for one user of a registry before it has to wait …
+pub const FAILED_LOGINS_OF_USER_MAXIMUM: u32 = 10;
+
+/// … and the time after which it may try once more.
+pub const FAILED_LOGIN_OF_USER_INTERVAL: Duration = Duration::from_secs(6);
+
+/// Failed logins that one address may make for all users together before it has to wait …
+pub const FAILED_LOGINS_OF_ADDRESS_MAXIMUM: u32 = 100;
+
+/// … and the time after which it may try once more. An address is an IPv4 address or an IPv6 network of 64 bits.
+pub const FAILED_LOGIN_OF_ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Addresses, and pairs of address and user, whose failed logins are remembered.
+pub const FAILED_LOGINS_REMEMBERED: u64 = 20_000;
+
+/// A request's head must arrive within this.
+pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection without request is closed after this.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// Connections served at once.
+pub const CONNECTIONS_MAXIMUM: usize = 10_000;
+
+/// Requests under way may take this long to end when the node stops.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A node that starts waits this long for a control plane before it serves from its copy.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,0 +1,276 @@
+//! What the node counts.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use actix_web::{
+    FromRequest, HttpRequest, HttpResponse,
+    body::{BodySize, BoxBody, MessageBody},
+    dev,
+    http::StatusCode,
+    web::{self, Payload},
+};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+use service::metrics::{FloatGauge, HistogramFamily, Metrics, REQUEST_SECONDS};
+use time::OffsetDateTime;
+
+use crate::{
+    config::{Connection, Progress},
+    gate::LoginFailure,
+    oci::{OciError, RepositoryRoute, Route},
+};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    operation: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EpochLabels {
+    epoch: String,
+}
+
+/// The node's counters; clones share them.
+#[derive(Clone)]
+pub struct NodeMetrics {
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: HistogramFamily<OperationLabels>,
+    logins: Family<OutcomeLabels, Counter>,
+    tokens: Family<OutcomeLabels, Counter>,
+    received_bytes: Counter,
+    sent_bytes: Counter,
+    revision: Family<EpochLabels, Gauge>,
+    lag: Gauge,
+    age_seconds: FloatGauge,
+    is_connected: Gauge,
+    rejected: Gauge,
+    clock_offset_seconds: FloatGauge,
+}
+
+impl NodeMetrics {
+    /// Registers them.
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            requests: metrics.counters(
+                "wharfinger_registry_requests",
+                "Requests to registries by operation and status",
+            ),
+            request_seconds: metrics.histograms(
+                "wharfinger_registry_request_seconds",
+                "Time from a request's head to its answer's head",
+                REQUEST_SECONDS,
+            ),
+            logins: metrics.counters(
+                "wharfinger_registry_logins",
+                "Logins with user name and password by outcome and reason",
+            ),
+            tokens: metrics.counters(
+                "wharfinger_registry_tokens",
+                "Tokens issued and refused by outcome and reason",
+            ),
+            received_bytes: counter(
+                metrics,
+                "wharfinger_registry_received_bytes",
+                "Bytes of request bodies to registries",
+            ),
+            sent_bytes: counter(
+                metrics,
+                "wharfinger_registry_sent_bytes",
+                "Bytes of response bodies from registries",
+            ),
+            revision: metrics.gauges(
+                "wharfinger_config_revision",
+                "Revision of the configuration that is in force",
+            ),
+            lag: metrics.gauge(
+                "wharfinger_config_lag",
+                "Revisions announced and not in force",
+            ),
+            age_seconds: metrics.float_gauge(
+                "wharfinger_config_age_seconds",
+                "Time since a control plane vouched for the configuration",
+            ),
+            is_connected: metrics.gauge(
+                "wharfinger_config_connected",
+                "Whether the stream of configuration is up",
+            ),
+            rejected: metrics.gauge(
+                "wharfinger_config_rejected",
+                "Documents of the configuration that are not understood",
+            ),
+            clock_offset_seconds: metrics.float_gauge(
+                "wharfinger_config_clock_offset_seconds",
+                "How far the control plane's clock is ahead",
+            ),
+        }
+    }
+
+    pub(crate) fn request(&self, operation: &'static str, status: StatusCode, took: Duration) {
+        let status = status.as_u16();
+        self.requests
+            .get_or_create(&RequestLabels { operation, status })
+            .inc();
+        self.request_seconds
+            .get_or_create(&OperationLabels { operation })
+            .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn login(&self, failure: Option<LoginFailure>) {
+        let labels = match failure {
+            None => OutcomeLabels {
+                outcome: "accepted",
+                reason: "",
+            },
+            Some(failure) => OutcomeLabels {
+                outcome: "refused",
+                reason: failure.as_str(),
+            },
+        };
+        self.logins.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn login_limited(&self) {
+        self.logins
+            .get_or_create(&OutcomeLabels {
+                outcome: "limited",
+                reason: "too-many-failures",
+            })
+            .inc();
+    }
+
+    pub(crate) fn token(&self, result: &Result<HttpResponse, OciError>) {
+        let labels = match result {
+            Ok(_) => OutcomeLabels {
+                outcome: "issued",
+                reason: "",
+            },
+            Err(error) => OutcomeLabels {
+                outcome: "refused",
+                reason: error.code.as_str(),
+            },
+        };
+        self.tokens.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn token_refused(&self) {
+        self.tokens
+            .get_or_create(&OutcomeLabels {
+                outcome: "rejected",
+                reason: "not-valid-now",
+            })
+            .inc();
+    }
+
+    pub(crate) fn configuration(&self, progress: &Progress, now: OffsetDateTime) {
+        self.revision.clear();
+        if let Some(state) = &progress.state {
+            let labels = EpochLabels {
+                epoch: state.epoch.to_string(),
+            };
+            let revision = i64::try_from(state.revision.0).unwrap_or(i64::MAX);
+            self.revision.get_or_create(&labels).set(revision);
+        }
+        let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.lag.set(count(progress.lag()));
+        self.age_seconds
+            .set(progress.age(now).map_or(0.0, |age| age.as_secs_f64()));
+        self.is_connected
+            .set(i64::from(progress.connection == Connection::Connected));
+        self.rejected.set(count(progress.rejected_count as u64));
+        self.clock_offset_seconds.set(progress.clock_offset_seconds);
+    }
+
+    /// Counts a request's body as it is read.
+    pub(crate) async fn count_received(&self, request: &HttpRequest, payload: Payload) -> Payload {
+        let received = self.received_bytes.clone();
+        let counted = payload.into_inner().inspect(move |chunk| {
+            if let Ok(bytes) = chunk {
+                received.inc_by(bytes.len() as u64);
+            }
+        });
+        let mut counted = dev::Payload::Stream {
+            payload: counted.boxed_local(),
+        };
+        web::Payload::from_request(request, &mut counted)
+            .await
+            .expect("taking a payload as it is cannot fail")
+    }
+
+    /// Counts a response's body as it is sent.
+    pub(crate) fn count_sent(&self, response: HttpResponse) -> HttpResponse {
+        let sent = self.sent_bytes.clone();
+        response.map_body(|_, body| BoxBody::new(CountedBody { body, sent }))
+    }
+}
+
+fn counter(metrics: &Metrics, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    metrics.register(name, help, counter.clone());
+    counter
+}
+
+struct CountedBody {
+    body: BoxBody,
+    sent: Counter,
+}
+
+impl MessageBody for CountedBody {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        let next = Pin::new(&mut self.body).poll_next(context);
+        if let Poll::Ready(Some(Ok(bytes))) = &next {
+            self.sent.inc_by(bytes.len() as u64);
+        }
+        next
+    }
+}
+
+/// The name of an operation in metrics.
+pub(crate) fn operation_of(route: &Route) -> &'static str {
+    match route {
+        Route::Base => "base",
+        Route::Catalog(_) => "catalog",
+        Route::Repository(_, route) => match route {
+            RepositoryRoute::ListTags(_) => "tags-list",
+            RepositoryRoute::ListReferrers { .. } => "referrers-list",
+            RepositoryRoute::ReadManifest(_) => "manifest-read",
+            RepositoryRoute::PutManifest(_) => "manifest-put",
+            RepositoryRoute::DeleteManifest(_) => "manifest-delete",
+            RepositoryRoute::ReadBlob(_) => "blob-read",
+            RepositoryRoute::DeleteBlob(_) => "blob-delete",
+            RepositoryRoute::StartUpload { .. } => "upload-start",
+            RepositoryRoute::UploadStatus(_) => "upload-status",
+            RepositoryRoute::AppendToUpload(_) => "upload-append",
+            RepositoryRoute::FinishUpload(..) => "upload-finish",
+            RepositoryRoute::CancelUpload(_) => "upload-cancel",
+        },
+    }
+}

@@ -1,0 +1,443 @@
+//! From the command line to a serving node, and down again in order.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use config_documents::Region;
+use credentials::{Secret, SigningKey, SystemRandomness};
+use service::{
+    logs::LogFormat, metrics::Metrics, readiness::Readiness, shutdown::Shutdown, tls::TlsArguments,
+};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::{
+    config::{
+        Applier, Configuration, Connection, ControlPlane, ControlPlaneError, CopyError, Follower,
+        Index, LocalCopy, Progress,
+        enrolment::{self, Enrolment, EnrolmentError},
+    },
+    content::{Content, OpenError, OpenOptions, Sources},
+    gate::{Gate, GateServer, ListenError},
+    limits::{JOIN_TIMEOUT, SHUTDOWN_TIMEOUT},
+    metrics::NodeMetrics,
+};
+
+/// Threads for the configuration, signals and the like; requests have their own.
+const RUNTIME_THREADS: usize = 2;
+const JOIN_RETRY_MAXIMUM: Duration = Duration::from_secs(5);
+
+const CONFIGURATION: &str = "configuration";
+const CONTENT: &str = "content";
+const DATA_PORT: &str = "data-port";
+
+/// How a registry node is started.
+#[derive(Clone, clap::Args)]
+pub struct Arguments {
+    /// Region of this node; the same for good
+    #[arg(long, value_name = "REGION")]
+    pub region: String,
+    /// Directory for what makes this process a node: its credential and its copy of the configuration
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state_dir: PathBuf,
+    /// Directory of the region's content
+    #[arg(long, value_name = "DIRECTORY")]
+    pub content_dir: PathBuf,
+    /// The content directory is used by no other node, so it may be on a network file system
+    #[arg(long)]
+    pub single_node: bool,
+    /// URL of the control plane, https://host[:port]
+    #[arg(long, value_name = "URL")]
+    pub control_plane: String,
+    /// Certificates of the authorities that vouch for the control plane, PEM (default: those of the system)
+    #[arg(long, value_name = "FILE")]
+    pub control_plane_ca: Option<PathBuf>,
+    /// File with the one-time join token; needed at the first start only
+    #[arg(long, value_name = "FILE")]
+    pub join_token_file: Option<PathBuf>,
+    /// Address for registry clients; may be given several times
+    #[arg(long, value_name = "ADDRESS:PORT", required = true)]
+    pub listen: Vec<SocketAddr>,
+    /// Host and port at which other nodes reach this one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertised_address: String,
+    /// The certificate that registry clients see
+    #[command(flatten)]
+    pub tls: TlsArguments,
+    /// Address for metrics and health, plain HTTP
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// How log lines are written
+    #[arg(long, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// Why the node did not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An argument cannot be used.
+    #[error("--{name} '{value}' cannot be used: {rule}")]
+    Argument {
+        /// The flag.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// The state directory cannot be made.
+    #[error("cannot make the directory {}", path.display())]
+    StateDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Threads or signal handlers could not be made.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] service::tls::TlsError),
+    /// The control plane's URL or authorities cannot be used.
+    #[error(transparent)]
+    ControlPlane(#[from] ControlPlaneError),
+    /// The join token cannot be read.
+    #[error("this node is not enrolled")]
+    JoinToken(#[source] service::configuration::ConfigurationError),
+    /// This process is no node.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
+    /// The copy of the configuration cannot be used.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The content cannot be used.
+    #[error(transparent)]
+    Content(#[from] OpenError),
+    /// The metrics port cannot be opened.
+    #[error(transparent)]
+    Observe(#[from] service::observe::ObserveError),
+    /// The data port cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The data port broke.
+    #[error("the data port ended")]
+    DataPort(#[source] io::Error),
+}
+
+/// Runs a node until it is asked to stop. Blocks.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn run(arguments: Arguments) -> Result<(), StartError> {
+    service::install_crypto_provider();
+    service::logs::initialise(arguments.log_format);
+    check(&arguments)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .map_err(StartError::Runtime)?;
+    let result = runtime.block_on(serve(arguments));
+    // What is still under way was given its time already.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn check(arguments: &Arguments) -> Result<(), StartError> {
+    let refuse = |name, value: &str, rule| {
+        Err(StartError::Argument {
+            name,
+            value: value.to_owned(),
+            rule,
+        })
+    };
+    let region = &arguments.region;
+    if region.is_empty() || !region.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return refuse("region", region, "a region is letters and digits");
+    }
+    let address = &arguments.advertised_address;
+    let is_address = address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    if !is_address {
+        return refuse(
+            "advertised-address",
+            address,
+            "it is a host, a colon and a port",
+        );
+    }
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&arguments.state_dir)
+        .map_err(|source| StartError::StateDirectory {
+            path: arguments.state_dir.clone(),
+            source,
+        })
+}
+
+async fn serve(arguments: Arguments) -> Result<(), StartError> {
+    let shutdown = Shutdown::on_signals().map_err(StartError::Runtime)?;
+    let sources = Sources::of_the_system();
+    let readiness = Readiness::new(&[CONFIGURATION, CONTENT, DATA_PORT]);
+    let metrics = Metrics::new("registry-node");
+    let node_metrics = NodeMetrics::new(&metrics);
+    if let Some(listen) = arguments.metrics_listen {
+        service::observe::serve(listen, metrics, readiness.clone())?;
+    }
+    let region = Region(arguments.region.clone());
+    let tls = service::tls::server_config(&arguments.tls)?;
+    let control_plane = ControlPlane::new(
+        &arguments.control_plane,
+        arguments.control_plane_ca.as_deref(),
+    )?;
+    let (configuration, copy) = open_copy(&arguments.state_dir)?;
+    tokio::spawn(observe(
+        Arc::clone(&configuration),
+        readiness.clone(),
+        node_metrics.clone(),
+    ));
+    let content = open_content(&arguments, &readiness, &sources).await?;
+    let enrolment = tokio::select! {
+        enrolment = enrol(&arguments, &control_plane, &region, &readiness) => enrolment?,
+        () = shutdown.wait() => return Ok(()),
+    };
+    let kid = enrolment.signing_key.kid().to_owned();
+    let follower = Follower {
+        control_plane,
+        node_id: enrolment.node_id,
+        region: region.clone(),
+        credential: enrolment.credential,
+        address: arguments.advertised_address.clone(),
+        configuration: Arc::clone(&configuration),
+        applier: Applier::new(Arc::clone(&configuration), copy, region),
+        randomness: Arc::new(SystemRandomness),
+        shutdown: shutdown.clone(),
+    };
+    let following = tokio::spawn(follower.run());
+    tokio::select! {
+        () = wait_for_configuration(&configuration, &kid, &readiness) => {}
+        () = shutdown.wait() => return Ok(()),
+    }
+    let gate = Gate::new(
+        configuration,
+        content,
+        enrolment.signing_key,
+        node_metrics,
+        sources,
+    );
+    let served = serve_gate(Arc::new(gate), &arguments, &tls, &readiness, &shutdown).await;
+    shutdown.request();
+    // The follower ends at once; a panic in it has been reported by the runtime.
+    let _ = following.await;
+    tracing::info!("the node has stopped");
+    served
+}
+
+fn open_copy(state_directory: &Path) -> Result<(Arc<Configuration>, LocalCopy), StartError> {
+    let opened = LocalCopy::open(state_directory, OffsetDateTime::now_utc())?;
+    if let Some((aside, reason)) = &opened.set_aside {
+        tracing::error!(
+            copy.aside = %aside.display(),
+            "the copy of the configuration is damaged and was moved to {}: {reason}",
+            aside.display()
+        );
+    }
+    let mut index = Index::default();
+    for document in &opened.documents {
+        index.apply(document);
+    }
+    let state = opened.copy.state().copied();
+    let configuration = Configuration::new(index, state);
+    Ok((Arc::new(configuration), opened.copy))
+}
+
+async fn open_content(
+    arguments: &Arguments,
+    readiness: &Readiness,
+    sources: &Sources,
+) -> Result<Content, StartError> {
+    let options = OpenOptions {
+        region: arguments.region.clone(),
+        single_node: arguments.single_node,
+    };
+    let content = Content::open(&arguments.content_dir, options, sources.clone()).await?;
+    readiness.set(
+        CONTENT,
+        Ok(format!("open in {}", arguments.content_dir.display())),
+    );
+    Ok(content)
+}
+
+/// The enrolment of an earlier start, or a new one. Waits for a control plane as long as it takes.
+async fn enrol(
+    arguments: &Arguments,
+    control_plane: &ControlPlane,
+    region: &Region,
+    readiness: &Readiness,
+) -> Result<Enrolment, StartError> {
+    if let Some(enrolment) = enrolment::load(&arguments.state_dir, region)? {
+        return Ok(enrolment);
+    }
+    let token = service::configuration::require_secret(
+        "join-token",
+        None,
+        arguments.join_token_file.as_deref(),
+    )
+    .map_err(StartError::JoinToken)?;
+    let token = Secret::new(token);
+    let kid = Uuid::new_v4().to_string();
+    let key = SigningKey::generate(&kid);
+    let mut wait = Duration::from_millis(200);
+    loop {
+        let copy = SigningKey::from_pkcs8(&kid, key.pkcs8())
+            .expect("a key that was generated can be read");
+        let joined = enrolment::join(
+            control_plane,
+            &token,
+            region,
+            &arguments.advertised_address,
+            copy,
+            &arguments.state_dir,
+        )
+        .await;
+        let error = match joined {
+            Ok(enrolment) => {
+                tracing::info!(
+                    node = %enrolment.node_id,
+                    "enrolled as node {} of region {region}",
+                    enrolment.node_id
+                );
+                return Ok(enrolment);
+            }
+            Err(EnrolmentError::Join(error)) if !error.is_refusal() => error,
+            Err(error) => return Err(error.into()),
+        };
+        let reason = service::errors::chain(&error);
+        tracing::warn!("waiting to enrol: {reason}");
+        readiness.set(DATA_PORT, Err(format!("waiting to enrol: {reason}")));
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(JOIN_RETRY_MAXIMUM);
+    }
+}
+
+/// Returns when the node may serve: a control plane has vouched for the configuration, with this
+/// node's own key in it; or none answered in time and there is a copy.
+async fn wait_for_configuration(configuration: &Configuration, kid: &str, readiness: &Readiness) {
+    let mut progress = configuration.subscribe();
+    let deadline = tokio::time::sleep(JOIN_TIMEOUT);
+    tokio::pin!(deadline);
+    let mut is_late = false;
+    loop {
+        let now = OffsetDateTime::now_utc();
+        let current = progress.borrow_and_update().clone();
+        let has_key = configuration.index().signing_key(kid).is_some();
+        if current.is_confirmed && has_key {
+            return;
+        }
+        // A control plane that answers is worth waiting for, also if its answer takes a while.
+        let is_alone = matches!(
+            current.connection,
+            Connection::Unknown | Connection::Unreachable(_)
+        );
+        if is_late && is_alone && !current.is_confirmed && current.state.is_some() {
+            tracing::warn!(
+                "no control plane answered within {JOIN_TIMEOUT:?}: serving from the copy, {}",
+                current.describe(now)
+            );
+            return;
+        }
+        readiness.set(DATA_PORT, Err(why_waiting(&current, has_key)));
+        tokio::select! {
+            () = &mut deadline, if !is_late => is_late = true,
+            changed = wait_for_change(&mut progress) => changed,
+        }
+    }
+}
+
+async fn wait_for_change(progress: &mut watch::Receiver<Progress>) {
+    progress
+        .changed()
+        .await
+        .expect("the configuration outlives those who wait for it");
+}
+
+fn why_waiting(progress: &Progress, has_key: bool) -> String {
+    if progress.is_confirmed && !has_key {
+        return "closed until this node's signing key is in the configuration".to_owned();
+    }
+    match (&progress.connection, progress.state) {
+        (Connection::Refused(reason), _) => {
+            format!("closed: the control plane refuses this node: {reason}")
+        }
+        (_, Some(_)) => "closed until the control plane's current configuration is applied".to_owned(),
+        (_, None) => {
+            "closed: there is no copy of the configuration to serve from, and no control plane to get one"
+                .to_owned()
+        }
+    }
+}
+
+async fn serve_gate(
+    gate: Arc<Gate>,
+    arguments: &Arguments,
+    tls: &rustls::ServerConfig,
+    readiness: &Readiness,
+    shutdown: &Shutdown,
+) -> Result<(), StartError> {
+    let server = GateServer::open(gate, &arguments.listen, tls)?;
+    let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
+    let addresses = addresses.join(", ");
+    tracing::info!("registries are served on {addresses}");
+    readiness.set(DATA_PORT, Ok(format!("open on {addresses}")));
+    let handle = server.handle();
+    let serving = tokio::spawn(server.serve());
+    let stopping = async {
+        shutdown.wait().await;
+        readiness.set(DATA_PORT, Err("stopping".to_owned()));
+        let limit = SHUTDOWN_TIMEOUT + Duration::from_secs(1);
+        if tokio::time::timeout(limit, handle.stop(true))
+            .await
+            .is_err()
+        {
+            tracing::warn!("requests that took longer than {SHUTDOWN_TIMEOUT:?} were cut off");
+        }
+    };
+    tokio::select! {
+        served = serving => match served {
+            Ok(result) => result.map_err(StartError::DataPort),
+            Err(error) => Err(StartError::DataPort(io::Error::other(error))),
+        },
+        () = stopping => Ok(()),
+    }
+}
+
+/// Keeps readiness and metrics at what the configuration is.
+async fn observe(configuration: Arc<Configuration>, readiness: Readiness, metrics: NodeMetrics) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    let mut progress = configuration.subscribe();
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = wait_for_change(&mut progress) => {}
+        }
+        let now = OffsetDateTime::now_utc();
+        let current = progress.borrow_and_update().clone();
+        let detail = current.describe(now);
+        let state = match current.state {
+            Some(_) => Ok(detail),
+            None => Err(detail),
+        };
+        readiness.set(CONFIGURATION, state);
+        metrics.configuration(&current, now);
+    }
+}
