@@ -4,13 +4,13 @@
 dev *arguments:
     scripts/dev {{arguments}}
 
-# Every test; or some: format arrows lint generated rust e2e.
+# Every test; or some: format arrows dependencies lint generated rust e2e.
 test *steps:
     scripts/test {{steps}}
 
-# Format and lints.
+# Format, the dependencies, lints.
 lint:
-    scripts/test format arrows lint
+    scripts/test format arrows dependencies lint
 
 # Bring openapi/ up to date.
 openapi:

@@ -119,9 +119,10 @@ class Installation:
 
     def log_tail(self, lines=40):
         texts = []
-        for file in (self.output_file, self.log_file):
+        for file in (self.output_file, self.log_file, *sorted(self.state_dir.glob("logs/*"))):
             if file.exists():
-                texts.append("\n".join(file.read_text(errors="replace").splitlines()[-lines:]))
+                texts.append(f"-- {file.name}")
+                texts += file.read_text(errors="replace").splitlines()[-lines:]
         return "\n".join(texts)
 
     # Killing one process and bringing it back, with the command line it had. (`--no-restart` keeps it dead meanwhile.)
@@ -168,6 +169,8 @@ class Program:
         arguments = [os.fsdecode(part) for part in (proc / "cmdline").read_bytes().split(b"\0")[:-1]]
         pairs = [part.partition(b"=") for part in (proc / "environ").read_bytes().split(b"\0") if part]
         environment = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+        # By this a child knows whose end it must not outlive; the revived one is ours to end.
+        environment.pop(PARENT_VARIABLE, None)
         arguments[0] = os.readlink(proc / "exe").removesuffix(" (deleted)")
         return cls(pid, arguments, environment, os.readlink(proc / "cwd"), proc.stat().st_uid, log_file)
 

@@ -1,5 +1,6 @@
 """Waiting for a condition, never for luck."""
 
+import random
 import socket
 import time
 
@@ -17,14 +18,14 @@ def wait_until(condition, what, timeout=30.0, interval=0.05):
 
 
 def free_port():
-    """A port that is free on 127.0.0.1 and on [::1] right now."""
+    """A port that is free on 127.0.0.1 and on [::1], below those that the system gives to outgoing connections:
+    an installation that is stopped finds it free again."""
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as four:
-            four.bind(("127.0.0.1", 0))
-            port = four.getsockname()[1]
-            try:
-                with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as six:
-                    six.bind(("::1", port))
-            except OSError:
-                continue
-            return port
+        port = random.randrange(10_000, 20_000)
+        try:
+            for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+                with socket.socket(family, socket.SOCK_STREAM) as listener:
+                    listener.bind((address, port))
+        except OSError:
+            continue
+        return port
