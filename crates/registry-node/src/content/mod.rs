@@ -1,0 +1,232 @@
+//! The content of registries: blobs, manifests, tags, uploads, on an object store and nothing else.
+//!
+//! Content-addressed names hold small records; bytes lie under random names that are never used again. So nothing is copied
+//! when an upload completes, and removing bytes can never hit a later upload of the same content. Two rules keep content safe
+//! from online collection: touch before you refer to something; remove only the version that was judged.
+//!
+//! Who may do what, and HTTP, do not belong here.
+
+mod blobs;
+mod data;
+mod error;
+mod hashing;
+mod layout;
+mod listings;
+mod manifest_document;
+mod manifests;
+pub mod record_store;
+mod records;
+mod sources;
+mod uploads;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub use blobs::Blob;
+pub use error::{BodyError, ContentError, OpenError};
+pub use listings::{Page, ReferrerDescriptor};
+pub use manifest_document::{
+    DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, ManifestFault, OCI_INDEX, OCI_MANIFEST,
+};
+pub use manifests::{Manifest, PutManifest};
+pub use sources::Sources;
+pub use uploads::Upload;
+
+use crate::limits::GRACE_PERIOD;
+use crate::names::RepositoryName;
+use data::DataStore;
+use manifests::ManifestCache;
+use record_store::{Durability, LocalRecords, RecordStore, probe};
+use records::{FormatRecord, Records};
+
+/// How a content root is opened.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// The region of this node; a root of another region is refused.
+    pub region: String,
+    /// The operator says that no other node uses this root: then it may be on a network file system.
+    pub single_node: bool,
+}
+
+/// The content of all registries of a region. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Content {
+    records: Records,
+    data: DataStore,
+    sources: Sources,
+    manifest_cache: ManifestCache,
+}
+
+impl Content {
+    /// Opens content on a local directory, making it first where it is missing.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(
+        root: &Path,
+        options: OpenOptions,
+        sources: Sources,
+    ) -> Result<Self, OpenError> {
+        let directory = |source| OpenError::Directory {
+            root: root.display().to_string(),
+            source,
+        };
+        std::fs::create_dir_all(root).map_err(directory)?;
+        let root = std::fs::canonicalize(root).map_err(directory)?;
+        if !options.single_node {
+            refuse_network_file_system(&root)?;
+        }
+        let records = LocalRecords::open(&root, sources.clone()).map_err(directory)?;
+        let data = LocalFileSystem::new_with_prefix(&root)
+            .map_err(|source| OpenError::Data {
+                root: root.display().to_string(),
+                source,
+            })?
+            .with_fsync(true);
+        let data = DataStore::new(Arc::new(data), Some(&root));
+        Self::open_stores(Arc::new(records), data, &options.region, sources).await
+    }
+
+    /// Opens content on stores that the caller made.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_on(
+        records: Arc<dyn RecordStore>,
+        data: Arc<dyn ObjectStore>,
+        region: &str,
+        sources: Sources,
+    ) -> Result<Self, OpenError> {
+        Self::open_stores(records, DataStore::new(data, None), region, sources).await
+    }
+
+    async fn open_stores(
+        records: Arc<dyn RecordStore>,
+        data: DataStore,
+        region: &str,
+        sources: Sources,
+    ) -> Result<Self, OpenError> {
+        probe(&*records, &sources).await?;
+        let records = Records::new(records, sources.clone());
+        check_format(&records, region).await?;
+        Ok(Self {
+            records,
+            data,
+            sources,
+            manifest_cache: ManifestCache::new(),
+        })
+    }
+
+    /// A repository of a registry, whether or not it exists yet.
+    #[must_use]
+    pub fn repository<'a>(&'a self, registry: Uuid, name: &'a RepositoryName) -> Repository<'a> {
+        Repository {
+            content: self,
+            registry,
+            name,
+        }
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        (self.sources.now)()
+    }
+
+    fn random_id(&self) -> Uuid {
+        (self.sources.random_id)()
+    }
+
+    /// Whether a promise made now needs the record touched: its last touch is good for half the grace period.
+    fn needs_touch(&self, touched: OffsetDateTime) -> bool {
+        self.now() - touched > GRACE_PERIOD / 2
+    }
+}
+
+/// One repository: the handle through which its content is read and changed.
+#[derive(Clone, Copy)]
+pub struct Repository<'a> {
+    content: &'a Content,
+    registry: Uuid,
+    name: &'a RepositoryName,
+}
+
+impl Repository<'_> {
+    fn records(&self) -> &Records {
+        &self.content.records
+    }
+
+    fn data(&self) -> &DataStore {
+        &self.content.data
+    }
+}
+
+/// Holds the root to this region and this layout; a fresh root takes them on.
+async fn check_format(records: &Records, region: &str) -> Result<(), OpenError> {
+    let ours = FormatRecord {
+        layout: layout::LAYOUT,
+        region: region.to_owned(),
+    };
+    let created = records
+        .create(layout::FORMAT, &ours, &[], Durability::OnReturn)
+        .await
+        .map_err(OpenError::Format)?;
+    if created.is_some() {
+        return Ok(());
+    }
+    let found = records
+        .get::<FormatRecord>(layout::FORMAT)
+        .await
+        .map_err(OpenError::Format)?
+        .ok_or_else(|| {
+            OpenError::Format(ContentError::DamagedRecord {
+                key: layout::FORMAT.to_owned(),
+            })
+        })?
+        .value;
+    if found.layout != layout::LAYOUT {
+        return Err(OpenError::OtherLayout {
+            found: found.layout,
+            known: layout::LAYOUT,
+        });
+    }
+    if found.region != region {
+        return Err(OpenError::OtherRegion {
+            found: found.region,
+            expected: region.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Locks on a network file system do not hold everywhere between hosts, and its directory syncs promise less.
+fn refuse_network_file_system(root: &Path) -> Result<(), OpenError> {
+    const NETWORK_FILE_SYSTEMS: [(u64, &str); 6] = [
+        (0x6969, "NFS"),
+        (0xfe53_4d42, "SMB"),
+        (0xff53_4d42, "CIFS"),
+        (0x00c3_6400, "Ceph"),
+        (0x5346_414f, "AFS"),
+        (0x0bd0_0bd0, "Lustre"),
+    ];
+    let shown = || root.display().to_string();
+    let statistics = rustix::fs::statfs(root).map_err(|error| OpenError::Directory {
+        root: shown(),
+        source: error.into(),
+    })?;
+    // Some systems keep the number in a signed word of another width.
+    let found = u64::try_from(statistics.f_type).unwrap_or_default() & 0xffff_ffff;
+    match NETWORK_FILE_SYSTEMS
+        .iter()
+        .find(|(number, _)| *number == found)
+    {
+        Some((_, kind)) => Err(OpenError::NetworkFileSystem {
+            root: shown(),
+            kind,
+        }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,26 @@
+//! Time and randomness of the content, handed in from outside so that tests can hold them still.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// Where the time and random ids come from.
+#[derive(Clone)]
+pub struct Sources {
+    /// The time now.
+    pub now: Arc<dyn Fn() -> OffsetDateTime + Send + Sync>,
+    /// A random id that was never given before.
+    pub random_id: Arc<dyn Fn() -> Uuid + Send + Sync>,
+}
+
+impl Sources {
+    /// The machine's clock and the operating system's randomness.
+    #[must_use]
+    pub fn of_the_system() -> Self {
+        Self {
+            now: Arc::new(OffsetDateTime::now_utc),
+            random_id: Arc::new(Uuid::new_v4),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Request bodies as the content takes them: bounded in idle time, held to the length that was announced.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::web::Payload;
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream};
+use tokio::time::timeout;
+
+use super::error::{ErrorCode, OciError};
+use crate::content::BodyError;
+use crate::limits::BODY_IDLE_TIMEOUT;
+
+/// A body as a stream of its bytes. With `announced`, another length is an error once the body ends or exceeds it.
+pub(crate) fn body_stream(
+    payload: Payload,
+    announced: Option<u64>,
+) -> Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>>>> {
+    let reader = BodyReader {
+        payload,
+        idle_timeout: BODY_IDLE_TIMEOUT,
+        announced,
+        received: 0,
+    };
+    stream::unfold(Some(reader), async |reader| {
+        let mut reader = reader?;
+        match reader.next().await {
+            Ok(Some(bytes)) => Some((Ok(bytes), Some(reader))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+    .boxed_local()
+}
+
+/// A body that is not to be read.
+pub(crate) struct NoBody;
+
+impl Stream for NoBody {
+    type Item = Result<Bytes, BodyError>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(None)
+    }
+}
+
+/// Reads a whole body of at most `bytes_maximum` bytes.
+pub(crate) async fn read_body(payload: Payload, bytes_maximum: u64) -> Result<Bytes, OciError> {
+    let mut body = body_stream(payload, None);
+    let mut collected = BytesMut::new();
+    while let Some(bytes) = body.next().await {
+        let bytes =
+            bytes.map_err(|error| OciError::from(crate::content::ContentError::Body(error)))?;
+        if (collected.len() + bytes.len()) as u64 > bytes_maximum {
+            return Err(too_large(bytes_maximum));
+        }
+        collected.extend_from_slice(&bytes);
+    }
+    Ok(collected.freeze())
+}
+
+/// The answer to a body that is larger than allowed.
+pub(crate) fn too_large(bytes_maximum: u64) -> OciError {
+    OciError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::SizeInvalid,
+        format!("the body is larger than the {bytes_maximum} bytes that a manifest may have"),
+    )
+}
+
+struct BodyReader {
+    payload: Payload,
+    idle_timeout: Duration,
+    announced: Option<u64>,
+    received: u64,
+}
+
+impl BodyReader {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let next = timeout(self.idle_timeout, self.payload.next())
+            .await
+            .map_err(|_| BodyError::Idle)?;
+        let bytes = match next {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(_)) => return Err(BodyError::Aborted),
+            None => return self.ended(),
+        };
+        self.received += bytes.len() as u64;
+        match self.announced {
+            Some(announced) if self.received > announced => Err(BodyError::OtherLength {
+                announced,
+                received: self.received,
+            }),
+            _ => Ok(Some(bytes)),
+        }
+    }
+
+    fn ended(&self) -> Result<Option<Bytes>, BodyError> {
+        match self.announced {
+            Some(announced) if self.received != announced => Err(BodyError::OtherLength {
+                announced,
+                received: self.received,
+            }),
+            _ => Ok(None),
+        }
+    }
+}
