@@ -215,8 +215,9 @@ async fn enrol_first(
     });
     let changes = [
         node_change(new.node_id, &new.region, &new.address),
+        // Only its own region accepts tokens that it signs.
         Change::Upsert {
-            region: Region::all(),
+            region: new.region.clone(),
             document: signing_key,
         },
     ];
@@ -235,7 +236,7 @@ async fn enrol_again(
         WHERE node_id = $1 AND kid = $2 AND NOT EXISTS (SELECT FROM node_progress WHERE node_id = $1)
             AND EXISTS (
                 SELECT FROM config_documents
-                WHERE region = '*' AND kind = 'signing-key' AND key = $2 AND body::jsonb -> 'publicKey' = $4
+                WHERE region = nodes.region AND kind = 'signing-key' AND key = $2 AND body::jsonb -> 'publicKey' = $4
             )
         RETURNING node_id
         "#,

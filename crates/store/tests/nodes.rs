@@ -1,0 +1,370 @@
+//! Joining, credentials and progress of nodes, on a real Postgres.
+
+use std::collections::BTreeMap;
+
+use config_documents::{Document, Epoch, Region, Rejected, Revision, forms};
+use credentials::{
+    PublicKey, Secret, SecretKind, SigningKey, SystemRandomness, Verifier, generate,
+};
+use sqlx::PgPool;
+use store::Store;
+use store::config::{self, Position};
+use store::nodes::{self, Enrolment, JoinToken, LEASE, NewNode, Progress};
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+const NOW: OffsetDateTime = datetime!(2026-11-23 12:00 UTC);
+const EPOCH: Epoch = Epoch(Uuid::from_u128(1));
+
+async fn initialised(pool: PgPool) -> Store {
+    let mut transaction = pool.begin().await.expect("a transaction");
+    config::initialise(&mut transaction, EPOCH)
+        .await
+        .expect("a head");
+    transaction.commit().await.expect("committed");
+    for region in ["westus", "northeurope"] {
+        sqlx::query("INSERT INTO regions (name, display_name) VALUES ($1, $1)")
+            .bind(region)
+            .execute(&pool)
+            .await
+            .expect("a region");
+    }
+    Store::over(pool)
+}
+
+fn westus() -> Region {
+    Region("westus".into())
+}
+
+async fn token(store: &Store, id: u128) -> JoinToken {
+    nodes::join_token_create(
+        store,
+        Uuid::from_u128(id),
+        &westus(),
+        &SystemRandomness,
+        NOW,
+    )
+    .await
+    .expect("made")
+    .expect("the region is known")
+}
+
+/// A node that wants to join, with the credential it gets.
+fn new_node(id: u128, public_key: PublicKey) -> (NewNode, Secret) {
+    let credential = generate(SecretKind::NodeCredential, &SystemRandomness);
+    let new = NewNode {
+        node_id: Uuid::from_u128(id),
+        region: westus(),
+        address: "localhost:5443".into(),
+        verifier: Verifier::of(&credential, &SystemRandomness),
+        public_key,
+    };
+    (new, credential)
+}
+
+fn key(kid: &str) -> PublicKey {
+    SigningKey::generate(kid).public()
+}
+
+async fn enrolled(store: &Store, id: u128) -> Secret {
+    let token = token(store, id + 1000).await;
+    let (new, credential) = new_node(id, key(&format!("key-{id}")));
+    let enrolment = nodes::enrol(store, token.secret.expose(), &new, NOW).await;
+    assert!(
+        matches!(enrolment, Ok(Enrolment::Enrolled { .. })),
+        "{enrolment:?}"
+    );
+    credential
+}
+
+fn progress(id: u128, revision: u64) -> Progress {
+    Progress {
+        node_id: Uuid::from_u128(id),
+        epoch: EPOCH,
+        revision: Revision(revision),
+        rejected: Vec::new(),
+        forms: forms(),
+        begins_stream: false,
+    }
+}
+
+async fn revision_of(store: &Store, id: u128) -> Option<Revision> {
+    let nodes = nodes::list(store).await.expect("listed");
+    let node = nodes
+        .into_iter()
+        .find(|node| node.node_id == Uuid::from_u128(id));
+    node.expect("enrolled")
+        .progress
+        .map(|progress| progress.revision)
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_node_joins_once_and_is_published_with_its_key(pool: PgPool) {
+    let store = initialised(pool).await;
+    let token = token(&store, 1).await;
+    let public_key = key("a");
+    let (new, credential) = new_node(10, public_key.clone());
+    let enrolment = nodes::enrol(&store, token.secret.expose(), &new, NOW).await;
+    let Ok(Enrolment::Enrolled {
+        node_id,
+        published: Some(published),
+    }) = enrolment
+    else {
+        panic!("{enrolment:?}");
+    };
+    assert_eq!(node_id, new.node_id);
+    assert!(published.regions.contains(&Region::all()) && published.regions.contains(&westus()));
+    let from = Position {
+        epoch: EPOCH,
+        revision: Revision(0),
+    };
+    let batch = config::read(&store, from, 10).await.expect("read");
+    let mut kinds = BTreeMap::new();
+    for stored in batch.documents.expect("few") {
+        let body = stored.body.expect("live");
+        let document = Document::parse(&stored.kind, &stored.key, &body).expect("readable");
+        kinds.insert(stored.kind, (stored.region, document));
+    }
+    let (region, Document::Node(node)) = &kinds["node"] else {
+        panic!("a node")
+    };
+    assert!(region.is_all());
+    assert_eq!(
+        (node.node_id, node.address.as_str()),
+        (node_id, "localhost:5443")
+    );
+    let (region, Document::SigningKey(signing_key)) = &kinds["signing-key"] else {
+        panic!("a key")
+    };
+    assert_eq!(*region, westus());
+    assert_eq!(signing_key.public_key, public_key);
+    let known = nodes::by_credential(&store, credential.expose())
+        .await
+        .expect("read");
+    assert_eq!(known.map(|known| known.node_id), Some(node_id));
+    let other = generate(SecretKind::NodeCredential, &SystemRandomness);
+    assert_eq!(
+        nodes::by_credential(&store, other.expose())
+            .await
+            .expect("read"),
+        None
+    );
+
+    let (second, _) = new_node(11, key("b"));
+    let used = nodes::enrol(&store, token.secret.expose(), &second, NOW).await;
+    assert!(
+        matches!(used, Ok(Enrolment::TokenUsed { used_at }) if used_at == NOW),
+        "{used:?}"
+    );
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn of_many_nodes_with_one_token_a_single_one_joins(pool: PgPool) {
+    let store = initialised(pool).await;
+    let token = token(&store, 1).await;
+    let mut tries = Vec::new();
+    for id in 0..8 {
+        let (store, secret) = (store.clone(), token.secret.clone());
+        tries.push(tokio::spawn(async move {
+            let (new, _) = new_node(id, key(&format!("key-{id}")));
+            nodes::enrol(&store, secret.expose(), &new, NOW).await
+        }));
+    }
+    let mut joined = 0;
+    for one in tries {
+        match one.await.expect("no panic").expect("no failure") {
+            Enrolment::Enrolled { .. } => joined += 1,
+            Enrolment::TokenUsed { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(joined, 1);
+    assert_eq!(nodes::list(&store).await.expect("listed").len(), 1);
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn wrong_expired_and_foreign_tokens_are_told_apart_and_leave_nothing(pool: PgPool) {
+    let store = initialised(pool).await;
+    let token = token(&store, 1).await;
+    assert_eq!(token.expires_at, NOW + Duration::hours(24));
+    let (mut new, _) = new_node(10, key("a"));
+    let unknown = generate(SecretKind::JoinToken, &SystemRandomness);
+    let refused = nodes::enrol(&store, unknown.expose(), &new, NOW).await;
+    assert!(
+        matches!(refused, Ok(Enrolment::UnknownToken)),
+        "{refused:?}"
+    );
+    let refused = nodes::enrol(&store, token.secret.expose(), &new, token.expires_at).await;
+    assert!(
+        matches!(refused, Ok(Enrolment::TokenExpired { .. })),
+        "{refused:?}"
+    );
+    new.region = Region("northeurope".into());
+    let refused = nodes::enrol(&store, token.secret.expose(), &new, NOW).await;
+    assert!(
+        matches!(refused, Ok(Enrolment::OtherRegion { .. })),
+        "{refused:?}"
+    );
+    assert!(nodes::list(&store).await.expect("listed").is_empty());
+    assert_eq!(
+        config::head(&store).await.expect("read").position.revision,
+        Revision(0)
+    );
+    let nowhere = Region("atlantis".into());
+    let none =
+        nodes::join_token_create(&store, Uuid::from_u128(2), &nowhere, &SystemRandomness, NOW)
+            .await;
+    assert!(none.expect("asked").is_none());
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn no_node_takes_the_key_name_of_another(pool: PgPool) {
+    let store = initialised(pool).await;
+    enrolled(&store, 10).await;
+    let token = token(&store, 1).await;
+    let (new, _) = new_node(11, key("key-10"));
+    let refused = nodes::enrol(&store, token.secret.expose(), &new, NOW).await;
+    assert!(matches!(refused, Ok(Enrolment::KeyInUse)), "{refused:?}");
+    // The token is not used up.
+    let (new, _) = new_node(11, key("key-11"));
+    let joined = nodes::enrol(&store, token.secret.expose(), &new, NOW).await;
+    assert!(
+        matches!(joined, Ok(Enrolment::Enrolled { .. })),
+        "{joined:?}"
+    );
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_node_that_lost_the_answer_joins_again_until_it_has_connected(pool: PgPool) {
+    let store = initialised(pool).await;
+    let token = token(&store, 1).await;
+    let public_key = key("a");
+    let (new, lost) = new_node(10, public_key.clone());
+    nodes::enrol(&store, token.secret.expose(), &new, NOW)
+        .await
+        .expect("joined");
+    let (again, credential) = new_node(11, public_key.clone());
+    let enrolment = nodes::enrol(&store, token.secret.expose(), &again, NOW).await;
+    let Ok(Enrolment::Enrolled {
+        node_id,
+        published: None,
+    }) = enrolment
+    else {
+        panic!("{enrolment:?}");
+    };
+    assert_eq!(node_id, new.node_id);
+    let known = nodes::by_credential(&store, credential.expose())
+        .await
+        .expect("read");
+    assert_eq!(known.map(|known| known.node_id), Some(node_id));
+    assert_eq!(
+        nodes::by_credential(&store, lost.expose())
+            .await
+            .expect("read"),
+        None
+    );
+    // Another key under the same name is not the same node.
+    let (thief, _) = new_node(12, key("a"));
+    let refused = nodes::enrol(&store, token.secret.expose(), &thief, NOW).await;
+    assert!(
+        matches!(refused, Ok(Enrolment::TokenUsed { .. })),
+        "{refused:?}"
+    );
+
+    nodes::progress_write(&store, &[progress(10, 0)])
+        .await
+        .expect("written");
+    let (late, _) = new_node(13, public_key);
+    let refused = nodes::enrol(&store, token.secret.expose(), &late, NOW).await;
+    assert!(
+        matches!(refused, Ok(Enrolment::TokenUsed { .. })),
+        "{refused:?}"
+    );
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn progress_of_many_nodes_is_written_at_once_and_never_falls(pool: PgPool) {
+    let store = initialised(pool).await;
+    for id in 1..=3 {
+        enrolled(&store, id).await;
+    }
+    assert_eq!(revision_of(&store, 1).await, None);
+    let mut with_rejected = progress(2, 6);
+    with_rejected.rejected = vec![Rejected {
+        region: westus(),
+        kind: "ship".into(),
+        key: "k".into(),
+        revision: Revision(5),
+        reason: "unknown".into(),
+    }];
+    let rows = [progress(1, 5), with_rejected.clone(), progress(99, 7)];
+    let mut written = nodes::progress_write(&store, &rows).await.expect("written");
+    written.sort();
+    assert_eq!(
+        written,
+        [Uuid::from_u128(1), Uuid::from_u128(2)],
+        "99 is not enrolled"
+    );
+    nodes::progress_write(&store, &[progress(1, 4)])
+        .await
+        .expect("written");
+    assert_eq!(
+        revision_of(&store, 1).await,
+        Some(Revision(5)),
+        "an older report arrives late"
+    );
+    let mut begins = progress(1, 3);
+    begins.begins_stream = true;
+    nodes::progress_write(&store, &[begins])
+        .await
+        .expect("written");
+    assert_eq!(
+        revision_of(&store, 1).await,
+        Some(Revision(3)),
+        "what a new stream says holds"
+    );
+
+    let listed = nodes::list(&store).await.expect("listed");
+    let of = |id: u128| {
+        let node = listed
+            .iter()
+            .find(|node| node.node_id == Uuid::from_u128(id));
+        node.expect("enrolled")
+    };
+    let two = of(2).progress.as_ref().expect("has progress");
+    assert_eq!(two.rejected, with_rejected.rejected);
+    assert!(!of(2).lease_remaining.is_zero() && of(2).lease_remaining <= LEASE);
+    assert!(of(3).lease_remaining.is_zero() && of(3).lease_expires_at.is_none());
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn progress_of_another_epoch_keeps_the_lease_but_counts_for_nothing(pool: PgPool) {
+    let store = initialised(pool).await;
+    enrolled(&store, 1).await;
+    let mut other = progress(1, 50);
+    other.epoch = Epoch(Uuid::from_u128(2));
+    nodes::progress_write(&store, &[other])
+        .await
+        .expect("written");
+    assert_eq!(revision_of(&store, 1).await, None);
+    let listed = nodes::list(&store).await.expect("listed");
+    assert!(!listed[0].lease_remaining.is_zero());
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_new_address_is_published_once(pool: PgPool) {
+    let store = initialised(pool).await;
+    enrolled(&store, 1).await;
+    let id = Uuid::from_u128(1);
+    let published = nodes::address_update(&store, id, "other:1")
+        .await
+        .expect("updated");
+    assert!(published.is_some());
+    let again = nodes::address_update(&store, id, "other:1")
+        .await
+        .expect("updated");
+    assert_eq!(again, None);
+    let stranger = nodes::address_update(&store, Uuid::from_u128(2), "other:1").await;
+    assert_eq!(stranger.expect("asked"), None);
+}
