@@ -1,4 +1,8 @@
 //! The data plane of Wharfinger: a registry node.
+//!
+//! A request's path: `gate` (which registry, who, may it now) decides by `config`'s index; `oci`
+//! understands and answers it; `content` keeps what it is about. [`run`] puts them together. A node
+//! never needs the control plane to serve: what it knows is on its own disk.
 
 pub mod config;
 pub mod content;

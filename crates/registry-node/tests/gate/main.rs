@@ -1,0 +1,10 @@
+//! The gate over real HTTP and TLS: who is let in, as whom, and for how long.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access;
+mod logins;
+mod node;
+mod parsers;
+mod tokens;
