@@ -46,8 +46,8 @@ pub const RETRY_AFTER_SECONDS: u32 = 5;
 /// How long an access token lasts. It dies earlier with the credential it came from.
 pub const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(75 * 60);
 
-/// Verified tokens whose signature is remembered, so that it is checked once.
-pub const REMEMBERED_TOKENS_MAXIMUM: u64 = 10_000;
+/// Memory for verified tokens whose signature is remembered, so that it is checked once. About 20,000 tokens.
+pub const REMEMBERED_TOKENS_BYTES_MAXIMUM: u64 = 8 * 1024 * 1024;
 
 /// Scopes that one token request may name.
 pub const TOKEN_SCOPES_MAXIMUM: usize = 100;

@@ -32,13 +32,19 @@ use std::{
     time::Instant,
 };
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web::Payload};
-use credentials::SigningKey;
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, header},
+    web::Payload,
+};
+use credentials::{SecretKind, SigningKey};
+use tracing::Instrument;
 
 use crate::{
     config::{Configuration, RegistryEntry},
     content::{Content, Sources},
     metrics::NodeMetrics,
+    names::shown,
     oci::{OciError, RequiredAccess, Route},
 };
 use token::Tokens;
@@ -82,30 +88,52 @@ impl Gate {
 
     /// Answers a request.
     pub async fn serve(&self, request: HttpRequest, payload: Payload) -> HttpResponse {
-        let started_at = Instant::now();
-        let target = target_of(request.path());
-        let (operation, result) = match self.registry_of(&request) {
-            Err(error) => ("unknown-registry", Err(error)),
-            Ok(entry) => match target {
-                Target::Token => ("token", self.token(&request, payload, &entry).await),
-                Target::Exchange => ("exchange", Err(self.exchange())),
-                Target::Registry => self.registry_request(&request, payload, &entry).await,
-            },
-        };
-        let mut response = result.unwrap_or_else(OciError::into_response);
-        self.metrics
-            .request(operation, response.status(), started_at.elapsed());
+        let id = (self.sources.random_id)().to_string();
+        let span = tracing::info_span!(
+            "request",
+            request.id = %id,
+            http.method = %request.method(),
+            http.path = %shown(request.path()),
+            registry = tracing::field::Empty,
+        );
+        let mut response = self.answer(request, payload).instrument(span).await;
         let headers = response.headers_mut();
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
             ("access-control-expose-headers", "Docker-Content-Digest"),
+            ("x-ms-correlation-request-id", id.as_str()),
         ] {
-            headers.insert(
-                header::HeaderName::from_static(name),
-                header::HeaderValue::from_static(value),
-            );
+            let value = header::HeaderValue::from_str(value).expect("plain ASCII");
+            headers.insert(header::HeaderName::from_static(name), value);
         }
         self.metrics.count_sent(response)
+    }
+
+    async fn answer(&self, request: HttpRequest, payload: Payload) -> HttpResponse {
+        let started_at = Instant::now();
+        let (operation, result) = match self.registry_of(&request) {
+            Err(error) => ("unknown-registry", Err(error)),
+            Ok(entry) => {
+                tracing::Span::current().record("registry", entry.registry.name.as_str());
+                match target_of(request.path()) {
+                    Target::Token => ("token", self.token(&request, payload, &entry).await),
+                    Target::Exchange => ("exchange", Err(self.exchange())),
+                    Target::Registry => self.registry_request(&request, payload, &entry).await,
+                }
+            }
+        };
+        let response = result.unwrap_or_else(OciError::into_response);
+        let (status, took) = (response.status(), started_at.elapsed());
+        self.metrics.request(operation, status, took);
+        // Reads are most of the traffic; writes are what somebody asks about later.
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let (status, milliseconds) = (status.as_u16(), took.as_secs_f64() * 1000.0);
+        if is_read {
+            tracing::debug!(http.status = status, milliseconds, "{operation}: {status}");
+        } else {
+            tracing::info!(http.status = status, milliseconds, "{operation}: {status}");
+        }
+        response
     }
 
     /// An operation on the registry itself. The operation's name comes back for metrics.
@@ -241,22 +269,23 @@ impl Gate {
         let address = request
             .peer_addr()
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        let counted =
+            self.failed_logins
+                .count(address, entry.registry.uid, &login.user, Instant::now());
+        if let Err(wait) = counted {
+            // Counted, but not logged: whoever tries without end must not fill the disk.
+            self.metrics.login_limited();
+            return challenge::too_many_failures(wait);
+        }
         tracing::info!(
             registry = %entry.registry.name,
-            login.user = %crate::names::shown(&login.user),
+            login.user = %shown_user(&login.user),
             login.failure = failure.as_str(),
             peer = %address,
             "a login to {} failed: {}",
             entry.registry.name,
             failure.as_str()
         );
-        let counted =
-            self.failed_logins
-                .count(address, entry.registry.uid, &login.user, Instant::now());
-        if let Err(wait) = counted {
-            self.metrics.login_limited();
-            return challenge::too_many_failures(wait);
-        }
         let message = match failure {
             LoginFailure::TokenAsPassword => {
                 "a token as password is not supported yet: log in with the admin account or a service principal's id and secret"
@@ -320,7 +349,7 @@ impl Gate {
     ) -> OciError {
         tracing::info!(
             registry = %entry.registry.name,
-            caller = %crate::names::shown(&caller.name),
+            caller = %shown_user(&caller.name),
             scope = %challenge::scope_of(required),
             "access to {} denied",
             entry.registry.name
@@ -338,7 +367,7 @@ impl Gate {
     fn no_rights(&self, entry: &RegistryEntry, caller: &Caller) -> OciError {
         tracing::info!(
             registry = %entry.registry.name,
-            caller = %crate::names::shown(&caller.name),
+            caller = %shown_user(&caller.name),
             "a login to {} was refused: no role gives any right there",
             entry.registry.name
         );
@@ -351,6 +380,17 @@ impl Gate {
             ),
         )
     }
+}
+
+/// A user name as logs may show it. People paste passwords into the wrong field.
+fn shown_user(user: &str) -> String {
+    let is_secret = SecretKind::ALL
+        .into_iter()
+        .any(|kind| user.contains(kind.prefix()));
+    if is_secret {
+        return "(looks like a secret)".to_owned();
+    }
+    shown(user)
 }
 
 /// Paths are compared without double and trailing slashes.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{Index, RegistryEntry},
-    limits::{ACCESS_TOKEN_LIFETIME, REMEMBERED_TOKENS_MAXIMUM},
+    limits::{ACCESS_TOKEN_LIFETIME, REMEMBERED_TOKENS_BYTES_MAXIMUM},
 };
 
 /// What a token says.
@@ -57,6 +57,20 @@ pub(super) struct VerifiedToken {
     expires_at: i64,
 }
 
+impl VerifiedToken {
+    /// Roughly what it takes in memory.
+    fn weight_bytes(&self) -> u32 {
+        let texts = self.kid.len() + self.audience.len() + self.subject.len();
+        let scope: usize = self
+            .scope
+            .repositories
+            .iter()
+            .map(|(name, _)| 48 + name.as_str().len())
+            .sum();
+        u32::try_from(300 + texts + scope).unwrap_or(u32::MAX)
+    }
+}
+
 /// Signs with this node's key, and verifies with those of the region's nodes.
 pub(super) struct Tokens {
     key: SigningKey,
@@ -82,7 +96,8 @@ impl Tokens {
         Self {
             key,
             remembered: Cache::builder()
-                .max_capacity(REMEMBERED_TOKENS_MAXIMUM)
+                .max_capacity(REMEMBERED_TOKENS_BYTES_MAXIMUM)
+                .weigher(|_, token: &Arc<VerifiedToken>| token.weight_bytes())
                 .time_to_live(ACCESS_TOKEN_LIFETIME)
                 .build(),
         }
