@@ -15,13 +15,12 @@ use service::{
     logs::LogFormat, metrics::Metrics, readiness::Readiness, shutdown::Shutdown, tls::TlsArguments,
 };
 use time::OffsetDateTime;
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
     config::{
-        Applier, Configuration, Connection, ControlPlane, ControlPlaneError, CopyError, Follower,
-        Index, LocalCopy, Progress,
+        self, Applier, Configuration, ControlPlane, ControlPlaneError, CopyError, Follower, Index,
+        LocalCopy,
         enrolment::{self, Enrolment, EnrolmentError},
     },
     content::{Content, OpenError, OpenOptions, Sources},
@@ -225,7 +224,9 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     };
     let following = tokio::spawn(follower.run());
     tokio::select! {
-        () = wait_for_configuration(&configuration, &kid, &readiness) => {}
+        () = config::wait_until_servable(&configuration, &kid, JOIN_TIMEOUT, |why| {
+            readiness.set(DATA_PORT, Err(format!("closed: {why}")));
+        }) => {}
         () = shutdown.wait() => return Ok(()),
     }
     let gate = Gate::new(
@@ -330,63 +331,6 @@ async fn enrol(
     }
 }
 
-/// Returns when the node may serve: a control plane has vouched for the configuration, with this
-/// node's own key in it; or none answered in time and there is a copy.
-async fn wait_for_configuration(configuration: &Configuration, kid: &str, readiness: &Readiness) {
-    let mut progress = configuration.subscribe();
-    let deadline = tokio::time::sleep(JOIN_TIMEOUT);
-    tokio::pin!(deadline);
-    let mut is_late = false;
-    loop {
-        let now = OffsetDateTime::now_utc();
-        let current = progress.borrow_and_update().clone();
-        let has_key = configuration.index().signing_key(kid).is_some();
-        if current.is_confirmed && has_key {
-            return;
-        }
-        // A control plane that answers is worth waiting for, also if its answer takes a while.
-        let is_alone = matches!(
-            current.connection,
-            Connection::Unknown | Connection::Unreachable(_)
-        );
-        if is_late && is_alone && !current.is_confirmed && current.state.is_some() {
-            tracing::warn!(
-                "no control plane answered within {JOIN_TIMEOUT:?}: serving from the copy, {}",
-                current.describe(now)
-            );
-            return;
-        }
-        readiness.set(DATA_PORT, Err(why_waiting(&current, has_key)));
-        tokio::select! {
-            () = &mut deadline, if !is_late => is_late = true,
-            changed = wait_for_change(&mut progress) => changed,
-        }
-    }
-}
-
-async fn wait_for_change(progress: &mut watch::Receiver<Progress>) {
-    progress
-        .changed()
-        .await
-        .expect("the configuration outlives those who wait for it");
-}
-
-fn why_waiting(progress: &Progress, has_key: bool) -> String {
-    if progress.is_confirmed && !has_key {
-        return "closed until this node's signing key is in the configuration".to_owned();
-    }
-    match (&progress.connection, progress.state) {
-        (Connection::Refused(reason), _) => {
-            format!("closed: the control plane refuses this node: {reason}")
-        }
-        (_, Some(_)) => "closed until the control plane's current configuration is applied".to_owned(),
-        (_, None) => {
-            "closed: there is no copy of the configuration to serve from, and no control plane to get one"
-                .to_owned()
-        }
-    }
-}
-
 async fn serve_gate(
     gate: Arc<Gate>,
     arguments: &Arguments,
@@ -428,7 +372,7 @@ async fn observe(configuration: Arc<Configuration>, readiness: Readiness, metric
     loop {
         tokio::select! {
             _ = interval.tick() => {}
-            () = wait_for_change(&mut progress) => {}
+            () = config::wait_for_change(&mut progress) => {}
         }
         let now = OffsetDateTime::now_utc();
         let current = progress.borrow_and_update().clone();

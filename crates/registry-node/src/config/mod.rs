@@ -9,12 +9,14 @@ mod control_plane;
 pub mod enrolment;
 mod follower;
 mod index;
+mod joining;
 mod local_copy;
 
 pub use applier::{Applier, ApplyError};
 pub use control_plane::{ControlPlane, ControlPlaneError};
 pub use follower::Follower;
 pub use index::{Index, RegistryEntry, SigningKeyEntry};
+pub use joining::{wait_for_change, wait_until_servable};
 pub use local_copy::{CopyError, CopyState, LocalCopy, Opened, Written};
 
 use std::time::Duration;

@@ -1,0 +1,71 @@
+//! Join, then serve: when a node that starts may open its data port.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::{Configuration, Connection, Progress};
+
+/// Returns when the node may serve: a control plane has vouched for the configuration, with this
+/// node's own key in it; or none answered within `timeout` and there is a copy. Until then `report`
+/// hears why not.
+pub async fn wait_until_servable(
+    configuration: &Configuration,
+    kid: &str,
+    timeout: Duration,
+    report: impl Fn(&str),
+) {
+    let mut progress = configuration.subscribe();
+    let deadline = tokio::time::sleep(timeout);
+    tokio::pin!(deadline);
+    let mut is_late = false;
+    loop {
+        let current = progress.borrow_and_update().clone();
+        let has_key = configuration.index().signing_key(kid).is_some();
+        if current.is_confirmed && has_key {
+            return;
+        }
+        // A control plane that answers is worth waiting for, also if its answer takes a while.
+        let is_alone = matches!(
+            current.connection,
+            Connection::Unknown | Connection::Unreachable(_)
+        );
+        if is_late && is_alone && !current.is_confirmed && current.state.is_some() {
+            tracing::warn!(
+                "no control plane answered within {timeout:?}: serving from the copy, {}",
+                current.describe(OffsetDateTime::now_utc())
+            );
+            return;
+        }
+        report(&why_waiting(&current, has_key));
+        tokio::select! {
+            () = &mut deadline, if !is_late => is_late = true,
+            () = wait_for_change(&mut progress) => {}
+        }
+    }
+}
+
+/// Returns at the next progress.
+pub async fn wait_for_change(progress: &mut watch::Receiver<Progress>) {
+    progress
+        .changed()
+        .await
+        .expect("the configuration outlives those who wait for it");
+}
+
+fn why_waiting(progress: &Progress, has_key: bool) -> String {
+    if progress.is_confirmed && !has_key {
+        return "this node's signing key is not in the configuration yet".to_owned();
+    }
+    match (&progress.connection, progress.state) {
+        (Connection::Refused(reason), _) => {
+            format!("the control plane refuses this node: {reason}")
+        }
+        (_, Some(_)) => "the control plane's current configuration is not applied yet".to_owned(),
+        (_, None) => {
+            "there is no copy of the configuration to serve from, and no control plane has sent one"
+                .to_owned()
+        }
+    }
+}
