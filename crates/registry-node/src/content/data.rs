@@ -61,11 +61,13 @@ impl DataStore {
         let written = self
             .write_parts(&Path::from(key), body, hasher, &mut writer)
             .await;
-        if written.is_err()
-            && let Some(mut writer) = writer
-            && let Err(error) = writer.upload.abort().await
-        {
-            tracing::warn!(data.key = key, %error, "parts of an upload that failed were not removed");
+        if written.is_err() {
+            if let Some(mut writer) = writer
+                && let Err(error) = writer.upload.abort().await
+            {
+                tracing::warn!(data.key = key, %error, "parts of an upload that failed were not removed");
+            }
+            self.remove_directory(key).await;
         }
         written
     }
@@ -138,12 +140,17 @@ impl DataStore {
                     tracing::warn!(data.key = piece.key, %error, "data of no use was not removed");
                 }
             }
-            if let Some(root) = &self.directory
-                && let Some(directory) = root.join(&piece.key).parent()
-            {
-                // Only an upload's own directory, whose name is never used again, and only once it is empty.
-                let _ = tokio::fs::remove_dir(directory).await;
-            }
+            self.remove_directory(&piece.key).await;
+        }
+    }
+
+    /// Removes an upload's own directory, whose name is never used again, if it is empty.
+    async fn remove_directory(&self, key: &str) {
+        if let Some(root) = &self.directory
+            && let Some(directory) = root.join(key).parent()
+        {
+            // It may have other chunks, or none that was ever written: then there is nothing to do.
+            let _ = tokio::fs::remove_dir(directory).await;
         }
     }
 

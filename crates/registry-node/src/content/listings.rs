@@ -130,7 +130,7 @@ impl Repository<'_> {
     /// Drops the tags whose manifest is deleted, or being deleted.
     async fn tags_that_lead_somewhere(&self, tags: Vec<Tag>) -> Result<Vec<Tag>, ContentError> {
         let records: Vec<(Tag, Option<Digest>)> = stream::iter(tags)
-            .map(async |tag| {
+            .map(|tag| async move {
                 let record = self.tag_record(&tag).await?;
                 Ok::<_, ContentError>((tag, record.map(|record| record.value.digest)))
             })
@@ -141,14 +141,15 @@ impl Repository<'_> {
             .iter()
             .filter_map(|(_, digest)| Some((digest.clone()?, false)))
             .collect();
-        let looked_up: Vec<(Digest, bool)> = stream::iter(is_live.keys().cloned())
-            .map(async |digest| {
-                let manifest = self.manifest_by_digest(&digest).await?;
-                Ok::<_, ContentError>((digest, manifest.is_some()))
-            })
-            .buffered(LOOKUPS_IN_FLIGHT)
-            .try_collect()
-            .await?;
+        let looked_up: Vec<(Digest, bool)> =
+            stream::iter(is_live.keys().cloned().collect::<Vec<_>>())
+                .map(|digest| async move {
+                    let manifest = self.manifest_by_digest(&digest).await?;
+                    Ok::<_, ContentError>((digest, manifest.is_some()))
+                })
+                .buffered(LOOKUPS_IN_FLIGHT)
+                .try_collect()
+                .await?;
         is_live.extend(looked_up);
         let leads_somewhere =
             |digest: Option<Digest>| digest.is_some_and(|digest| is_live[&digest]);
@@ -191,8 +192,8 @@ impl Repository<'_> {
                 });
             };
             after.clone_from(&last.key);
-            let found: Vec<Option<(ReferrerDescriptor, usize)>> = stream::iter(&listed)
-                .map(async |entry| self.live_referrer(&entry.key).await)
+            let found: Vec<Option<(ReferrerDescriptor, usize)>> = stream::iter(listed)
+                .map(|entry| async move { self.live_referrer(&entry.key).await })
                 .buffered(LOOKUPS_IN_FLIGHT)
                 .try_collect()
                 .await?;

@@ -257,26 +257,21 @@ impl Repository<'_> {
 
     /// Looks up all that the manifest refers to, and makes it young enough to be referred to.
     async fn touch_references(&self, document: &ManifestDocument) -> Result<(), ContentError> {
-        let blobs = stream::iter(&document.blobs).map(async |digest| {
-            let record = self.touch_link(digest).await?;
-            Ok(record.is_none().then(|| digest.clone()))
+        let repository = *self;
+        let blobs = stream::iter(document.blobs.clone()).map(|digest| async move {
+            let is_missing = repository.touch_link(&digest).await?.is_none();
+            Ok::<_, ContentError>(is_missing.then_some(digest))
         });
-        let manifests = stream::iter(&document.manifests).map(async |digest| {
-            let found = self.touch_manifest(digest).await?;
-            Ok((!found).then(|| digest.clone()))
+        let manifests = stream::iter(document.manifests.clone()).map(|digest| async move {
+            let is_missing = !repository.touch_manifest(&digest).await?;
+            Ok::<_, ContentError>(is_missing.then_some(digest))
         });
-        let missing_blobs = blobs
-            .buffered(LOOKUPS_IN_FLIGHT)
-            .try_filter_map(async |missing| Ok(missing))
-            .try_collect::<Vec<Digest>>()
-            .await;
-        let mut missing: Vec<Digest> = missing_blobs.map_err(|error: ContentError| error)?;
-        let missing_manifests: Result<Vec<Digest>, ContentError> = manifests
-            .buffered(LOOKUPS_IN_FLIGHT)
-            .try_filter_map(async |missing| Ok(missing))
-            .try_collect()
-            .await;
-        missing.extend(missing_manifests?);
+        let mut missing: Vec<Option<Digest>> =
+            blobs.buffered(LOOKUPS_IN_FLIGHT).try_collect().await?;
+        let missing_manifests: Vec<Option<Digest>> =
+            manifests.buffered(LOOKUPS_IN_FLIGHT).try_collect().await?;
+        missing.extend(missing_manifests);
+        let missing: Vec<Digest> = missing.into_iter().flatten().collect();
         if missing.is_empty() {
             return Ok(());
         }

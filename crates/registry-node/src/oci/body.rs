@@ -108,3 +108,59 @@ impl BodyReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::error::PayloadError;
+    use actix_web::{FromRequest, dev, test};
+
+    use super::*;
+
+    async fn body_of(
+        stream: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
+        announced: Option<u64>,
+    ) -> Vec<Result<Bytes, BodyError>> {
+        let request = test::TestRequest::default().to_http_request();
+        let mut payload = dev::Payload::Stream {
+            payload: stream.boxed_local(),
+        };
+        let payload = Payload::from_request(&request, &mut payload)
+            .await
+            .expect("always taken");
+        body_stream(payload, announced).collect().await
+    }
+
+    fn bytes(text: &'static str) -> Result<Bytes, PayloadError> {
+        Ok(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_brings_nothing_is_given_up() {
+        tokio::time::pause();
+        let silent = stream::iter([bytes("abc")]).chain(stream::pending());
+        let received = body_of(silent, None).await;
+        let expected = [Ok(Bytes::from_static(b"abc")), Err(BodyError::Idle)];
+        assert_eq!(received, expected);
+    }
+
+    #[actix_web::test]
+    async fn a_body_has_the_length_that_was_announced() {
+        for announced in [2, 4] {
+            let received = body_of(stream::iter([bytes("abc")]), Some(announced)).await;
+            let expected = BodyError::OtherLength {
+                announced,
+                received: 3,
+            };
+            assert_eq!(received.last(), Some(&Err(expected)));
+        }
+        let received = body_of(stream::iter([bytes("abc")]), Some(3)).await;
+        assert_eq!(received, [Ok(Bytes::from_static(b"abc"))]);
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_breaks_off_is_an_error() {
+        let broken = stream::iter([bytes("abc"), Err(PayloadError::Incomplete(None))]);
+        let received = body_of(broken, None).await;
+        assert_eq!(received.last(), Some(&Err(BodyError::Aborted)));
+    }
+}

@@ -1,0 +1,255 @@
+//! A registry over HTTP on a directory of its own, and the requests that tests make.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Once;
+
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use registry_node::content::{Content, OpenOptions, Sources};
+use registry_node::names::RepositoryName;
+use registry_node::oci::{self, Caller, RepositoryAction, Route};
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256, Sha512};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub(crate) const REGISTRY: Uuid = Uuid::from_u128(0x5eed);
+pub(crate) const OCI_MANIFEST: &str = registry_node::content::OCI_MANIFEST;
+pub(crate) const OCI_INDEX: &str = registry_node::content::OCI_INDEX;
+
+/// May do everything, but not read the repository that the header `x-may-not-pull` names.
+struct TestCaller {
+    may_not_pull: Option<String>,
+}
+
+impl Caller for TestCaller {
+    fn may(&self, repository: &RepositoryName, action: RepositoryAction) -> bool {
+        action != RepositoryAction::Pull
+            || self.may_not_pull.as_deref() != Some(repository.as_str())
+    }
+
+    fn name(&self) -> &str {
+        "somebody"
+    }
+}
+
+async fn handle(
+    content: web::Data<Content>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let header = |name: &str| Some(request.headers().get(name)?.to_str().ok()?.to_owned());
+    let caller = TestCaller {
+        may_not_pull: header("x-may-not-pull"),
+    };
+    let registry = header("x-registry").map_or(REGISTRY, |text| text.parse().expect("a uuid"));
+    let answer = async {
+        let route = Route::parse(request.method(), request.path(), request.query_string())?;
+        oci::serve(&content, registry, &caller, route, &request, payload).await
+    };
+    answer.await.unwrap_or_else(|error| error.into_response())
+}
+
+pub(crate) struct Registry {
+    pub(crate) address: String,
+    pub(crate) directory: TempDir,
+    client: reqwest::Client,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("a header of text"))
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("a JSON body")
+    }
+
+    /// The code of an OCI error body, whose shape is checked on the way.
+    pub(crate) fn code(&self) -> String {
+        let body = self.json();
+        let errors = body["errors"].as_array().expect("errors");
+        assert_eq!(errors.len(), 1);
+        assert!(!errors[0]["message"].as_str().expect("a message").is_empty());
+        assert!(errors[0].get("detail").is_some());
+        errors[0]["code"].as_str().expect("a code").to_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn is(self, status: u16) -> Self {
+        let body = String::from_utf8_lossy(&self.body);
+        assert_eq!(self.status.as_u16(), status, "{body}");
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn refused(self, status: u16, code: &str) -> Self {
+        let answer = self.is(status);
+        assert_eq!(answer.code(), code);
+        answer
+    }
+}
+
+pub(crate) async fn open(directory: &Path) -> Content {
+    let options = OpenOptions {
+        region: "westus".to_owned(),
+        single_node: false,
+    };
+    Content::open(directory, options, Sources::of_the_system())
+        .await
+        .expect("a fresh directory opens")
+}
+
+impl Registry {
+    pub(crate) async fn start() -> Self {
+        static PROVIDER: Once = Once::new();
+        PROVIDER.call_once(|| {
+            rustls::crypto::aws_lc_rs::default_provider()
+                .install_default()
+                .expect("no other provider");
+        });
+        let directory = TempDir::new().expect("a directory");
+        let content = open(directory.path()).await;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let data = web::Data::new(content);
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(data.clone())
+                .default_service(web::to(handle))
+        })
+        .workers(1)
+        .disable_signals()
+        .listen(listener)
+        .expect("a server")
+        .run();
+        actix_web::rt::spawn(server);
+        Self {
+            address,
+            directory,
+            client: reqwest::Client::new(),
+        }
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        self.client
+            .request(method, format!("http://{}{path}", self.address))
+    }
+
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
+        let response = request.send().await.expect("an answer");
+        Answer {
+            status: response.status(),
+            headers: response.headers().clone(),
+            body: response.bytes().await.expect("a whole body").to_vec(),
+        }
+    }
+
+    pub(crate) async fn call(&self, method: &str, path: &str) -> Answer {
+        self.send(self.request(method, path)).await
+    }
+
+    pub(crate) async fn push_blob(&self, repository: &str, bytes: &[u8]) -> String {
+        let digest = sha256(bytes);
+        let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
+        let request = self.request("POST", &path).body(bytes.to_vec());
+        self.send(request).await.is(201);
+        digest
+    }
+
+    pub(crate) async fn put_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Answer {
+        let path = format!("/v2/{repository}/manifests/{reference}");
+        let request = self
+            .request("PUT", &path)
+            .header("content-type", media_type)
+            .body(bytes.to_vec());
+        self.send(request).await
+    }
+
+    /// Pushes an image of one config and one layer; its digest.
+    pub(crate) async fn push_image(&self, repository: &str, tag: &str, layer: &[u8]) -> String {
+        let config = self.push_blob(repository, b"{}").await;
+        let layer_digest = self.push_blob(repository, layer).await;
+        let manifest = image_manifest(&[(&config, 2)], &[(&layer_digest, layer.len())]);
+        self.put_manifest(repository, tag, OCI_MANIFEST, &manifest)
+            .await
+            .is(201);
+        sha256(&manifest)
+    }
+
+    /// Objects of blobs' bytes below the root, finished or not.
+    pub(crate) fn data_files(&self) -> Vec<String> {
+        let data = self.directory.path().join(format!("r/{REGISTRY}/data"));
+        files_below(&data)
+    }
+}
+
+pub(crate) fn files_below(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .flat_map(|path| match path.is_dir() {
+            true => files_below(&path),
+            false => vec![path.display().to_string()],
+        })
+        .collect()
+}
+
+fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+pub(crate) fn sha512(bytes: &[u8]) -> String {
+    format!("sha512:{}", hex(&Sha512::digest(bytes)))
+}
+
+pub(crate) fn image_manifest(config: &[(&str, usize)], layers: &[(&str, usize)]) -> Vec<u8> {
+    let descriptor = |(digest, size): &(&str, usize)| {
+        json!({
+            "mediaType": "application/octet-stream", "digest": digest, "size": size,
+        })
+    };
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": config.first().map(descriptor),
+        "layers": layers.iter().map(descriptor).collect::<Vec<_>>(),
+    });
+    manifest.to_string().into_bytes()
+}
+
+/// Bytes that do not compress, repeat or mean anything.
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .collect()
+}

@@ -1,0 +1,100 @@
+//! A directory as a content root: whose it is, and what is found in it after a bad end.
+
+use registry_node::content::{Content, ContentError, OpenError, OpenOptions, Sources};
+use registry_node::names::{DigestAlgorithm, RepositoryName};
+use tempfile::TempDir;
+
+use super::harness::{REGISTRY, files_below, open};
+
+async fn open_for(directory: &TempDir, region: &str) -> Result<Content, OpenError> {
+    let options = OpenOptions {
+        region: region.to_owned(),
+        single_node: false,
+    };
+    Content::open(directory.path(), options, Sources::of_the_system()).await
+}
+
+#[tokio::test]
+async fn a_root_belongs_to_one_region() {
+    let directory = TempDir::new().expect("a directory");
+    open_for(&directory, "westus").await.expect("a fresh root");
+    open_for(&directory, "westus")
+        .await
+        .expect("the same region");
+    let refused = open_for(&directory, "eastus").await.err();
+    let refused = refused.expect("another region");
+    assert!(refused.to_string().contains("westus") && refused.to_string().contains("eastus"));
+}
+
+#[tokio::test]
+async fn a_root_of_another_layout_is_refused() {
+    let directory = TempDir::new().expect("a directory");
+    open_for(&directory, "westus").await.expect("a fresh root");
+    let format = directory.path().join("_format");
+    let text = std::fs::read_to_string(&format).expect("read");
+    std::fs::write(&format, text.replace("\"layout\":1", "\"layout\":2")).expect("written");
+    let refused = open_for(&directory, "westus").await.err();
+    assert!(matches!(
+        refused,
+        Some(OpenError::OtherLayout { found: 2, known: 1 })
+    ));
+    std::fs::write(&format, "").expect("written");
+    let refused = open_for(&directory, "westus").await.err();
+    assert!(matches!(refused, Some(OpenError::Format(_))));
+}
+
+#[tokio::test]
+async fn a_file_is_no_root() {
+    let directory = TempDir::new().expect("a directory");
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let options = OpenOptions {
+        region: "westus".to_owned(),
+        single_node: false,
+    };
+    let refused = Content::open(&file, options, Sources::of_the_system()).await;
+    assert!(matches!(refused.err(), Some(OpenError::Directory { .. })));
+}
+
+#[tokio::test]
+async fn opening_leaves_nothing_half_written() {
+    let directory = TempDir::new().expect("a directory");
+    open(directory.path()).await;
+    let staged = directory.path().join("_staged");
+    assert_eq!(files_below(&staged), Vec::<String>::new());
+    assert_eq!(
+        files_below(&directory.path().join("_probe")),
+        Vec::<String>::new()
+    );
+    let old = staged.join("old");
+    std::fs::write(&old, "").expect("written");
+    let two_days = std::time::Duration::from_secs(2 * 24 * 60 * 60);
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&old)
+        .expect("opened");
+    file.set_modified(std::time::SystemTime::now() - two_days)
+        .expect("set");
+    std::fs::write(staged.join("young"), "").expect("written");
+    open(directory.path()).await;
+    assert_eq!(
+        files_below(&staged),
+        [staged.join("young").display().to_string()]
+    );
+}
+
+#[tokio::test]
+async fn a_session_damaged_by_a_loss_of_power_is_unknown() {
+    let directory = TempDir::new().expect("a directory");
+    let content = open(directory.path()).await;
+    let name: RepositoryName = "app".parse().expect("a name");
+    let repository = content.repository(REGISTRY, &name);
+    let started = repository
+        .start_upload(DigestAlgorithm::Sha256, "somebody")
+        .await;
+    let id = started.expect("started").id;
+    let file = directory.path().join(format!("r/{REGISTRY}/up/{id}"));
+    std::fs::write(file, "").expect("written");
+    let found = repository.upload(id).await;
+    assert!(matches!(found, Err(ContentError::UploadUnknown(_))));
+}

@@ -1,0 +1,13 @@
+//! The content of registries and the OCI Distribution API on it, over real HTTP and a real directory; and over stores in memory
+//! that fail where a test wants them to.
+
+mod crashes;
+mod faulty_stores;
+mod harness;
+mod local_directory;
+mod manifests;
+mod names;
+mod races;
+mod record_stores;
+mod routes;
+mod uploads;
