@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The control plane: ARM-compatible resource providers, the directory, sign-in, and the feed of configuration to nodes.
+//!
+//! [`operations`] is its table of contents: each room gives its operations as data, and routes, the OpenAPI document and the access walk
+//! are made from them.
+
+mod app;
+mod config_feed;
+mod directory;
+pub mod front_door;
+mod limits;
+mod metrics;
+mod providers;
+mod server;
+pub mod sign_in;
+
+pub use app::{App, Clock, Parts, Settings, StartError};
+pub use server::{Arguments, RunError, run, serve};
+
+use front_door::Operation;
+
+/// Every operation of the control plane, but for the nodes' stream, which is a WebSocket.
+pub fn operations() -> Vec<Operation> {
+    let mut operations = providers::operations();
+    operations.extend(directory::operations());
+    operations.extend(sign_in::operations());
+    operations.extend(config_feed::operations());
+    operations.extend(front_door::operations());
+    operations
+}

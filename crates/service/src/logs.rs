@@ -1,11 +1,13 @@
 //! Logs: one line an event, on standard error, as text for people or JSON for machines.
 //!
-//! `RUST_LOG` chooses what is logged (default: `info`).
+//! `RUST_LOG` chooses what is logged.
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+
+/// What is logged unless `RUST_LOG` says otherwise. The web server tells of every listener and thread, as we do.
+const DEFAULT_FILTER: &str = "info,actix_server=warn";
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -29,9 +31,13 @@ impl LogFormat {
 
 /// Starts logging for the process. A second call changes nothing.
 pub fn initialise(format: LogFormat) {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = if wanted.is_empty() {
+        DEFAULT_FILTER
+    } else {
+        &wanted
+    };
+    let filter = EnvFilter::builder().parse_lossy(filter);
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

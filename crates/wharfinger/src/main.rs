@@ -1,5 +1,6 @@
 //! Wharfinger: one program for every role.
 
+mod admin;
 mod dev;
 
 use std::error::Error;
@@ -18,7 +19,16 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Runs a control plane: the API, the directory and sign-in
+    ControlPlane(control_plane::Arguments),
+    /// Runs a registry node: what docker login, push and pull speak to
+    RegistryNode(registry_node::Arguments),
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
+    Migrate(admin::MigrateArguments),
     Dev(dev::Arguments),
+    /// Print the OpenAPI document of the control plane
+    Openapi,
     /// The private Postgres of `wharfinger dev`
     #[command(hide = true)]
     DevPostgres(dev::postgres_supervisor::Arguments),
@@ -35,9 +45,22 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> ExitCode {
     match command {
+        Command::ControlPlane(arguments) => report(control_plane::run(arguments)),
+        Command::RegistryNode(arguments) => report(registry_node::run(arguments)),
+        Command::Admin(command) => report(admin::run(command)),
+        Command::Migrate(arguments) => report(admin::migrate(&arguments)),
         Command::Dev(arguments) => report(dev::run(arguments)),
+        Command::Openapi => report(openapi()),
         Command::DevPostgres(arguments) => report(dev::postgres_supervisor::run(&arguments)),
     }
+}
+
+fn openapi() -> std::io::Result<()> {
+    let document = control_plane::front_door::document(&control_plane::front_door::Router::new(
+        control_plane::operations(),
+    ));
+    let text = document.to_pretty_json().map_err(std::io::Error::other)?;
+    writeln!(std::io::stdout(), "{text}")
 }
 
 fn report(outcome: Result<(), impl Error + 'static>) -> ExitCode {

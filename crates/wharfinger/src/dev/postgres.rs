@@ -145,7 +145,9 @@ impl Postgres {
             .args(["--encoding", "UTF8", "--locale", "C"])
             .current_dir(directory)
             .env("LC_ALL", "C")
-            .stdin(Stdio::null());
+            .stdin(Stdio::null())
+            // Ctrl-C at the terminal is for us: what is begun is finished, and then it all ends.
+            .process_group(0);
         if let Some(owner) = self.owner {
             command.uid(owner.user_id).gid(owner.group_id);
         }

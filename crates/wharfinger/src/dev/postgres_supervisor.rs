@@ -18,7 +18,7 @@ use super::postgres::postmaster;
 /// How long Postgres may take to write what it has in memory.
 const FAST_STOP: Duration = Duration::from_secs(20);
 /// How long processes of a killed postmaster may take to notice.
-const ORPHANS_NOTICE: Duration = Duration::from_secs(3);
+const ORPHANS_NOTICE: Duration = Duration::from_secs(1);
 const LEFTOVERS_END: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 

@@ -1,0 +1,122 @@
+//! What every request shares, and how it is put together from its parts.
+
+use std::sync::Arc;
+
+use credentials::{KeyRing, Randomness};
+use service::metrics::Metrics;
+use service::readiness::Readiness;
+use service::shutdown::Shutdown;
+use store::installation::Installation;
+use store::{Store, StoreError};
+use time::OffsetDateTime;
+
+use crate::config_feed::ConfigFeed;
+use crate::front_door::Router;
+use crate::metrics::RequestMetrics;
+use crate::sign_in::{SignIn, SignInError};
+
+/// The time, passed in.
+pub type Clock = Arc<dyn Fn() -> OffsetDateTime + Send + Sync>;
+
+/// What every request shares.
+pub struct App {
+    pub(crate) store: Store,
+    pub(crate) installation: Installation,
+    pub(crate) key_ring: Arc<KeyRing>,
+    pub(crate) clock: Clock,
+    pub(crate) randomness: Arc<dyn Randomness>,
+    pub(crate) sign_in: Arc<SignIn>,
+    pub(crate) config_feed: Arc<ConfigFeed>,
+    pub(crate) settings: Settings,
+    pub(crate) router: Router,
+    pub(crate) request_metrics: RequestMetrics,
+}
+
+/// What an operator may choose.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether every principal may create applications and their service principals.
+    pub self_service_applications: bool,
+    /// The origins whose pages may call the API from a browser.
+    pub cors_allowed_origins: Vec<String>,
+}
+
+/// What an [`App`] is made of.
+pub struct Parts {
+    pub store: Store,
+    pub key_ring: Arc<KeyRing>,
+    pub clock: Clock,
+    pub randomness: Arc<dyn Randomness>,
+    pub settings: Settings,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    pub shutdown: Shutdown,
+}
+
+/// Why a control plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the installation cannot be read")]
+    Store(#[from] StoreError),
+    #[error(
+        "the key-encryption key is not the one of this installation: none of the file's keys has the fingerprint {expected}, with which it was initialised"
+    )]
+    WrongKey { expected: String },
+    #[error("sign-in cannot start")]
+    SignIn(#[from] SignInError),
+}
+
+impl App {
+    /// Reads the installation, checks the key-encryption key and starts the background tasks. The database must be there.
+    pub async fn assemble(parts: Parts) -> Result<Arc<Self>, StartError> {
+        let installation = parts.store.installation().await?;
+        if !parts
+            .key_ring
+            .fingerprints()
+            .contains(&installation.key_encryption_fingerprint)
+        {
+            return Err(StartError::WrongKey {
+                expected: installation.key_encryption_fingerprint,
+            });
+        }
+        store::config::publish_built_in_roles(&parts.store).await?;
+        let sign_in = SignIn::load(&parts, &installation).await?;
+        let config_feed = ConfigFeed::start(&parts);
+        watch_database(
+            parts.store.clone(),
+            parts.readiness.clone(),
+            parts.shutdown.clone(),
+        );
+        Ok(Arc::new(Self {
+            request_metrics: RequestMetrics::new(&parts.metrics),
+            store: parts.store,
+            installation,
+            key_ring: parts.key_ring,
+            clock: parts.clock,
+            randomness: parts.randomness,
+            sign_in,
+            config_feed,
+            settings: parts.settings,
+            router: Router::new(crate::operations()),
+        }))
+    }
+}
+
+/// Keeps the readiness check `database` true to what the database answers.
+fn watch_database(store: Store, readiness: Readiness, shutdown: Shutdown) {
+    const INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
+    tokio::spawn(async move {
+        while !shutdown.is_requested() {
+            let state = match store.ping().await {
+                Ok(()) => Ok("the database answers".to_owned()),
+                Err(error) => Err(service::errors::chain(&error)),
+            };
+            readiness.set("database", state);
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = shutdown.wait() => {}
+            }
+        }
+        readiness.set("database", Err("shutting down".to_owned()));
+    });
+}

@@ -1,0 +1,84 @@
+//! The bounds of the feed, each in one place.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+/// The head is read at least this often, and marks are sent at least this often.
+pub(super) const READ_INTERVAL: Duration =
+    Duration::from_millis(config_documents::MINIMUM_MARK_INTERVAL_MILLISECONDS);
+
+/// How long an operation waits for nodes before it answers `pending`.
+pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a task rests after the database failed it.
+pub(super) const BACK_OFF: Duration = Duration::from_millis(500);
+
+/// Notifications to other control planes are at least this far apart.
+pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// More documents than this at once are not kept in memory for all streams: each stream reads them page by page.
+pub(super) const BATCH_DOCUMENTS: u32 = 5_000;
+
+/// Batches that a stream may be behind before it reads on its own.
+pub(super) const BATCHES_KEPT: usize = 64;
+
+/// Streams that read on their own at once; less than half of the connections there are.
+pub(super) const CATCH_UPS: usize = 4;
+
+/// Progress of all connected nodes is written at most this often.
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often an operation looks for the progress of nodes that are connected elsewhere.
+pub(super) const REMOTE_PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often the list of nodes is read when nobody asks, for the metrics.
+pub(super) const NODES_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a node may take to say hello, and how long one message may take to leave.
+pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a node is pinged: it may have nothing to say for long, while it applies a snapshot.
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(3);
+
+/// The largest message of a node, in bytes.
+pub(super) const MAXIMUM_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Documents in one message to a node, and about how many bytes of them.
+pub(super) const MESSAGE_DOCUMENTS: usize = 500;
+pub(super) const MESSAGE_BYTES: usize = 256 * 1024;
+
+/// Revisions that a node may leave unanswered before it is sent more.
+pub(super) const UNANSWERED_MARKS: usize = 16;
+
+/// A stream whose checksums do not hold gets a snapshot at most this often.
+pub(super) const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Nodes named in one header.
+pub(super) const NAMED_NODES: usize = 50;
+
+/// Attempts to connect or to join that one address may make at once, and a second: each looks through all verifiers.
+const ATTEMPTS_AT_ONCE: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
+const ATTEMPTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).expect("not zero");
+
+/// Counts attempts by address.
+pub(super) struct Attempts(DefaultKeyedRateLimiter<IpAddr>);
+
+impl Attempts {
+    pub(super) fn new() -> Self {
+        let quota = Quota::per_second(ATTEMPTS_PER_SECOND).allow_burst(ATTEMPTS_AT_ONCE);
+        Self(RateLimiter::keyed(quota))
+    }
+
+    /// Counts an attempt; false when it is one too many. Connections without an address are not limited.
+    pub(super) fn allow(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_none_or(|peer| self.0.check_key(&peer).is_ok())
+    }
+
+    /// Forgets addresses that have been quiet.
+    pub(super) fn forget_quiet(&self) {
+        self.0.retain_recent();
+    }
+}

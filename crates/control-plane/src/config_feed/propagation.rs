@@ -1,0 +1,288 @@
+//! Whether a change is in force: who has applied it, who lacks it, and the wait for that.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use config_documents::{Region, Rejected, Revision};
+use store::config::Published;
+use store::nodes::{self, NodeState};
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use uuid::Uuid;
+
+use super::ConfigFeed;
+use super::connections::LocalProgress;
+use super::limits::{
+    BACK_OFF, NAMED_NODES, NODES_INTERVAL, REMOTE_PROGRESS_INTERVAL, WAIT_TIMEOUT,
+};
+
+/// How far a change has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Every enrolled node of the regions concerned has applied it.
+    Complete,
+    /// Every node with a live lease has applied it; others may still serve the old state, or a node cannot understand it.
+    Partial,
+    /// The wait ended before that was known.
+    Pending,
+}
+
+impl Outcome {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+            Self::Pending => "pending",
+        }
+    }
+}
+
+/// What is known about a change when its operation answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Propagation {
+    pub(crate) outcome: Outcome,
+    pub(crate) revision: Revision,
+    /// The nodes that lack it or cannot understand it. Empty with `pending` when not even the list of nodes could be read.
+    pub(crate) missing: Vec<Uuid>,
+}
+
+impl Propagation {
+    /// The headers of the answer.
+    pub(crate) fn headers(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
+            ("x-wharfinger-propagation", self.outcome.as_str().to_owned()),
+            ("x-wharfinger-revision", self.revision.to_string()),
+        ];
+        if !self.missing.is_empty() {
+            headers.push(("x-wharfinger-missing", self.missing_text()));
+        }
+        headers
+    }
+
+    /// The ids of the missing nodes; beyond a bound only how many more there are (`+7`).
+    fn missing_text(&self) -> String {
+        let named: Vec<String> = self
+            .missing
+            .iter()
+            .take(NAMED_NODES)
+            .map(Uuid::to_string)
+            .collect();
+        let mut text = named.join(", ");
+        if let Some(more) = self.missing.len().checked_sub(NAMED_NODES)
+            && more > 0
+        {
+            write!(text, ", +{more}").expect("a string takes all text");
+        }
+        text
+    }
+}
+
+/// The list of nodes as it was last read, shared by all who wait: one statement serves everyone who asked before it began.
+pub(super) struct Nodes {
+    asked: AtomicU64,
+    wanted: Notify,
+    view: watch::Sender<View>,
+}
+
+#[derive(Clone)]
+struct View {
+    /// Asked for before it was read: this question and all before it.
+    answers: u64,
+    read_at: Instant,
+    nodes: Arc<[NodeState]>,
+}
+
+impl Nodes {
+    pub(super) fn new() -> Self {
+        Self {
+            asked: AtomicU64::new(0),
+            wanted: Notify::new(),
+            view: watch::Sender::new(View {
+                answers: 0,
+                read_at: Instant::now(),
+                nodes: Arc::new([]),
+            }),
+        }
+    }
+
+    /// Asks for a list that is read from now on, and gives the question's number.
+    fn ask(&self) -> u64 {
+        let question = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        self.wanted.notify_one();
+        question
+    }
+}
+
+/// Reads the list of nodes when someone asks, and now and then for the metrics.
+pub(super) async fn follow_nodes(feed: &ConfigFeed) {
+    let mut shown_at: Option<Instant> = None;
+    loop {
+        // Timed out or asked: either is a reason to read.
+        let _ = timeout(NODES_INTERVAL, feed.nodes.wanted.notified()).await;
+        let answers = feed.nodes.asked.load(Ordering::Acquire);
+        let read_at = Instant::now();
+        match nodes::list(&feed.store).await {
+            Ok(nodes) => {
+                let is_due = shown_at.is_none_or(|shown_at| shown_at.elapsed() >= NODES_INTERVAL);
+                if let (true, Some(head)) = (is_due, feed.reader.head()) {
+                    feed.metrics.nodes(head, &nodes);
+                    feed.attempts.forget_quiet();
+                    shown_at = Some(read_at);
+                }
+                feed.nodes.view.send_replace(View {
+                    answers,
+                    read_at,
+                    nodes: nodes.into(),
+                });
+            }
+            Err(error) => {
+                tracing::debug!(error.cause = %service::errors::chain(&error), "the list of nodes cannot be read; it is tried again");
+                sleep(BACK_OFF).await;
+                feed.nodes.wanted.notify_one();
+            }
+        }
+    }
+}
+
+impl ConfigFeed {
+    /// [`ConfigFeed::wait`] without regard to one node: the one that is just being enrolled and cannot have connected.
+    pub(super) async fn wait_but_for(
+        &self,
+        published: &Published,
+        except: Option<Uuid>,
+    ) -> Propagation {
+        let started = Instant::now();
+        self.wake();
+        let propagation = self.wait_until_known(published, except).await;
+        self.metrics
+            .propagated(propagation.outcome, started.elapsed());
+        if propagation.outcome != Outcome::Complete {
+            tracing::warn!(
+                config.revision = published.revision.0,
+                propagation.outcome = propagation.outcome.as_str(),
+                propagation.missing = propagation.missing_text(),
+                "a change is not known to be in force everywhere"
+            );
+        }
+        propagation
+    }
+
+    async fn wait_until_known(&self, published: &Published, except: Option<Uuid>) -> Propagation {
+        let deadline = tokio::time::Instant::now() + WAIT_TIMEOUT;
+        let mut changes = self.connections.changes();
+        let mut view = self.nodes.view.subscribe();
+        // Asked after the caller's commit: a node that is not in the list, or whose lease is not, reads the head after that commit.
+        let question = self.nodes.ask();
+        let mut poll = interval(REMOTE_PROGRESS_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut known = Propagation {
+            outcome: Outcome::Pending,
+            revision: published.revision,
+            missing: Vec::new(),
+        };
+        loop {
+            let current = view.borrow_and_update().clone();
+            if current.answers >= question {
+                known = self.judge(published, except, &current);
+                if known.outcome != Outcome::Pending {
+                    return known;
+                }
+            }
+            tokio::select! {
+                () = sleep_until(deadline) => return known,
+                _ = changes.changed() => {}
+                _ = view.changed() => {}
+                _ = poll.tick() => {
+                    let local = self.connections.progress_of(known.missing.iter().copied());
+                    if local.len() < known.missing.len() {
+                        self.nodes.ask();
+                    }
+                }
+            }
+        }
+    }
+
+    fn judge(&self, published: &Published, except: Option<Uuid>, view: &View) -> Propagation {
+        let concerned: Vec<&NodeState> = view
+            .nodes
+            .iter()
+            .filter(|node| Some(node.node_id) != except && concerns(published, &node.region))
+            .collect();
+        let local = self
+            .connections
+            .progress_of(concerned.iter().map(|node| node.node_id));
+        judge(published, &concerned, &local, view.read_at)
+    }
+
+    /// How far a revision of the current epoch has got, everywhere, without waiting.
+    pub(super) fn judge_now(&self, published: &Published, nodes: &[NodeState]) -> Propagation {
+        let view = View {
+            answers: 0,
+            read_at: Instant::now(),
+            nodes: nodes.into(),
+        };
+        self.judge(published, None, &view)
+    }
+}
+
+fn concerns(published: &Published, region: &Region) -> bool {
+    published
+        .regions
+        .iter()
+        .any(|published| published.is_all() || published == region)
+}
+
+/// Level-triggered: a node has a revision when it has applied that one or a later one. What it said to this control plane and what is
+/// written of it both count; it never goes backwards.
+fn judge(
+    published: &Published,
+    concerned: &[&NodeState],
+    local: &HashMap<Uuid, LocalProgress>,
+    read_at: Instant,
+) -> Propagation {
+    let mut missing = Vec::new();
+    let mut waiting = false;
+    for node in concerned {
+        let here = local.get(&node.node_id);
+        let rejected = here
+            .filter(|here| here.epoch == published.epoch && here.revision >= published.revision)
+            .map(|here| &*here.rejected)
+            .or_else(|| {
+                node.progress
+                    .as_ref()
+                    .filter(|progress| {
+                        progress.epoch == published.epoch && progress.revision >= published.revision
+                    })
+                    .map(|progress| progress.rejected.as_slice())
+            });
+        match rejected {
+            Some(rejected) if !rejects(rejected, published.revision) => {}
+            Some(_) => missing.push(node.node_id),
+            None => {
+                missing.push(node.node_id);
+                waiting |= here.is_some_and(LocalProgress::is_live)
+                    || read_at.elapsed() < node.lease_remaining;
+            }
+        }
+    }
+    let outcome = match (missing.is_empty(), waiting) {
+        (true, _) => Outcome::Complete,
+        (false, true) => Outcome::Pending,
+        (false, false) => Outcome::Partial,
+    };
+    Propagation {
+        outcome,
+        revision: published.revision,
+        missing,
+    }
+}
+
+/// Whether a document of this revision, or one that may have taken its place since, was not understood.
+fn rejects(rejected: &[Rejected], revision: Revision) -> bool {
+    rejected
+        .iter()
+        .any(|document| document.revision >= revision)
+}

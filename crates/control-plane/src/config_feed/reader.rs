@@ -1,0 +1,141 @@
+//! Reads what was published, once for all streams, and tells other control planes to do the same.
+
+use std::sync::Arc;
+
+use store::config::{self, Batch, Head, Listener, Position};
+use store::{Store, StoreError};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{sleep, timeout};
+
+use super::ConfigFeed;
+use super::limits::{ANNOUNCE_INTERVAL, BACK_OFF, BATCH_DOCUMENTS, BATCHES_KEPT, READ_INTERVAL};
+
+/// What the reading tasks share with the streams.
+pub(super) struct Reader {
+    wanted: Notify,
+    others_wanted: Notify,
+    batches: broadcast::Sender<Arc<Batch>>,
+    head: watch::Sender<Option<Head>>,
+}
+
+impl Reader {
+    pub(super) fn new() -> Self {
+        Self {
+            wanted: Notify::new(),
+            others_wanted: Notify::new(),
+            batches: broadcast::Sender::new(BATCHES_KEPT),
+            head: watch::Sender::new(None),
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        self.wanted.notify_one();
+    }
+
+    pub(super) fn wake_others(&self) {
+        self.others_wanted.notify_one();
+    }
+
+    /// Every batch that is read from now on.
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Batch>> {
+        self.batches.subscribe()
+    }
+
+    /// The head as it was last read; `None` before the first time.
+    pub(super) fn head(&self) -> Option<Position> {
+        self.head.borrow().as_ref().map(|head| head.position)
+    }
+}
+
+/// Reads the feed whenever it is woken, and every second: correctness comes from the latter. While the database is away, streams stay
+/// open and go on getting marks of what they have; those renew nothing, since nothing new is `heard`.
+pub(super) async fn follow(feed: &ConfigFeed) {
+    let mut failing = false;
+    loop {
+        match read(&feed.store, &feed.reader).await {
+            Ok(()) => {
+                if failing {
+                    tracing::info!("the configuration can be read again");
+                }
+                failing = false;
+                if let Some(head) = feed.reader.head() {
+                    feed.metrics.head(head);
+                }
+                let _ = timeout(READ_INTERVAL, feed.reader.wanted.notified()).await;
+            }
+            Err(error) => {
+                feed.metrics.read_failed();
+                if !failing {
+                    tracing::error!(
+                        error.cause = %service::errors::chain(&error),
+                        "the configuration cannot be read; nodes keep what they have"
+                    );
+                }
+                failing = true;
+                sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+async fn read(store: &Store, reader: &Reader) -> Result<(), StoreError> {
+    let Some(from) = reader.head() else {
+        // The first time nothing is handed on: streams begin with a reading of their own.
+        let head = config::head(store).await?;
+        tracing::info!(config.epoch = %head.position.epoch, config.revision = head.position.revision.0, "following the configuration");
+        reader.head.send_replace(Some(head));
+        return Ok(());
+    };
+    let batch = config::read(store, from, BATCH_DOCUMENTS).await?;
+    let to = batch.head.position;
+    if to == from {
+        return Ok(());
+    }
+    if to.epoch != from.epoch {
+        tracing::warn!(config.epoch = %to.epoch, config.previous_epoch = %from.epoch, "a new epoch of the configuration has begun");
+    } else if to.revision < from.revision {
+        tracing::error!(
+            config.revision = to.revision.0,
+            config.previous_revision = from.revision.0,
+            "the configuration went back within its epoch: the database was restored; begin a new epoch"
+        );
+    }
+    reader.head.send_replace(Some(batch.head.clone()));
+    // Without a connected node there is nobody to hand it to, which is no failure.
+    let _ = reader.batches.send(Arc::new(batch));
+    Ok(())
+}
+
+/// Hears what other control planes announce.
+pub(super) async fn listen(feed: &ConfigFeed) {
+    loop {
+        let Err(error) = hear(feed).await;
+        tracing::debug!(
+            error.cause = %service::errors::chain(&error),
+            "announcements of other control planes are not heard; the head is read every second all the same"
+        );
+        sleep(BACK_OFF).await;
+    }
+}
+
+async fn hear(feed: &ConfigFeed) -> Result<std::convert::Infallible, StoreError> {
+    let mut listener = Listener::connect(&feed.store).await?;
+    loop {
+        listener.heard(feed.instance).await?;
+        feed.reader.wake();
+    }
+}
+
+/// Announces local commits to other control planes: the first at once, those that follow closely together.
+pub(super) async fn announce(feed: &ConfigFeed) {
+    loop {
+        feed.reader.others_wanted.notified().await;
+        if let Err(error) = config::notify(&feed.store, feed.instance).await {
+            tracing::debug!(
+                error.cause = %service::errors::chain(&error),
+                "a change was not announced; other control planes read it within a second"
+            );
+        }
+        sleep(ANNOUNCE_INTERVAL).await;
+    }
+}

@@ -1,0 +1,61 @@
+//! Microsoft Graph's errors, in our words.
+//!
+//! The Azure CLI repeats some calls for minutes when a message contains ` does not exist ` or ` does not reference `, because its own
+//! directory is only eventually consistent. This one is not, so these words are kept out of messages.
+
+use arm::{ApiError, Kind};
+use uuid::Uuid;
+
+/// How many characters of what a client sent are shown to it again.
+const SHOWN_CHARACTERS: usize = 120;
+
+pub(super) fn bad_request(message: impl Into<String>) -> ApiError {
+    ApiError::invalid("Request_BadRequest", message)
+}
+
+pub(super) fn unsupported_query(message: impl Into<String>) -> ApiError {
+    ApiError::invalid("Request_UnsupportedQuery", message)
+}
+
+pub(super) fn not_found(what: &str, id: Uuid) -> ApiError {
+    ApiError::not_found(
+        "Request_ResourceNotFound",
+        format!("The directory has no {what} with the object id '{id}'."),
+    )
+}
+
+pub(super) fn denied(message: impl Into<String>) -> ApiError {
+    ApiError::new(Kind::Forbidden, "Authorization_RequestDenied", message)
+}
+
+pub(super) fn last_administrator() -> ApiError {
+    bad_request(
+        "This service principal is the last enabled administrator of the directory; without it nobody could administer the directory.",
+    )
+}
+
+/// A GUID, or which one is not.
+pub(super) fn guid(text: &str, what: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(text).map_err(|_| {
+        bad_request(format!(
+            "Invalid {what} '{}': it must be a GUID.",
+            shorten(text)
+        ))
+    })
+}
+
+/// Why a path under `/v1.0` leads nowhere.
+pub(crate) fn unknown_path(segments: &[String]) -> ApiError {
+    let segment = segments.get(1).map_or("", String::as_str);
+    ApiError::invalid(
+        "BadRequest",
+        format!(
+            "Resource not found for the segment '{}'. This directory has applications and servicePrincipals, with addPassword and removePassword, and directoryObjects/getByIds; users and groups are not supported.",
+            shorten(segment)
+        ),
+    )
+}
+
+pub(super) fn shorten(text: &str) -> String {
+    text.chars().take(SHOWN_CHARACTERS).collect()
+}

@@ -1,0 +1,416 @@
+//! Secrets of applications and service principals: shown once, when they are added.
+
+use std::sync::Arc;
+
+use actix_web::http::{Method, StatusCode};
+use arm::ApiError;
+use credentials::{Secret, SecretKind, Verifier};
+use serde::{Deserialize, Serialize};
+use store::directory::{NewSecret, SecretAddition, SecretOwner, SecretRemoval};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime, UtcOffset};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::body::{self, Others, refuse_others};
+use super::errors::{bad_request, guid, not_found, shorten};
+use super::object_id;
+use crate::App;
+use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
+use crate::limits::{MAXIMUM_DISPLAY_NAME_CHARACTERS, MAXIMUM_SECRETS};
+
+/// How long a secret is good when its request does not say.
+const DEFAULT_VALIDITY: Duration = Duration::days(730);
+
+/// Characters of a secret that are kept as a hint: its prefix, which is no secret, and 3 of its 43 random ones, which leaves 238 bits.
+const HINT_CHARACTERS: usize = 7;
+
+pub(super) fn operations() -> Vec<Operation> {
+    let own = Access::Directory(DirectoryRight::Own);
+    vec![
+        Operation::new(
+            "Applications_AddPassword",
+            Method::POST,
+            "/v1.0/applications/{objectId}/addPassword",
+            own,
+            "Adds a secret to an application; accepted at every live node when this returns.",
+            add_to_application,
+        ),
+        Operation::new(
+            "ServicePrincipals_AddPassword",
+            Method::POST,
+            "/v1.0/servicePrincipals/{objectId}/addPassword",
+            own,
+            "Adds a secret to a service principal; accepted at every live node when this returns.",
+            add_to_service_principal,
+        ),
+    ]
+    .into_iter()
+    .map(|operation| {
+        operation
+            .takes::<AddPassword>()
+            .answers::<PasswordCredential>(200)
+    })
+    .chain(
+        [
+            Operation::new(
+                "Applications_RemovePassword",
+                Method::POST,
+                "/v1.0/applications/{objectId}/removePassword",
+                own,
+                "Removes a secret of an application; refused at every live node when this returns.",
+                remove_from_application,
+            ),
+            Operation::new(
+                "ServicePrincipals_RemovePassword",
+                Method::POST,
+                "/v1.0/servicePrincipals/{objectId}/removePassword",
+                own,
+                "Removes a secret of a service principal; refused at every live node when this returns.",
+                remove_from_service_principal,
+            ),
+        ]
+        .map(|operation| operation.takes::<RemovePassword>().answers_empty(204)),
+    )
+    .collect()
+}
+
+/// A secret, as everyone may see it; `secretText` only in the answer to the request that added it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PasswordCredential {
+    key_id: Uuid,
+    display_name: Option<String>,
+    /// The first characters of the secret.
+    hint: String,
+    #[serde(with = "time::serde::rfc3339")]
+    start_date_time: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    end_date_time: OffsetDateTime,
+    /// Always null.
+    custom_key_identifier: Option<String>,
+    secret_text: Option<String>,
+}
+
+impl From<store::directory::Secret> for PasswordCredential {
+    fn from(secret: store::directory::Secret) -> Self {
+        Self {
+            key_id: secret.key_id,
+            display_name: secret.display_name,
+            hint: secret.hint,
+            start_date_time: secret.starts_at,
+            end_date_time: secret.expires_at,
+            custom_key_identifier: None,
+            secret_text: None,
+        }
+    }
+}
+
+/// What is asked of `addPassword`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct AddPassword {
+    password_credential: Option<NewPassword>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    others: Others,
+}
+
+/// What a new secret is to be like.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct NewPassword {
+    display_name: Option<String>,
+    /// Now, unless it is given.
+    #[schema(format = DateTime)]
+    start_date_time: Option<String>,
+    /// Two years after its start, unless it is given.
+    #[schema(format = DateTime)]
+    end_date_time: Option<String>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    others: Others,
+}
+
+/// What is asked of `removePassword`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RemovePassword {
+    key_id: String,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    others: Others,
+}
+
+/// What a new secret is like, once it is checked.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    display_name: Option<String>,
+    starts_at: OffsetDateTime,
+    expires_at: OffsetDateTime,
+}
+
+impl NewPassword {
+    fn check(self, now: OffsetDateTime) -> Result<Wanted, ApiError> {
+        refuse_others(&self.others, &[])?;
+        let time =
+            |text: Option<String>, name: &str| text.map(|text| parse_time(&text, name)).transpose();
+        let starts_at = match time(self.start_date_time, "startDateTime")? {
+            Some(starts_at) => starts_at,
+            None => to_microseconds(now),
+        };
+        let expires_at = match time(self.end_date_time, "endDateTime")? {
+            Some(expires_at) => expires_at,
+            None => starts_at.checked_add(DEFAULT_VALIDITY).ok_or_else(|| {
+                bad_request("The startDateTime is too late for an endDateTime two years after it.")
+                    .with_target("startDateTime")
+            })?,
+        };
+        if expires_at <= starts_at {
+            return Err(bad_request(format!(
+                "The endDateTime '{}' must be later than the startDateTime '{}'.",
+                arm::format_time(expires_at),
+                arm::format_time(starts_at)
+            ))
+            .with_target("endDateTime"));
+        }
+        if expires_at <= now {
+            return Err(bad_request(format!(
+                "The endDateTime '{}' lies in the past.",
+                arm::format_time(expires_at)
+            ))
+            .with_target("endDateTime"));
+        }
+        // Unlike an object, a secret need not have a name.
+        let display_name = self.display_name.filter(|name| !name.is_empty());
+        if let Some(name) = &display_name
+            && name.chars().count() > MAXIMUM_DISPLAY_NAME_CHARACTERS
+        {
+            return Err(bad_request(format!(
+                "The displayName '{}' is longer than {MAXIMUM_DISPLAY_NAME_CHARACTERS} characters.",
+                shorten(name)
+            ))
+            .with_target("displayName"));
+        }
+        Ok(Wanted {
+            display_name,
+            starts_at,
+            expires_at,
+        })
+    }
+}
+
+/// A time of RFC 3339, in UTC and with the precision that is kept.
+fn parse_time(text: &str, name: &str) -> Result<OffsetDateTime, ApiError> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .ok()
+        .and_then(|time| time.checked_to_offset(UtcOffset::UTC))
+        .filter(|time| time.year() > 0)
+        .map(to_microseconds)
+        .ok_or_else(|| {
+            bad_request(format!(
+                "The {name} '{}' is not a time such as 2027-01-31T12:00:00Z.",
+                shorten(text)
+            ))
+            .with_target(name)
+        })
+}
+
+fn to_microseconds(time: OffsetDateTime) -> OffsetDateTime {
+    let microsecond = time.microsecond();
+    time.replace_microsecond(microsecond)
+        .expect("the microsecond of a time is one")
+}
+
+async fn add_to_application(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let owner = SecretOwner::Application(object_id(&request)?);
+    add(&app, &request, owner).await
+}
+
+async fn add_to_service_principal(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let owner = SecretOwner::ServicePrincipal(object_id(&request)?);
+    add(&app, &request, owner).await
+}
+
+async fn add(app: &App, request: &Request, owner: SecretOwner) -> Result<Answer, ApiError> {
+    let body: AddPassword = if request.body.is_empty() {
+        AddPassword::default()
+    } else {
+        body::read(request)?
+    };
+    refuse_others(&body.others, &[])?;
+    let wanted = body
+        .password_credential
+        .unwrap_or_default()
+        .check(request.now)?;
+    let secret = credentials::generate(SecretKind::ServicePrincipalSecret, &*app.randomness);
+    let new = NewSecret {
+        key_id: Uuid::new_v4(),
+        display_name: wanted.display_name,
+        hint: hint(&secret),
+        starts_at: wanted.starts_at,
+        expires_at: wanted.expires_at,
+        verifier: Verifier::of(&secret, &*app.randomness),
+    };
+    let addition = app
+        .store
+        .secret_add(owner, &new, MAXIMUM_SECRETS)
+        .await
+        .map_err(store_error)?;
+    let published = match addition {
+        SecretAddition::Added(published) => published,
+        SecretAddition::OwnerNotFound => return Err(owner_not_found(owner)),
+        SecretAddition::TooMany => {
+            return Err(bad_request(format!(
+                "The application and its service principal have {MAXIMUM_SECRETS} secrets, as many as they may. Remove some first."
+            )));
+        }
+    };
+    let answer = Answer::ok(&PasswordCredential {
+        key_id: new.key_id,
+        display_name: new.display_name,
+        hint: new.hint,
+        start_date_time: new.starts_at,
+        end_date_time: new.expires_at,
+        custom_key_identifier: None,
+        secret_text: Some(secret.expose().to_owned()),
+    })?;
+    Ok(answer
+        .published(published)
+        .header("cache-control", "no-store"))
+}
+
+fn hint(secret: &Secret) -> String {
+    secret.expose().chars().take(HINT_CHARACTERS).collect()
+}
+
+async fn remove_from_application(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let owner = SecretOwner::Application(object_id(&request)?);
+    remove(&app, &request, owner).await
+}
+
+async fn remove_from_service_principal(
+    app: Arc<App>,
+    request: Request,
+) -> Result<Answer, ApiError> {
+    let owner = SecretOwner::ServicePrincipal(object_id(&request)?);
+    remove(&app, &request, owner).await
+}
+
+async fn remove(app: &App, request: &Request, owner: SecretOwner) -> Result<Answer, ApiError> {
+    let body: RemovePassword = body::read(request)?;
+    refuse_others(&body.others, &[])?;
+    let key_id = guid(&body.key_id, "keyId")?;
+    if key_id == request.caller().key_id {
+        // The caller's token would die with it: `az ad sp credential reset` of oneself removes first and adds afterwards, and would
+        // leave nobody who can sign in.
+        return Err(bad_request(format!(
+            "The secret '{key_id}' is the one that you are signed in with. Add another first (az: --append), sign in with it, then remove this one."
+        )));
+    }
+    let removal = app
+        .store
+        .secret_remove(owner, key_id)
+        .await
+        .map_err(store_error)?;
+    match removal {
+        SecretRemoval::Removed(published) => {
+            Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
+        }
+        SecretRemoval::OwnerNotFound => Err(owner_not_found(owner)),
+        SecretRemoval::SecretNotFound => Err(bad_request(format!(
+            "No password credential found with keyId '{key_id}'."
+        ))),
+    }
+}
+
+fn owner_not_found(owner: SecretOwner) -> ApiError {
+    match owner {
+        SecretOwner::Application(id) => not_found("application", id),
+        SecretOwner::ServicePrincipal(id) => not_found("service principal", id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use credentials::{SystemRandomness, generate};
+    use proptest::prelude::*;
+    use serde_json::json;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-23 12:00:00.123456789 UTC);
+
+    fn check(body: serde_json::Value) -> Result<Wanted, ApiError> {
+        let password: NewPassword = serde_json::from_value(body).expect("it has the form");
+        password.check(NOW)
+    }
+
+    #[test]
+    fn a_secret_is_good_for_two_years_from_now_unless_its_request_says_otherwise() {
+        let wanted = check(json!({ "displayName": null })).expect("good");
+        assert_eq!(wanted.starts_at, datetime!(2026-11-23 12:00:00.123456 UTC));
+        assert_eq!(wanted.expires_at - wanted.starts_at, DEFAULT_VALIDITY);
+        let wanted = check(json!({
+            "displayName": "rbac",
+            "startDateTime": "2026-11-23T17:43:23+01:00",
+            "endDateTime": "2027-11-23T17:43:23.1234567Z",
+        }))
+        .expect("good");
+        assert_eq!(wanted.display_name.as_deref(), Some("rbac"));
+        assert_eq!(wanted.starts_at, datetime!(2026-11-23 16:43:23 UTC));
+        assert_eq!(wanted.expires_at, datetime!(2027-11-23 17:43:23.123456 UTC));
+    }
+
+    #[test]
+    fn times_that_make_no_sense_are_refused_by_name() {
+        for (body, target) in [
+            (
+                json!({ "endDateTime": "2026-11-23T12:00:00Z" }),
+                "endDateTime",
+            ),
+            (
+                json!({ "startDateTime": "2020-01-01T00:00:00Z", "endDateTime": "2021-01-01T00:00:00Z" }),
+                "endDateTime",
+            ),
+            (json!({ "startDateTime": "tomorrow" }), "startDateTime"),
+            (
+                json!({ "startDateTime": "9999-01-01T00:00:00Z" }),
+                "startDateTime",
+            ),
+            (
+                json!({ "endDateTime": "9999-12-31T23:59:59-23:00" }),
+                "endDateTime",
+            ),
+            (
+                json!({ "startDateTime": "0000-01-01T00:00:00Z" }),
+                "startDateTime",
+            ),
+            (json!({ "secretText": "chosen" }), "secretText"),
+        ] {
+            let error = check(body.clone()).expect_err("refused");
+            assert_eq!(error.target.as_deref(), Some(target), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_hint_tells_little() {
+        let secret = generate(SecretKind::ServicePrincipalSecret, &SystemRandomness);
+        let hint = hint(&secret);
+        assert!(secret.expose().starts_with(&hint));
+        assert_eq!(hint.len(), HINT_CHARACTERS);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_time_or_refused(text in "\\PC{0,40}") {
+            let _ = parse_time(&text, "endDateTime");
+        }
+
+        #[test]
+        fn times_survive(seconds in -62_135_596_800_i64..253_402_300_800) {
+            let time = OffsetDateTime::from_unix_timestamp(seconds).expect("it is in range");
+            prop_assert_eq!(parse_time(&arm::format_time(time), "endDateTime").ok(), Some(time));
+        }
+    }
+}

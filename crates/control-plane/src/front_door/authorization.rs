@@ -1,0 +1,211 @@
+//! Decides about access from an operation's declaration and the facts of the store, by the same call as nodes do.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use arm::{ApiError, Kind};
+use rbac::{Action, Candidate, RoleDefinition, Scope};
+use store::access::{AccessFacts, AssignedRole, Credential, ScopeKeys};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::authentication::revoked;
+use super::{Access, Caller, DirectoryRight, PathScope, Protocol, store_error};
+use crate::App;
+
+static ROLES: LazyLock<HashMap<Uuid, &'static RoleDefinition>> = LazyLock::new(|| {
+    rbac::built_in_roles()
+        .iter()
+        .map(|role| (role.id, role))
+        .collect()
+});
+
+/// A role definition by its id.
+pub(crate) fn role_definition(id: Uuid) -> Option<&'static RoleDefinition> {
+    ROLES.get(&id).copied()
+}
+
+/// Whether assignments allow a principal an action at a scope.
+pub(crate) fn permitted(
+    assignments: &[AssignedRole],
+    principal_id: Uuid,
+    scope: &Scope,
+    action: &Action,
+) -> bool {
+    let caller = rbac::closure(principal_id, |_| []);
+    let candidates = assignments.iter().filter_map(|assigned| {
+        role_definition(assigned.role_definition_id).map(|role| Candidate {
+            scope_key: &assigned.scope_key,
+            principal_id: assigned.principal_id,
+            role,
+        })
+    });
+    rbac::decide(candidates, &caller, scope, action)
+}
+
+/// What the path of a request says about the scope.
+pub(crate) struct Target {
+    pub(crate) scope: Scope,
+    pub(crate) keys: ScopeKeys,
+}
+
+/// The scope that a path's first segments name.
+///
+/// # Errors
+/// A subscription id that is not a GUID, or a name that cannot be one.
+pub(crate) fn target(path_scope: PathScope, segments: &[String]) -> Result<Target, ApiError> {
+    let own = &segments[..path_scope.segments().min(segments.len())];
+    let scope = Scope::parse(&format!("/{}", own.join("/")))
+        .map_err(|error| ApiError::invalid("InvalidScope", error.to_string()))?;
+    let subscription_id = own.get(1).map(|text| subscription_id(text)).transpose()?;
+    let keys = ScopeKeys {
+        chain: scope.ancestors_and_self().map(str::to_owned).collect(),
+        subscription_id,
+        resource_group: own.get(3).map(|name| arm::canonical_key(name)),
+        registry: own.get(7).map(|name| arm::canonical_key(name)),
+    };
+    Ok(Target { scope, keys })
+}
+
+/// A subscription's id in a path.
+pub(crate) fn subscription_id(text: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(text).map_err(|_| {
+        ApiError::invalid(
+            "InvalidSubscriptionId",
+            format!("The provided subscription identifier '{text}' is malformed or invalid."),
+        )
+    })
+}
+
+/// The caller, once it may do what the operation declares, and the facts that were loaded to decide.
+pub(crate) struct Decided {
+    pub(crate) caller: Caller,
+    pub(crate) facts: AccessFacts,
+}
+
+/// Who asks, for what.
+pub(crate) struct Question<'a> {
+    pub(crate) access: Access,
+    pub(crate) protocol: Protocol,
+    pub(crate) segments: &'a [String],
+    /// The path's `{objectId}`, for rights of ownership.
+    pub(crate) object_id: Option<&'a str>,
+    pub(crate) object_id_of_caller: Uuid,
+    pub(crate) app_id: Uuid,
+    pub(crate) key_id: Uuid,
+    pub(crate) now: OffsetDateTime,
+}
+
+/// Loads the facts and decides. Public operations and those of nodes do not come here.
+pub(crate) async fn decide(app: &Arc<App>, question: &Question<'_>) -> Result<Decided, ApiError> {
+    let target = match question.access {
+        Access::Action { scope, .. } => Some(target(scope, question.segments)?),
+        // A list at a subscription or group still wants to know whether they exist.
+        Access::FilteredList(_) => Some(target(list_scope(question.segments), question.segments)?),
+        _ => None,
+    };
+    let none = ScopeKeys::default();
+    let keys = target.as_ref().map_or(&none, |target| &target.keys);
+    let credential = Credential {
+        object_id: question.object_id_of_caller,
+        key_id: question.key_id,
+    };
+    let facts = app
+        .store
+        .access_facts(credential, keys, question.now)
+        .await
+        .map_err(store_error)?;
+    if !facts.credential_is_good {
+        return Err(revoked());
+    }
+    let caller = Caller {
+        object_id: question.object_id_of_caller,
+        app_id: question.app_id,
+        key_id: question.key_id,
+        is_directory_administrator: facts.is_directory_administrator,
+    };
+    match question.access {
+        Access::Public | Access::Node | Access::AnyPrincipal | Access::FilteredList(_) => {}
+        Access::Directory(right) => directory(app, question, &caller, right).await?,
+        Access::Action { action, .. } => {
+            let scope = target.map_or_else(Scope::root, |target| target.scope);
+            if !permitted(
+                &facts.assignments,
+                caller.object_id,
+                &scope,
+                &Action::named(action),
+            ) {
+                return Err(forbidden(&caller, action, scope.as_str()));
+            }
+        }
+    }
+    Ok(Decided { caller, facts })
+}
+
+/// The part of a list's path that can be a scope.
+fn list_scope(segments: &[String]) -> PathScope {
+    let word = |at: usize, word: &str| {
+        segments
+            .get(at)
+            .is_some_and(|segment| segment.eq_ignore_ascii_case(word))
+    };
+    if word(0, "subscriptions") && word(2, "resourceGroups") && segments.len() >= 4 {
+        PathScope::ResourceGroup
+    } else if word(0, "subscriptions") && segments.len() >= 2 {
+        PathScope::Subscription
+    } else {
+        PathScope::Root
+    }
+}
+
+/// ARM's answer to a caller without the right, whether the resource exists or not.
+pub(crate) fn forbidden(caller: &Caller, action: &str, scope: &str) -> ApiError {
+    ApiError::new(
+        Kind::Forbidden,
+        "AuthorizationFailed",
+        format!(
+            "The client '{}' with object id '{}' does not have authorization to perform action '{action}' over scope '{scope}' or the scope is invalid. If access was recently granted, please refresh your credentials.",
+            caller.app_id, caller.object_id
+        ),
+    )
+}
+
+async fn directory(
+    app: &Arc<App>,
+    question: &Question<'_>,
+    caller: &Caller,
+    right: DirectoryRight,
+) -> Result<(), ApiError> {
+    let allowed = match right {
+        DirectoryRight::Read => true,
+        _ if caller.is_directory_administrator => true,
+        DirectoryRight::CreateApplication => app.settings.self_service_applications,
+        DirectoryRight::Administer => false,
+        DirectoryRight::Own => match question.object_id.map(Uuid::try_parse) {
+            Some(Ok(object_id)) => app
+                .store
+                .directory_is_owner(object_id, caller.object_id)
+                .await
+                .map_err(store_error)?,
+            _ => false,
+        },
+    };
+    if allowed {
+        return Ok(());
+    }
+    let code = match question.protocol {
+        Protocol::Graph => "Authorization_RequestDenied",
+        _ => "AuthorizationFailed",
+    };
+    let needed = match right {
+        DirectoryRight::Own => {
+            "Only owners of the object and directory administrators may do this."
+        }
+        _ => "Only directory administrators may do this.",
+    };
+    Err(ApiError::new(
+        Kind::Forbidden,
+        code,
+        format!("Insufficient privileges to complete the operation. {needed}"),
+    ))
+}

@@ -1,0 +1,423 @@
+//! The steps that a request passes, in their order.
+//!
+//! 1. ids; 2. path → operation; 3. api-version; 4. who; 5. may they; 6. body; 7. the handler; 8. propagation; 9. the answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+use arm::{ApiError, ApiVersion, Kind};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use time::OffsetDateTime;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::authentication::{authenticate, challenge};
+use super::authorization::{Question, decide};
+use super::router::{Found, decode_query, decode_segments};
+use super::{Access, Answer, Operation, Protocol, Request, cors, errors};
+use crate::App;
+use crate::limits::{BODY_TIMEOUT, MAXIMUM_BODY_BYTES, MAXIMUM_PATH_CHARACTERS};
+
+/// Headers that only the service may set (RPC "common API details", R15); a client's are dropped.
+const RESERVED_HEADERS: [&str; 11] = [
+    "referer",
+    "x-ms-client-ip-address",
+    "x-ms-client-principal-name",
+    "x-ms-client-principal-id",
+    "x-ms-client-tenant-id",
+    "x-ms-client-object-id",
+    "x-ms-client-app-id",
+    "x-ms-client-audience",
+    "x-ms-client-issuer",
+    "x-ms-client-wids",
+    "x-ms-arm-resource-system-data",
+];
+
+/// What identifies a request in answers and logs.
+struct Ids {
+    request: Uuid,
+    correlation: String,
+}
+
+/// Answers any request that is not the nodes' stream.
+pub(crate) async fn dispatch(
+    http: HttpRequest,
+    payload: web::Payload,
+    app: web::Data<Arc<App>>,
+) -> HttpResponse {
+    let started = Instant::now();
+    let app = Arc::clone(&app);
+    let now = (app.clock)();
+    let mut headers = http.headers().clone();
+    for name in RESERVED_HEADERS {
+        headers.remove(name);
+    }
+    let ids = ids(&headers);
+    if let Some(mut response) = cors::preflight(&http) {
+        if let Some(origin) = cors::allowed_origin(&app.settings.cors_allowed_origins, &http) {
+            cors::expose(response.headers_mut(), origin);
+        }
+        return response;
+    }
+    let found = find(&app, &http);
+    let protocol = found.as_ref().map_or_else(
+        |_| protocol_of(http.path()),
+        |found| found.operation.protocol,
+    );
+    let operation_id = found.as_ref().map_or("unknown", |found| found.operation.id);
+    let span = tracing::info_span!("request",
+        request.id = %ids.request, correlation.id = %ids.correlation, operation = operation_id,
+        caller.object_id = tracing::field::Empty);
+    let outcome = async {
+        let found = found?;
+        answer(&app, &http, payload, headers.clone(), found, &ids, now).await
+    }
+    .instrument(span.clone())
+    .await;
+    let origin = cors::allowed_origin(&app.settings.cors_allowed_origins, &http);
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(error) => failure(&app, &error, protocol, &ids, now, &span),
+    };
+    common_headers(response.headers_mut(), &headers, &ids);
+    if let Some(origin) = origin {
+        cors::expose(response.headers_mut(), origin);
+    }
+    app.request_metrics
+        .record(operation_id, response.status().as_u16(), started.elapsed());
+    span.in_scope(|| {
+        tracing::info!(
+            http.method = %http.method(), http.path = %shorten(http.path()), http.status = response.status().as_u16(),
+            duration_milliseconds = started.elapsed().as_millis() as u64, "request answered");
+    });
+    response
+}
+
+fn shorten(path: &str) -> String {
+    path.chars().take(300).collect()
+}
+
+fn ids(headers: &HeaderMap) -> Ids {
+    let request = Uuid::new_v4();
+    let correlation = headers
+        .get("x-ms-correlation-request-id")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| Uuid::try_parse(text).ok())
+        .unwrap_or(request);
+    Ids {
+        request,
+        correlation: correlation.to_string(),
+    }
+}
+
+struct FoundOperation {
+    operation: Arc<Operation>,
+    segments: Vec<String>,
+    parameters: Vec<(String, String)>,
+}
+
+fn find(app: &App, http: &HttpRequest) -> Result<FoundOperation, ApiError> {
+    let path = http.uri().path();
+    if path.len() > MAXIMUM_PATH_CHARACTERS {
+        return Err(ApiError::invalid(
+            "InvalidRequestUri",
+            format!("The path of the request is longer than {MAXIMUM_PATH_CHARACTERS} characters."),
+        ));
+    }
+    let segments = decode_segments(path)
+        .filter(|segments| !segments.iter().any(|segment| segment.contains('/') || segment.chars().any(char::is_control)))
+        .ok_or_else(|| {
+            ApiError::invalid(
+                "InvalidRequestUri",
+                "The path of the request is not UTF-8, or has an encoded '/' or control character in a segment.",
+            )
+        })?;
+    match app.router.find(http.method(), &segments) {
+        Found::Operation {
+            operation,
+            parameters,
+        } => Ok(FoundOperation {
+            operation,
+            segments,
+            parameters,
+        }),
+        Found::OtherMethods(methods) => {
+            let allowed: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+            Err(ApiError::new(
+                Kind::MethodNotAllowed,
+                "MethodNotAllowed",
+                format!(
+                    "The method {} is not supported here; supported are: {}.",
+                    http.method(),
+                    allowed.join(", ")
+                ),
+            ))
+        }
+        Found::Nothing => Err(match protocol_of(path) {
+            Protocol::Graph => crate::directory::unknown_path(&segments),
+            _ => unknown_path(&segments),
+        }),
+    }
+}
+
+/// Why a path leads nowhere, as ARM says it.
+fn unknown_path(segments: &[String]) -> ApiError {
+    let at = segments
+        .iter()
+        .rposition(|segment| segment.eq_ignore_ascii_case("providers"));
+    let Some((namespace, rest)) = at.and_then(|at| segments[at + 1..].split_first()) else {
+        return ApiError::not_found("NotFound", "There is nothing at this path.");
+    };
+    let known = [
+        "Microsoft.ContainerRegistry",
+        "Microsoft.Authorization",
+        "Microsoft.Resources",
+    ]
+    .into_iter()
+    .find(|known| known.eq_ignore_ascii_case(namespace));
+    let Some(namespace) = known else {
+        return ApiError::not_found(
+            "InvalidResourceNamespace",
+            format!("The resource namespace '{namespace}' is invalid."),
+        );
+    };
+    let types: Vec<&str> = rest.iter().step_by(2).map(String::as_str).collect();
+    ApiError::not_found(
+        "InvalidResourceType",
+        format!(
+            "The resource type '{}' could not be found in the namespace '{namespace}'.",
+            types.join("/")
+        ),
+    )
+}
+
+fn protocol_of(path: &str) -> Protocol {
+    match arm::split_path(path).next() {
+        Some(first) if first.eq_ignore_ascii_case("v1.0") => Protocol::Graph,
+        _ => Protocol::Arm,
+    }
+}
+
+async fn answer(
+    app: &Arc<App>,
+    http: &HttpRequest,
+    payload: web::Payload,
+    headers: HeaderMap,
+    found: FoundOperation,
+    ids: &Ids,
+    now: OffsetDateTime,
+) -> Result<HttpResponse, ApiError> {
+    let FoundOperation {
+        operation,
+        segments,
+        parameters,
+    } = found;
+    let query = decode_query(http.query_string());
+    let api_version = api_version(&operation, &query)?;
+    let decided = match operation.access {
+        Access::Public | Access::Node => None,
+        access => {
+            let claims = authenticate(app, &headers, now)?;
+            tracing::Span::current()
+                .record("caller.object_id", tracing::field::display(claims.oid));
+            let question = Question {
+                access,
+                protocol: operation.protocol,
+                segments: &segments,
+                object_id: parameters
+                    .iter()
+                    .find(|(name, _)| name == "objectId")
+                    .map(|(_, value)| value.as_str()),
+                object_id_of_caller: claims.oid,
+                app_id: claims.appid,
+                key_id: claims.cred,
+                now,
+            };
+            Some(decide(app, &question).await?)
+        }
+    };
+    let body = read_body(payload).await?;
+    let (caller, facts) = decided
+        .map(|decided| (decided.caller, decided.facts))
+        .unzip();
+    let request = Request {
+        request_id: ids.request,
+        correlation_id: ids.correlation.clone(),
+        now,
+        peer: http.peer_addr().map(|address| address.ip()),
+        segments,
+        parameters,
+        query,
+        api_version,
+        headers,
+        body,
+        caller,
+        facts,
+    };
+    let answer = (operation.handler)(Arc::clone(app), request).await?;
+    Ok(respond(app, answer).await)
+}
+
+/// The request's API version, checked against those of the operation.
+fn api_version(
+    operation: &Operation,
+    query: &[(String, String)],
+) -> Result<Option<ApiVersion>, ApiError> {
+    if operation.protocol != Protocol::Arm || operation.versions.is_empty() {
+        return Ok(None);
+    }
+    let text = query
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("api-version"))
+        .map(|(_, value)| value.as_str())
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| {
+            ApiError::invalid(
+                "MissingApiVersionParameter",
+                "The api-version query parameter (?api-version=) is required for all requests.",
+            )
+        })?;
+    let version = ApiVersion::parse(text)
+        .ok()
+        .filter(|version| operation.versions.contains(&version.as_str()));
+    version
+        .map(Some)
+        .ok_or_else(|| unsupported_version(operation, text))
+}
+
+fn unsupported_version(operation: &Operation, text: &str) -> ApiError {
+    let supported = operation.versions.join(", ");
+    let text: String = text.chars().take(64).collect();
+    if operation.path.to_ascii_lowercase().contains("/providers/") {
+        ApiError::invalid(
+            "NoRegisteredProviderFound",
+            format!(
+                "No registered resource provider found for API version '{text}' for type '{}'. The supported api-versions are '{supported}'.",
+                operation.resource_type
+            ),
+        )
+    } else {
+        ApiError::invalid(
+            "InvalidApiVersionParameter",
+            format!(
+                "The api-version '{text}' is invalid. The supported versions are '{supported}'."
+            ),
+        )
+    }
+}
+
+async fn read_body(mut payload: web::Payload) -> Result<Bytes, ApiError> {
+    let read = async {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|error| {
+                ApiError::invalid(
+                    "InvalidRequestContent",
+                    format!("The request's body could not be read: {error}."),
+                )
+            })?;
+            if body.len() + chunk.len() > MAXIMUM_BODY_BYTES {
+                return Err(ApiError::new(
+                    Kind::TooLarge,
+                    "RequestContentTooLarge",
+                    format!("The request's body is larger than {MAXIMUM_BODY_BYTES} bytes."),
+                ));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(body) => body,
+        Err(_) => Err(ApiError::new(
+            Kind::Timeout,
+            "RequestTimeout",
+            format!(
+                "The request's body did not arrive within {} seconds.",
+                BODY_TIMEOUT.as_secs()
+            ),
+        )),
+    }
+}
+
+/// Waits for what the change published, then makes the response. After a commit nothing here fails.
+async fn respond(app: &Arc<App>, answer: Answer) -> HttpResponse {
+    let mut builder = HttpResponse::build(answer.status);
+    for (name, value) in &answer.headers {
+        builder.insert_header((*name, value.as_str()));
+    }
+    if let Some(published) = &answer.published {
+        let propagation = app.config_feed.wait(published).await;
+        for (name, value) in propagation.headers() {
+            builder.insert_header((name, value));
+        }
+    }
+    match answer.body {
+        Some(body) => builder
+            .content_type("application/json; charset=utf-8")
+            .body(body.to_string()),
+        None => builder.finish(),
+    }
+}
+
+fn failure(
+    app: &App,
+    error: &ApiError,
+    protocol: Protocol,
+    ids: &Ids,
+    now: OffsetDateTime,
+    span: &tracing::Span,
+) -> HttpResponse {
+    span.in_scope(|| match (&error.cause, error.kind) {
+        (Some(cause), Kind::Internal) => {
+            tracing::error!(error.code = error.code, error.cause = %service::errors::chain(cause.as_ref()), "request failed");
+        }
+        (Some(cause), _) => {
+            tracing::warn!(error.code = error.code, error.cause = %service::errors::chain(cause.as_ref()), "request refused");
+        }
+        (None, _) => tracing::info!(error.code = error.code, error.message = error.message, "request refused"),
+    });
+    let mut response = errors::response(error, protocol, ids.request, &ids.correlation, now);
+    if response.status() == StatusCode::UNAUTHORIZED && protocol != Protocol::OAuth {
+        insert(
+            response.headers_mut(),
+            "www-authenticate",
+            &challenge(app, error),
+        );
+    }
+    response
+}
+
+fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// The headers of every answer (arm-contract: R11 to R13).
+fn common_headers(response: &mut HeaderMap, request: &HeaderMap, ids: &Ids) {
+    insert(response, "x-ms-request-id", &ids.request.to_string());
+    insert(response, "x-ms-correlation-request-id", &ids.correlation);
+    insert(
+        response,
+        "strict-transport-security",
+        "max-age=31536000; includeSubDomains",
+    );
+    insert(response, "x-content-type-options", "nosniff");
+    if !response.contains_key("cache-control") {
+        insert(response, "cache-control", "no-cache");
+        insert(response, "pragma", "no-cache");
+        insert(response, "expires", "-1");
+    }
+    let header = |name: &str| request.get(name).and_then(|value| value.to_str().ok());
+    if header("x-ms-return-client-request-id")
+        .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        && let Some(id) = header("x-ms-client-request-id").filter(|id| id.len() <= 128)
+    {
+        insert(response, "x-ms-client-request-id", id);
+    }
+}

@@ -1,0 +1,147 @@
+//! What every handler gets: the request, parsed once, with its caller and what was loaded to decide about access.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::HeaderMap;
+use arm::{ApiError, ApiVersion, Precondition};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use std::net::IpAddr;
+use store::access::AccessFacts;
+use store::config::Published;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// A request on its way to a handler.
+pub(crate) struct Request {
+    pub(crate) request_id: Uuid,
+    pub(crate) correlation_id: String,
+    /// When it arrived; handlers take the time from here.
+    pub(crate) now: OffsetDateTime,
+    pub(crate) peer: Option<IpAddr>,
+    /// The decoded path segments, as typed.
+    pub(crate) segments: Vec<String>,
+    /// The path's parameters by name, decoded, as typed.
+    pub(crate) parameters: Vec<(String, String)>,
+    /// The decoded query pairs, in their order.
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) api_version: Option<ApiVersion>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// Present for every operation but public ones and those of nodes.
+    pub(crate) caller: Option<Caller>,
+    /// Present where the operation's access is an action at a scope.
+    pub(crate) facts: Option<AccessFacts>,
+}
+
+/// Who makes a request: a principal whose token was verified and whose credential is still good.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) object_id: Uuid,
+    pub(crate) app_id: Uuid,
+    /// The secret that the token came from.
+    pub(crate) key_id: Uuid,
+    pub(crate) is_directory_administrator: bool,
+}
+
+impl Request {
+    /// A parameter of the path, as typed.
+    ///
+    /// # Panics
+    /// When the operation's path has no such parameter: a fault of the operation's table.
+    pub(crate) fn parameter(&self, name: &str) -> &str {
+        self.parameters
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+            .expect("the operation's path declares each parameter that its handler reads")
+    }
+
+    /// The first query parameter of that name; names compare case-insensitively.
+    pub(crate) fn query(&self, name: &str) -> Option<&str> {
+        self.query
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The caller of an operation that is not public.
+    ///
+    /// # Panics
+    /// In a handler of a public operation: a fault of the operation's table.
+    pub(crate) fn caller(&self) -> &Caller {
+        self.caller
+            .as_ref()
+            .expect("the operation is not public, so the front door authenticated its caller")
+    }
+
+    /// The JSON body.
+    ///
+    /// # Errors
+    /// `InvalidRequestContent` naming what could not be read, and where.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        if self.body.is_empty() {
+            return Err(ApiError::invalid(
+                "InvalidRequestContent",
+                "The request needs a JSON body and has none.",
+            ));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| {
+            ApiError::invalid(
+                "InvalidRequestContent",
+                format!(
+                    "The request content was invalid and could not be deserialized: '{error}'."
+                ),
+            )
+        })
+    }
+
+    /// The conditions of `If-Match` and `If-None-Match`.
+    pub(crate) fn precondition(&self) -> Precondition {
+        let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
+        Precondition::new(header("if-match"), header("if-none-match"))
+    }
+}
+
+/// What a handler answers.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Option<serde_json::Value>,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// What the change published to nodes: the front door waits for its propagation before it answers.
+    pub(crate) published: Option<Published>,
+}
+
+impl Answer {
+    pub(crate) fn json(status: StatusCode, body: &impl serde::Serialize) -> Result<Self, ApiError> {
+        let body = serde_json::to_value(body).map_err(ApiError::internal)?;
+        Ok(Self {
+            status,
+            body: Some(body),
+            headers: Vec::new(),
+            published: None,
+        })
+    }
+
+    pub(crate) fn ok(body: &impl serde::Serialize) -> Result<Self, ApiError> {
+        Self::json(StatusCode::OK, body)
+    }
+
+    pub(crate) fn empty(status: StatusCode) -> Self {
+        Self {
+            status,
+            body: None,
+            headers: Vec::new(),
+            published: None,
+        }
+    }
+
+    pub(crate) fn published(mut self, published: Option<Published>) -> Self {
+        self.published = published;
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}

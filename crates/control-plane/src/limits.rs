@@ -1,0 +1,58 @@
+//! Limits that users can see, each in one place.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// The longest request body that is read: 1 MiB. No ARM or directory request here comes near it.
+pub(crate) const MAXIMUM_BODY_BYTES: usize = 1024 * 1024;
+
+/// How long a client may take to send a body.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may take to send a request's head.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest path that is looked at, in characters; a longer one is refused without being parsed.
+pub(crate) const MAXIMUM_PATH_CHARACTERS: usize = 4096;
+
+/// Items on one page of a list.
+pub(crate) const PAGE_SIZE: i64 = 1000;
+
+/// Seconds after which a client is told to come back when the database is away.
+pub(crate) const RETRY_AFTER_SECONDS: u32 = 2;
+
+/// How long an access token is good, if the secret that it was issued for is.
+pub(crate) const TOKEN_LIFETIME: time::Duration = time::Duration::hours(1);
+
+/// The longest access token that is looked at. Those issued here have about 800 bytes.
+pub(crate) const MAXIMUM_TOKEN_BYTES: usize = 8 * 1024;
+
+/// Memory for tokens whose signature was verified.
+pub(crate) const VERIFIED_TOKENS_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How often the keys that sign access tokens are read again. A new key has to be stored for longer before its first use.
+pub(crate) const SIGN_IN_KEYS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Failed sign-ins a minute, and at once, from one address in the name of one client.
+pub(crate) const SIGN_IN_FAILURES_OF_CLIENT: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
+
+/// Failed sign-ins a minute, and at once, from one address.
+pub(crate) const SIGN_IN_FAILURES_OF_ADDRESS: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
+
+/// Addresses whose failures are counted apart, those beyond count as one; and pairs of address and client.
+pub(crate) const SIGN_IN_FAILURE_ADDRESSES: usize = 20_000;
+
+/// Secrets of an application and its service principal together.
+pub(crate) const MAXIMUM_SECRETS: i64 = 100;
+
+/// The longest display name in the directory, in characters.
+pub(crate) const MAXIMUM_DISPLAY_NAME_CHARACTERS: usize = 256;
+
+/// Objects on one page of a list of the directory, unless `$top` says otherwise.
+pub(crate) const DIRECTORY_PAGE_SIZE: i64 = 100;
+
+/// The greatest `$top` in the directory.
+pub(crate) const MAXIMUM_DIRECTORY_PAGE_SIZE: i64 = 999;
+
+/// Object ids in one request to `getByIds`.
+pub(crate) const MAXIMUM_OBJECT_IDS: usize = 1000;

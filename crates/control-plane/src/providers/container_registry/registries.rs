@@ -1,0 +1,438 @@
+//! Registries: create, show, list, change, delete.
+
+use std::sync::Arc;
+
+use actix_web::http::{Method, StatusCode};
+use arm::{ApiError, ApiVersion, CreatedByType, ETag, Kind, SystemData, Tags};
+use config_documents::AdminPasswordSlot;
+use credentials::{SecretKind, Verifier};
+use store::registries::{Registry, RegistryCreate, RegistryUpdate, SealedPassword};
+use uuid::Uuid;
+
+use super::READ;
+use super::credentials::seal;
+use super::model::{RegistryBody, RegistryList};
+use super::validation::{RegistryInput, check};
+use super::versions::VERSIONS;
+use crate::App;
+use crate::front_door::{Access, Answer, Operation, PathScope, Request, store_error};
+use crate::limits::PAGE_SIZE;
+use crate::providers::resources::{group_of, known_location};
+use crate::providers::{Visibility, page};
+
+pub(super) const PATH: &str = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.ContainerRegistry/registries/{registryName}";
+const LIST_PATH: &str =
+    "/subscriptions/{subscriptionId}/providers/Microsoft.ContainerRegistry/registries";
+const GROUP_LIST_PATH: &str = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.ContainerRegistry/registries";
+const WRITE: &str = "Microsoft.ContainerRegistry/registries/write";
+const DELETE: &str = "Microsoft.ContainerRegistry/registries/delete";
+
+/// How often a PATCH or PUT reads again and repeats when somebody else changed the registry meanwhile.
+const ATTEMPTS: usize = 5;
+
+pub(super) fn at_registry(action: &'static str) -> Access {
+    Access::Action {
+        action,
+        scope: PathScope::Resource,
+    }
+}
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            "Registries_List",
+            Method::GET,
+            LIST_PATH,
+            Access::FilteredList(READ),
+            "Lists the registries of a subscription that the caller may read.",
+            list,
+        )
+        .query(&["$top", "$skiptoken"])
+        .answers::<RegistryList>(200),
+        Operation::new(
+            "Registries_ListByResourceGroup",
+            Method::GET,
+            GROUP_LIST_PATH,
+            Access::FilteredList(READ),
+            "Lists the registries of a resource group that the caller may read.",
+            list,
+        )
+        .query(&["$top", "$skiptoken"])
+        .answers::<RegistryList>(200),
+        Operation::new(
+            "Registries_Get",
+            Method::GET,
+            PATH,
+            at_registry(READ),
+            "Shows a registry.",
+            get,
+        )
+        .answers::<RegistryBody>(200),
+        Operation::new(
+            "Registries_Create",
+            Method::PUT,
+            PATH,
+            at_registry(WRITE),
+            "Creates a registry, or replaces its settings.",
+            put,
+        )
+        .takes::<RegistryInput>()
+        .answers::<RegistryBody>(200)
+        .answers::<RegistryBody>(201),
+        Operation::new(
+            "Registries_Update",
+            Method::PATCH,
+            PATH,
+            at_registry(WRITE),
+            "Changes a registry's settings.",
+            patch,
+        )
+        .takes::<RegistryInput>()
+        .answers::<RegistryBody>(200),
+        Operation::new(
+            "Registries_Delete",
+            Method::DELETE,
+            PATH,
+            at_registry(DELETE),
+            "Deletes a registry with its content, credentials and role assignments.",
+            delete,
+        )
+        .answers_empty(200)
+        .answers_empty(204),
+    ]
+    .into_iter()
+    .map(|operation| operation.versions("registries", VERSIONS))
+    .collect()
+}
+
+/// The registry that the path names.
+///
+/// # Errors
+/// 404 naming the subscription, group or registry that is not there.
+pub(super) fn registry_of(request: &Request) -> Result<&Registry, ApiError> {
+    let group = group_of(request)?;
+    request
+        .facts
+        .as_ref()
+        .and_then(|facts| facts.registry.as_ref())
+        .ok_or_else(|| missing(request.parameter("registryName"), &group.name))
+}
+
+fn missing(name: &str, group: &str) -> ApiError {
+    ApiError::not_found(
+        "ResourceNotFound",
+        format!(
+            "The Resource 'Microsoft.ContainerRegistry/registries/{name}' under resource group '{group}' was not found."
+        ),
+    )
+}
+
+/// The request's API version, which the front door checked against [`VERSIONS`].
+pub(super) fn version(request: &Request) -> Result<&ApiVersion, ApiError> {
+    request
+        .api_version
+        .as_ref()
+        .ok_or_else(|| ApiError::internal("the operation declares its versions"))
+}
+
+fn etag(registry: &Registry) -> ETag {
+    ETag(registry.generation.to_string())
+}
+
+fn shown(registry: &Registry, request: &Request, status: StatusCode) -> Result<Answer, ApiError> {
+    let body = RegistryBody::of(registry, version(request)?);
+    Ok(Answer::json(status, &body)?.header("ETag", etag(registry).to_string()))
+}
+
+fn check_precondition(request: &Request, current: Option<&Registry>) -> Result<(), ApiError> {
+    request
+        .precondition()
+        .check(current.map(etag).as_ref())
+        .map_err(|failed| {
+            ApiError::new(
+                Kind::PreconditionFailed,
+                "PreconditionFailed",
+                failed.to_string(),
+            )
+        })
+}
+
+/// Names are 5 to 50 letters and digits (arm-contract: R54, N1): they become a label of a host name.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    if (5..=50).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        Ok(())
+    } else {
+        let name: String = name.chars().take(100).collect();
+        Err(format!(
+            "The registry name '{name}' is invalid: registry names have 5 to 50 characters and contain only letters and digits."
+        ))
+    }
+}
+
+/// What a name's login server is, or would be.
+pub(super) fn login_server(app: &App, name: &str) -> String {
+    format!(
+        "{}{}",
+        name.to_ascii_lowercase(),
+        app.installation.login_server_suffix
+    )
+}
+
+async fn get(_app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    shown(registry_of(&request)?, &request, StatusCode::OK)
+}
+
+async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let group = request
+        .parameters
+        .iter()
+        .find(|(name, _)| name == "resourceGroupName")
+        .map(|(_, name)| arm::canonical_key(name));
+    let subscription_id = Uuid::try_parse(request.parameter("subscriptionId")).unwrap_or_default();
+    let visibility = Visibility::load(&app, &request).await?;
+    let after = request.query("$skiptoken").unwrap_or_default();
+    let registries = app
+        .store
+        .registry_list(subscription_id, group.as_deref(), after, PAGE_SIZE)
+        .await
+        .map_err(store_error)?;
+    let token = registries
+        .last()
+        .map(|registry| arm::canonical_key(&registry.name));
+    let version = version(&request)?;
+    let value = registries
+        .iter()
+        .filter(|registry| visibility.allows(registry.id().as_str(), READ))
+        .map(|registry| serde_json::to_value(RegistryBody::of(registry, version)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(ApiError::internal)?;
+    Answer::ok(&page(&app, &request, registries.len(), token, value))
+}
+
+async fn put(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let name = request.parameter("registryName");
+    check_name(name)
+        .map_err(|message| ApiError::invalid("InvalidResourceName", message).with_target("name"))?;
+    let input: RegistryInput = request.json()?;
+    let group = group_of(&request)?;
+    let typed = input
+        .location
+        .as_deref()
+        .filter(|location| !location.trim().is_empty())
+        .ok_or_else(|| {
+            ApiError::invalid(
+                "LocationRequired",
+                "The location property is required for this definition.",
+            )
+            .with_target("location")
+        })?;
+    let location = known_location(&app, typed, "Microsoft.ContainerRegistry/registries").await?;
+    if let Some(existing) = request
+        .facts
+        .as_ref()
+        .and_then(|facts| facts.registry.clone())
+    {
+        if existing.location != location.as_str() {
+            return Err(ApiError::conflict(
+                "InvalidResourceLocation",
+                format!(
+                    "The resource '{}' already exists in location '{}' in resource group '{}'. A resource with the same name cannot be created in location '{location}'. Please select a new resource name.",
+                    existing.name, existing.location, group.name
+                ),
+            ));
+        }
+        return replace(&app, &request, &input, existing, Manner::Replace).await;
+    }
+    check_precondition(&request, None)?;
+    create(&app, &request, &input, location.as_str()).await
+}
+
+async fn create(
+    app: &Arc<App>,
+    request: &Request,
+    input: &RegistryInput,
+    location: &str,
+) -> Result<Answer, ApiError> {
+    let group = group_of(request)?;
+    let name = request.parameter("registryName");
+    let caller = request.caller().app_id.to_string();
+    let mut registry = Registry {
+        uid: Uuid::now_v7(),
+        subscription_id: group.subscription_id,
+        resource_group_name: group.name.clone(),
+        name: name.to_owned(),
+        login_server: login_server(app, name),
+        location: location.to_owned(),
+        sku: String::new(),
+        tags: Tags::default(),
+        admin_user_enabled: false,
+        system_data: SystemData {
+            created_by: caller.clone(),
+            created_by_type: CreatedByType::Application,
+            created_at: request.now,
+            last_modified_by: caller,
+            last_modified_by_type: CreatedByType::Application,
+            last_modified_at: request.now,
+        },
+        generation: 1,
+    };
+    let wanted = check(input, &registry, version(request)?)?;
+    registry.sku = wanted.sku.ok_or_else(sku_required)?.to_owned();
+    registry.tags = wanted.tags.unwrap_or_default();
+    registry.admin_user_enabled = wanted.admin_user_enabled.unwrap_or_default();
+    let passwords = AdminPasswordSlot::ALL.map(|slot| new_password(app, registry.uid, slot));
+    match app
+        .store
+        .registry_create(&registry, group.uid, &passwords)
+        .await
+        .map_err(store_error)?
+    {
+        RegistryCreate::Created(published) => {
+            Ok(shown(&registry, request, StatusCode::CREATED)?.published(Some(published)))
+        }
+        RegistryCreate::NameInUse => Err(ApiError::conflict(
+            "RegistryNameAlreadyInUse",
+            format!(
+                "The registry name {name} is already in use. You can check if the name is already claimed with the operation checkNameAvailability."
+            ),
+        )),
+        RegistryCreate::GroupNotFound => Err(ApiError::not_found(
+            "ResourceGroupNotFound",
+            format!("Resource group '{}' could not be found.", group.name),
+        )),
+    }
+}
+
+/// A new password for a slot: sealed, bound to its row, and as a verifier.
+pub(super) fn new_password(app: &App, registry: Uuid, slot: AdminPasswordSlot) -> SealedPassword {
+    let secret = credentials::generate(SecretKind::AdminPassword, app.randomness.as_ref());
+    SealedPassword {
+        slot,
+        sealed: seal(app, registry, slot, &secret),
+        verifier: Verifier::of(&secret, app.randomness.as_ref()),
+    }
+}
+
+fn sku_required() -> ApiError {
+    ApiError::invalid("SkuRequired", "The sku property is required for this definition: {\"name\": \"Basic\"}, \"Standard\" or \"Premium\".")
+        .with_target("sku")
+}
+
+/// Whether what a client left out goes back to its default (PUT) or stays (PATCH).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Replace,
+    Merge,
+}
+
+async fn patch(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let input: RegistryInput = request.json()?;
+    let existing = registry_of(&request)?.clone();
+    replace(&app, &request, &input, existing, Manner::Merge).await
+}
+
+async fn replace(
+    app: &Arc<App>,
+    request: &Request,
+    input: &RegistryInput,
+    mut existing: Registry,
+    manner: Manner,
+) -> Result<Answer, ApiError> {
+    for _ in 0..ATTEMPTS {
+        check_precondition(request, Some(&existing))?;
+        let changed = merged(request, input, &existing, manner)?;
+        if unchanged(&existing, &changed) {
+            return shown(&existing, request, StatusCode::OK);
+        }
+        let outcome = app
+            .store
+            .registry_update(&changed, existing.admin_user_enabled)
+            .await
+            .map_err(store_error)?;
+        if let RegistryUpdate::Updated(published) = outcome {
+            return Ok(shown(&changed, request, StatusCode::OK)?.published(published));
+        }
+        existing = reread(app, request).await?;
+    }
+    Err(ApiError::conflict(
+        "ConcurrentChange",
+        format!(
+            "The registry '{}' is being changed by others at the same time. Repeat the request.",
+            existing.name
+        ),
+    ))
+}
+
+fn merged(
+    request: &Request,
+    input: &RegistryInput,
+    existing: &Registry,
+    manner: Manner,
+) -> Result<Registry, ApiError> {
+    let wanted = check(input, existing, version(request)?)?;
+    let mut changed = existing.clone();
+    let replaces = manner == Manner::Replace;
+    match wanted.sku {
+        Some(sku) => changed.sku = sku.to_owned(),
+        None if replaces => return Err(sku_required()),
+        None => {}
+    }
+    match wanted.tags {
+        Some(tags) => changed.tags = tags,
+        None if replaces => changed.tags = Tags::default(),
+        None => {}
+    }
+    match wanted.admin_user_enabled {
+        Some(enabled) => changed.admin_user_enabled = enabled,
+        None if replaces => changed.admin_user_enabled = false,
+        None => {}
+    }
+    changed.generation += 1;
+    changed.system_data.last_modified_at = request.now;
+    changed.system_data.last_modified_by = request.caller().app_id.to_string();
+    changed.system_data.last_modified_by_type = CreatedByType::Application;
+    Ok(changed)
+}
+
+fn unchanged(existing: &Registry, changed: &Registry) -> bool {
+    existing.sku == changed.sku
+        && existing.tags == changed.tags
+        && existing.admin_user_enabled == changed.admin_user_enabled
+}
+
+/// The registry as it is now, after somebody else changed it.
+async fn reread(app: &Arc<App>, request: &Request) -> Result<Registry, ApiError> {
+    let group = group_of(request)?;
+    let key = arm::canonical_key(request.parameter("registryName"));
+    app.store
+        .registry_get(group.uid, &key)
+        .await
+        .map_err(store_error)?
+        .ok_or_else(|| missing(request.parameter("registryName"), &group.name))
+}
+
+async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let group = group_of(&request)?;
+    let Some(registry) = request
+        .facts
+        .as_ref()
+        .and_then(|facts| facts.registry.as_ref())
+    else {
+        check_precondition(&request, None)?;
+        tracing::debug!(
+            resource_group = group.name,
+            "the registry to delete is not there"
+        );
+        return Ok(Answer::empty(StatusCode::NO_CONTENT));
+    };
+    check_precondition(&request, Some(registry))?;
+    match app
+        .store
+        .registry_delete(registry)
+        .await
+        .map_err(store_error)?
+    {
+        Some(published) => Ok(Answer::empty(StatusCode::OK).published(Some(published))),
+        None => Ok(Answer::empty(StatusCode::NO_CONTENT)),
+    }
+}

@@ -1,0 +1,358 @@
+//! Resource groups.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix_web::http::{Method, StatusCode};
+use arm::{ApiError, Location, ResourceGroupName, Tags};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use store::resource_groups::{ResourceGroup, ResourceGroupPut};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::RESOURCE_VERSIONS;
+use crate::App;
+use crate::front_door::{Access, Answer, Operation, PathScope, Request, store_error};
+use crate::limits::PAGE_SIZE;
+use crate::providers::{Visibility, page};
+
+const PATH: &str = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}";
+const READ: &str = "Microsoft.Resources/subscriptions/resourceGroups/read";
+const WRITE: &str = "Microsoft.Resources/subscriptions/resourceGroups/write";
+const DELETE: &str = "Microsoft.Resources/subscriptions/resourceGroups/delete";
+
+pub(crate) fn operations() -> Vec<Operation> {
+    let at_group = |action| Access::Action {
+        action,
+        scope: PathScope::ResourceGroup,
+    };
+    vec![
+        Operation::new(
+            "ResourceGroups_List",
+            Method::GET,
+            "/subscriptions/{subscriptionId}/resourceGroups",
+            Access::FilteredList(READ),
+            "Lists the resource groups that the caller may read.",
+            list,
+        )
+        .query(&["$filter", "$top", "$skiptoken"])
+        .answers::<ResourceGroupList>(200),
+        Operation::new(
+            "ResourceGroups_Get",
+            Method::GET,
+            PATH,
+            at_group(READ),
+            "Shows a resource group.",
+            get,
+        )
+        .answers::<ResourceGroupBody>(200),
+        Operation::new(
+            "ResourceGroups_CheckExistence",
+            Method::HEAD,
+            PATH,
+            at_group(READ),
+            "Says whether a resource group exists: 204 or 404.",
+            exists,
+        )
+        .answers_empty(204),
+        Operation::new(
+            "ResourceGroups_CreateOrUpdate",
+            Method::PUT,
+            PATH,
+            at_group(WRITE),
+            "Creates a resource group, or replaces its tags.",
+            put,
+        )
+        .takes::<ResourceGroupInput>()
+        .answers::<ResourceGroupBody>(200)
+        .answers::<ResourceGroupBody>(201),
+        Operation::new(
+            "ResourceGroups_Update",
+            Method::PATCH,
+            PATH,
+            at_group(WRITE),
+            "Replaces a resource group's tags.",
+            patch,
+        )
+        .takes::<ResourceGroupPatch>()
+        .answers::<ResourceGroupBody>(200),
+        Operation::new(
+            "ResourceGroups_Delete",
+            Method::DELETE,
+            PATH,
+            at_group(DELETE),
+            "Deletes a resource group with everything in it.",
+            delete,
+        )
+        .answers_empty(200),
+    ]
+    .into_iter()
+    .map(|operation| operation.versions("resourceGroups", RESOURCE_VERSIONS))
+    .collect()
+}
+
+#[derive(Serialize, ToSchema)]
+struct ResourceGroupBody {
+    id: String,
+    name: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    location: String,
+    #[serde(skip_serializing_if = "Tags::is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    tags: Tags,
+    properties: ResourceGroupProperties,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ResourceGroupProperties {
+    provisioning_state: &'static str,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ResourceGroupList {
+    value: Vec<ResourceGroupBody>,
+    next_link: Option<String>,
+}
+
+/// A resource group as clients send it; `id`, `name`, `type` and `properties` may be sent back as they were read and change nothing.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ResourceGroupInput {
+    location: Option<String>,
+    tags: Option<BTreeMap<String, Option<String>>>,
+    managed_by: Option<String>,
+    #[serde(rename = "id")]
+    _id: Option<Value>,
+    #[serde(rename = "name")]
+    _name: Option<Value>,
+    #[serde(rename = "type")]
+    _kind: Option<Value>,
+    #[serde(rename = "properties")]
+    _properties: Option<Value>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ResourceGroupPatch {
+    tags: Option<BTreeMap<String, Option<String>>>,
+    managed_by: Option<String>,
+    #[serde(rename = "name")]
+    _name: Option<Value>,
+    #[serde(rename = "properties")]
+    _properties: Option<Value>,
+}
+
+fn body(group: &ResourceGroup) -> ResourceGroupBody {
+    ResourceGroupBody {
+        id: group.id().as_str().to_owned(),
+        name: group.name.clone(),
+        kind: "Microsoft.Resources/resourceGroups",
+        location: group.location.clone(),
+        tags: group.tags.clone(),
+        properties: ResourceGroupProperties {
+            provisioning_state: "Succeeded",
+        },
+    }
+}
+
+/// ARM's answer to a subscription that is not there.
+pub(crate) fn missing_subscription(id: &str) -> ApiError {
+    ApiError::not_found(
+        "SubscriptionNotFound",
+        format!("The subscription '{id}' could not be found."),
+    )
+}
+
+/// The resource group that the path names.
+///
+/// # Errors
+/// 404 naming the subscription or the group that is not there.
+pub(crate) fn group_of(request: &Request) -> Result<&ResourceGroup, ApiError> {
+    let facts = request.facts.as_ref();
+    if !facts.is_some_and(|facts| facts.subscription_exists) {
+        return Err(missing_subscription(request.parameter("subscriptionId")));
+    }
+    facts
+        .and_then(|facts| facts.resource_group.as_ref())
+        .ok_or_else(|| {
+            ApiError::not_found(
+                "ResourceGroupNotFound",
+                format!(
+                    "Resource group '{}' could not be found.",
+                    request.parameter("resourceGroupName")
+                ),
+            )
+        })
+}
+
+fn tags(tags: Option<BTreeMap<String, Option<String>>>) -> Result<Tags, ApiError> {
+    Tags::parse(tags.unwrap_or_default()).map_err(|invalid| ApiError::from_faults(invalid.0))
+}
+
+fn refuse_managed_by(managed_by: Option<&String>) -> Result<(), ApiError> {
+    match managed_by {
+        None => Ok(()),
+        Some(_) => Err(ApiError::invalid(
+            "FeatureNotSupported",
+            "The property 'managedBy' is not supported; leave it out.",
+        )
+        .with_target("managedBy")),
+    }
+}
+
+async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    if request
+        .query("$filter")
+        .is_some_and(|filter| !filter.trim().is_empty())
+    {
+        return Err(ApiError::invalid(
+            "InvalidFilter",
+            "Resource groups cannot be filtered; leave out $filter.",
+        )
+        .with_target("$filter"));
+    }
+    let subscription_id = subscription_id(&request);
+    let visibility = Visibility::load(&app, &request).await?;
+    let after = request.query("$skiptoken").unwrap_or_default();
+    let groups = app
+        .store
+        .resource_group_list(subscription_id, after, PAGE_SIZE)
+        .await
+        .map_err(store_error)?;
+    let token = groups.last().map(|group| arm::canonical_key(&group.name));
+    let value = groups
+        .iter()
+        .filter(|group| visibility.allows(group.id().as_str(), READ))
+        .map(|group| serde_json::to_value(body(group)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(ApiError::internal)?;
+    Answer::ok(&page(&app, &request, groups.len(), token, value))
+}
+
+/// The path's subscription id, which the front door has parsed before.
+fn subscription_id(request: &Request) -> Uuid {
+    Uuid::try_parse(request.parameter("subscriptionId")).unwrap_or_default()
+}
+
+async fn get(_app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    Answer::ok(&body(group_of(&request)?))
+}
+
+async fn exists(_app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    group_of(&request)?;
+    Ok(Answer::empty(StatusCode::NO_CONTENT))
+}
+
+async fn put(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let name = ResourceGroupName::parse(request.parameter("resourceGroupName"))
+        .map_err(|error| ApiError::invalid("InvalidResourceGroup", error.to_string()))?;
+    let input: ResourceGroupInput = request.json()?;
+    refuse_managed_by(input.managed_by.as_ref())?;
+    if !request
+        .facts
+        .as_ref()
+        .is_some_and(|facts| facts.subscription_exists)
+    {
+        return Err(missing_subscription(request.parameter("subscriptionId")));
+    }
+    let location = input
+        .location
+        .filter(|location| !location.trim().is_empty())
+        .ok_or_else(|| {
+            ApiError::invalid(
+                "LocationRequired",
+                "The location property is required for this definition.",
+            )
+            .with_target("location")
+        })?;
+    let location = known_location(&app, &location, "resourceGroups").await?;
+    let group = ResourceGroup {
+        uid: Uuid::now_v7(),
+        subscription_id: subscription_id(&request),
+        name: name.as_str().to_owned(),
+        location: location.as_str().to_owned(),
+        tags: tags(input.tags)?,
+        created_at: request.now,
+    };
+    match app
+        .store
+        .resource_group_put(&group)
+        .await
+        .map_err(store_error)?
+    {
+        ResourceGroupPut::Created(group) => Answer::json(StatusCode::CREATED, &body(&group)),
+        ResourceGroupPut::Updated(group) => Answer::ok(&body(&group)),
+        ResourceGroupPut::OtherLocation(group) => Err(ApiError::conflict(
+            "InvalidResourceGroupLocation",
+            format!(
+                "Invalid resource group location '{location}'. The resource group '{}' already exists in location '{}'.",
+                group.name, group.location
+            ),
+        )),
+    }
+}
+
+/// A location that a caller typed, once it is a region of the installation.
+pub(crate) async fn known_location(
+    app: &App,
+    typed: &str,
+    resource_type: &str,
+) -> Result<Location, ApiError> {
+    let location = Location::normalise(typed);
+    let regions = app.store.region_list().await.map_err(store_error)?;
+    let known = regions.iter().any(|region| {
+        region.name == location.as_str() || Location::normalise(&region.display_name) == location
+    });
+    if known {
+        return Ok(location);
+    }
+    let names: Vec<&str> = regions.iter().map(|region| region.name.as_str()).collect();
+    Err(ApiError::invalid(
+        "LocationNotAvailableForResourceType",
+        format!(
+            "The provided location '{typed}' is not available for resource type '{resource_type}'. List of available regions for the resource type is '{}'.",
+            names.join(",")
+        ),
+    )
+    .with_target("location"))
+}
+
+async fn patch(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let input: ResourceGroupPatch = request.json()?;
+    refuse_managed_by(input.managed_by.as_ref())?;
+    let mut group = group_of(&request)?.clone();
+    if input.tags.is_some() {
+        group.tags = tags(input.tags)?;
+        app.store
+            .resource_group_set_tags(group.uid, &group.tags)
+            .await
+            .map_err(store_error)?
+            .ok_or_else(|| {
+                ApiError::not_found(
+                    "ResourceGroupNotFound",
+                    format!("Resource group '{}' could not be found.", group.name),
+                )
+            })?;
+    }
+    Answer::ok(&body(&group))
+}
+
+async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let group = group_of(&request)?;
+    let published = app
+        .store
+        .resource_group_delete(group)
+        .await
+        .map_err(store_error)?
+        .ok_or_else(|| {
+            ApiError::not_found(
+                "ResourceGroupNotFound",
+                format!("Resource group '{}' could not be found.", group.name),
+            )
+        })?;
+    Ok(Answer::empty(StatusCode::OK).published(published))
+}

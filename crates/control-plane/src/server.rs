@@ -1,0 +1,193 @@
+//! The process: its arguments, its listeners, its end.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::{App as ActixApp, HttpServer, web};
+use credentials::{KeyRing, KeyRingError, SystemRandomness};
+use rustls::ServerConfig;
+use service::configuration::{ConfigurationError, DatabaseUrlArguments, require_secret};
+use service::logs::LogFormat;
+use service::metrics::Metrics;
+use service::observe::ObserveError;
+use service::readiness::Readiness;
+use service::shutdown::Shutdown;
+use service::tls::{TlsArguments, TlsError};
+use store::{Store, StoreError};
+use time::OffsetDateTime;
+
+use crate::app::{App, Parts, Settings, StartError};
+use crate::front_door::dispatch;
+use crate::limits::HEAD_TIMEOUT;
+
+/// How a control plane is run.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    database: DatabaseUrlArguments,
+    /// File with the key-encryption keys, 32 bytes in base64 a line: the first seals, all open
+    #[arg(long, value_name = "FILE")]
+    key_encryption_key_file: PathBuf,
+    /// Address to serve HTTPS on; may be given several times
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    listen: Vec<SocketAddr>,
+    #[command(flatten)]
+    tls: TlsArguments,
+    /// Address to serve metrics and health on, plain HTTP
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9464")]
+    metrics_listen: SocketAddr,
+    /// Origin whose pages may call the API from a browser; may be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    cors_allowed_origin: Vec<String>,
+    /// Let only directory administrators create applications and service principals
+    #[arg(long)]
+    no_self_service_applications: bool,
+    /// How logs are written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+/// Why a control plane ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    #[error("--key-encryption-key-file {} is no key ring", path.display())]
+    KeyRing {
+        path: PathBuf,
+        #[source]
+        source: KeyRingError,
+    },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("cannot use the database URL")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    #[error("cannot listen on {listen}")]
+    Listen {
+        listen: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the server failed")]
+    Server(#[source] std::io::Error),
+}
+
+/// How long requests under way may take when the process is told to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Threads that serve requests; the database is the limit, not they.
+const WORKERS: usize = 2;
+
+/// Runs a control plane until it is told to end.
+pub fn run(arguments: Arguments) -> Result<(), RunError> {
+    service::install_crypto_provider();
+    service::logs::initialise(arguments.log_format);
+    actix_web::rt::System::new().block_on(run_until_shutdown(arguments))
+}
+
+async fn run_until_shutdown(arguments: Arguments) -> Result<(), RunError> {
+    let shutdown = Shutdown::on_signals().map_err(RunError::Server)?;
+    let metrics = Metrics::new("control-plane");
+    let readiness = Readiness::new(&["database", "server"]);
+    service::observe::serve(arguments.metrics_listen, metrics.clone(), readiness.clone())?;
+    let key_text = require_secret(
+        "key-encryption-key",
+        None,
+        Some(&arguments.key_encryption_key_file),
+    )?;
+    let key_ring = KeyRing::parse(&key_text).map_err(|source| RunError::KeyRing {
+        path: arguments.key_encryption_key_file.clone(),
+        source,
+    })?;
+    let key_ring = Arc::new(key_ring);
+    let tls = service::tls::server_config(&arguments.tls)?;
+    let mut listeners = Vec::new();
+    for listen in &arguments.listen {
+        let listener = TcpListener::bind(listen).map_err(|source| RunError::Listen {
+            listen: *listen,
+            source,
+        })?;
+        listeners.push(listener);
+    }
+    let store = Store::open(&arguments.database.resolve()?)?;
+    let app = assemble_when_possible(|| Parts {
+        store: store.clone(),
+        key_ring: Arc::clone(&key_ring),
+        clock: Arc::new(OffsetDateTime::now_utc),
+        randomness: Arc::new(SystemRandomness),
+        settings: Settings {
+            self_service_applications: !arguments.no_self_service_applications,
+            cors_allowed_origins: arguments.cors_allowed_origin.clone(),
+        },
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        shutdown: shutdown.clone(),
+    })
+    .await?;
+    let Some(app) = app else { return Ok(()) };
+    let server = serve(app, listeners, Some(tls)).map_err(RunError::Server)?;
+    let handle = server.handle();
+    readiness.set("server", Ok(format!("serving on {:?}", arguments.listen)));
+    let ending = shutdown.clone();
+    actix_web::rt::spawn(async move {
+        ending.wait().await;
+        readiness.set("server", Err("shutting down".to_owned()));
+        tracing::info!("shutting down: no new requests, those under way are finished");
+        handle.stop(true).await;
+    });
+    tracing::info!(listen = ?arguments.listen, "the control plane serves");
+    server.await.map_err(RunError::Server)
+}
+
+/// Waits for a database that is away; anything else that is wrong ends the process. `None`: told to end meanwhile.
+async fn assemble_when_possible(parts: impl Fn() -> Parts) -> Result<Option<Arc<App>>, StartError> {
+    const INTERVAL: Duration = Duration::from_millis(500);
+    loop {
+        let parts = parts();
+        let shutdown = parts.shutdown.clone();
+        match App::assemble(parts).await {
+            Ok(app) => return Ok(Some(app)),
+            Err(StartError::Store(error @ StoreError::Unavailable(_))) => {
+                tracing::warn!(error.cause = %service::errors::chain(&error), "waiting for the database");
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = shutdown.wait() => return Ok(None),
+        }
+    }
+}
+
+/// Serves an app; without a TLS configuration in the clear, which only tests want.
+pub fn serve(
+    app: Arc<App>,
+    listeners: Vec<TcpListener>,
+    tls: Option<ServerConfig>,
+) -> std::io::Result<Server> {
+    let mut server = HttpServer::new(move || {
+        ActixApp::new()
+            .app_data(web::Data::new(Arc::clone(&app)))
+            .configure(crate::config_feed::configure)
+            .default_service(web::to(dispatch))
+    })
+    .workers(WORKERS)
+    .worker_max_blocking_threads(WORKERS)
+    .client_request_timeout(HEAD_TIMEOUT)
+    .shutdown_timeout(SHUTDOWN_TIMEOUT.as_secs())
+    .disable_signals();
+    for listener in listeners {
+        server = match &tls {
+            Some(tls) => server.listen_rustls_0_23(listener, tls.clone())?,
+            None => server.listen(listener)?,
+        };
+    }
+    Ok(server.run())
+}

@@ -1,0 +1,131 @@
+//! What clients read before they sign in: where the endpoints are, and with which keys tokens are signed (OpenID Connect Discovery 1.0).
+
+use std::sync::Arc;
+
+use actix_web::http::Method;
+use arm::ApiError;
+use credentials::PublicKey;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::audience::Audience;
+use super::tenant::TenantForm;
+use super::token::GRANT_TYPE;
+use crate::App;
+use crate::front_door::{Access, Answer, Operation, Protocol, Request};
+
+/// How long others may keep the keys; a new key is shown for longer before it signs.
+const KEYS_MAXIMUM_AGE: &str = "public, max-age=300";
+
+pub(super) fn operations() -> Vec<Operation> {
+    let public = |id, path, summary| (id, path, Access::Public, summary);
+    let discovery = [
+        public(
+            "SignIn_OpenIdConfiguration",
+            "/{tenant}/v2.0/.well-known/openid-configuration",
+            "Says where the endpoints of sign-in are.",
+        ),
+        public(
+            "SignIn_OpenIdConfigurationVersion1",
+            "/{tenant}/.well-known/openid-configuration",
+            "Says where the endpoints of sign-in are.",
+        ),
+    ]
+    .map(|(id, path, access, summary)| {
+        Operation::new(id, Method::GET, path, access, summary, discover)
+            .answers::<DiscoveryDocument>(200)
+    });
+    let keys = [
+        public(
+            "SignIn_Keys",
+            "/{tenant}/discovery/v2.0/keys",
+            "Shows the keys that access tokens are signed with.",
+        ),
+        public(
+            "SignIn_KeysVersion1",
+            "/{tenant}/discovery/keys",
+            "Shows the keys that access tokens are signed with.",
+        ),
+    ]
+    .map(|(id, path, access, summary)| {
+        Operation::new(id, Method::GET, path, access, summary, keys).answers::<KeyDocument>(200)
+    });
+    let authorize = Operation::new(
+        "SignIn_Authorize",
+        Method::GET,
+        "/{tenant}/oauth2/v2.0/authorize",
+        Access::Public,
+        "Refuses sign-in with a browser, which is not built: OpenID Connect requires the address.",
+        authorize,
+    );
+    discovery
+        .into_iter()
+        .chain(keys)
+        .chain([authorize])
+        .map(|operation| operation.protocol(Protocol::OAuth))
+        .collect()
+}
+
+/// Where the endpoints are and what they can do.
+#[derive(Serialize, ToSchema)]
+struct DiscoveryDocument {
+    issuer: String,
+    /// Required by OpenID Connect and by clients that never use it; it refuses.
+    authorization_endpoint: String,
+    token_endpoint: String,
+    jwks_uri: String,
+    response_types_supported: [&'static str; 0],
+    grant_types_supported: [&'static str; 1],
+    subject_types_supported: [&'static str; 1],
+    scopes_supported: [String; 2],
+    id_token_signing_alg_values_supported: [&'static str; 1],
+    token_endpoint_auth_methods_supported: [&'static str; 2],
+}
+
+impl DiscoveryDocument {
+    fn new(tenant: &TenantForm, app: &App) -> Self {
+        let url = &app.installation.public_url;
+        Self {
+            issuer: tenant.issuer(url, app.installation.tenant_id),
+            authorization_endpoint: tenant.authorization_endpoint(url),
+            token_endpoint: tenant.token_endpoint(url),
+            jwks_uri: tenant.keys_endpoint(url),
+            response_types_supported: [],
+            grant_types_supported: [GRANT_TYPE],
+            subject_types_supported: ["public"],
+            scopes_supported: Audience::scopes(url),
+            id_token_signing_alg_values_supported: ["ES256"],
+            token_endpoint_auth_methods_supported: ["client_secret_post", "client_secret_basic"],
+        }
+    }
+}
+
+/// A set of JSON Web Keys (RFC 7517).
+#[derive(Serialize, ToSchema)]
+struct KeyDocument {
+    #[schema(value_type = Vec<Object>)]
+    keys: Vec<PublicKey>,
+}
+
+fn tenant(app: &App, request: &Request) -> Result<TenantForm, ApiError> {
+    TenantForm::parse(request.parameter("tenant"), app.installation.tenant_id)
+}
+
+async fn discover(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let tenant = tenant(&app, &request)?;
+    Answer::ok(&DiscoveryDocument::new(&tenant, &app))
+}
+
+async fn keys(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    tenant(&app, &request)?;
+    let keys = app.sign_in.keys.current().public(request.now);
+    Ok(Answer::ok(&KeyDocument { keys })?.header("cache-control", KEYS_MAXIMUM_AGE))
+}
+
+async fn authorize(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    tenant(&app, &request)?;
+    Err(ApiError::invalid(
+        "unsupported_response_type",
+        "AADSTS70005: People cannot sign in with a browser here. Sign in as a service principal: az login --service-principal.",
+    ))
+}

@@ -1,0 +1,293 @@
+//! The keys that sign access tokens: sealed in the database, opened in memory, the same for all replicas.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use credentials::{KeyError, KeyRing, OpenError, PublicKey, SigningKey, TokenVerifier};
+use parking_lot::RwLock;
+use store::sign_in_keys::SignInKey;
+use store::{Store, StoreError};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::limits::TOKEN_LIFETIME;
+
+/// Why there are no keys to sign in with.
+#[derive(Debug, thiserror::Error)]
+pub enum SignInError {
+    #[error("the sign-in keys cannot be read")]
+    Store(#[from] StoreError),
+    #[error("the sign-in key '{kid}' cannot be opened with the key-encryption keys")]
+    Sealed {
+        kid: String,
+        #[source]
+        source: OpenError,
+    },
+    #[error("the sign-in key '{kid}' is damaged")]
+    Damaged {
+        kid: String,
+        #[source]
+        source: KeyError,
+    },
+}
+
+/// Makes a signing key when there is none in use. For `admin init`; a control plane that starts does it too.
+///
+/// # Errors
+/// Those of the database; that there is no installation is one.
+pub async fn ensure_key(
+    store: &Store,
+    key_ring: &KeyRing,
+    now: OffsetDateTime,
+) -> Result<(), SignInError> {
+    let known = store.sign_in_key_list(now).await?;
+    if known.iter().any(|key| key.retired_at.is_none()) {
+        return Ok(());
+    }
+    let kid = Uuid::new_v4().to_string();
+    let key = SigningKey::generate(&kid);
+    let created = store
+        .sign_in_key_create_if_none(&SignInKey {
+            sealed_private: key_ring.seal(key.pkcs8(), &associated(&kid)),
+            kid: kid.clone(),
+            // The first key has no one before it who could sign meanwhile.
+            not_before: now,
+            retired_at: None,
+        })
+        .await?;
+    if created {
+        tracing::info!(key.kid = kid, "made a key to sign access tokens with");
+    }
+    Ok(())
+}
+
+/// What binds a sealed key to its row.
+fn associated(kid: &str) -> Vec<u8> {
+    format!("sign_in_keys/{kid}/private").into_bytes()
+}
+
+/// The keys in memory.
+pub(super) struct KeySet {
+    store: Store,
+    key_ring: Arc<KeyRing>,
+    opened: RwLock<Arc<OpenedKeys>>,
+}
+
+/// The keys as they were read last.
+pub(super) struct OpenedKeys {
+    /// In the order of their first use.
+    in_order: Vec<Arc<OpenedKey>>,
+    by_kid: HashMap<String, Arc<OpenedKey>>,
+}
+
+/// A key, ready to sign and to verify.
+pub(super) struct OpenedKey {
+    pub(super) signing: SigningKey,
+    pub(super) verifier: TokenVerifier,
+    not_before: OffsetDateTime,
+    retired_at: Option<OffsetDateTime>,
+}
+
+impl KeySet {
+    pub(super) async fn load(
+        store: Store,
+        key_ring: Arc<KeyRing>,
+        now: OffsetDateTime,
+    ) -> Result<Self, SignInError> {
+        let opened = read(&store, &key_ring, now).await?;
+        Ok(Self {
+            store,
+            key_ring,
+            opened: RwLock::new(Arc::new(opened)),
+        })
+    }
+
+    /// Reads the keys again.
+    pub(super) async fn refresh(&self, now: OffsetDateTime) -> Result<(), SignInError> {
+        let opened = read(&self.store, &self.key_ring, now).await?;
+        *self.opened.write() = Arc::new(opened);
+        Ok(())
+    }
+
+    pub(super) fn current(&self) -> Arc<OpenedKeys> {
+        Arc::clone(&self.opened.read())
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_keys(keys: Vec<(SigningKey, OffsetDateTime, Option<OffsetDateTime>)>) -> Self {
+        let keys = keys
+            .into_iter()
+            .map(|(key, not_before, retired_at)| OpenedKey::new(key, not_before, retired_at));
+        let store = Store::open("postgres://localhost/unused").expect("the URL is well formed");
+        let key_ring =
+            KeyRing::parse("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").expect("32 bytes");
+        Self {
+            store,
+            key_ring: Arc::new(key_ring),
+            opened: RwLock::new(Arc::new(OpenedKeys::new(keys.collect()))),
+        }
+    }
+}
+
+impl OpenedKeys {
+    fn new(keys: Vec<OpenedKey>) -> Self {
+        let in_order: Vec<Arc<OpenedKey>> = keys.into_iter().map(Arc::new).collect();
+        let by_kid = in_order
+            .iter()
+            .map(|key| (key.signing.kid().to_owned(), Arc::clone(key)))
+            .collect();
+        Self { in_order, by_kid }
+    }
+
+    /// The key to sign with now: the newest whose time has come.
+    pub(super) fn signing(&self, now: OffsetDateTime) -> Option<&SigningKey> {
+        self.in_order
+            .iter()
+            .rev()
+            .find(|key| {
+                key.not_before <= now && key.retired_at.is_none_or(|retired_at| retired_at > now)
+            })
+            .map(|key| &key.signing)
+    }
+
+    /// The key of that name, while tokens that it signed can be good.
+    pub(super) fn verifying(&self, kid: &str, now: OffsetDateTime) -> Option<&TokenVerifier> {
+        self.by_kid
+            .get(kid)
+            .filter(|key| key.verifies(now))
+            .map(|key| &key.verifier)
+    }
+
+    /// The public parts of all keys that verifiers may meet, those that do not sign yet among them.
+    pub(super) fn public(&self, now: OffsetDateTime) -> Vec<PublicKey> {
+        self.in_order
+            .iter()
+            .filter(|key| key.verifies(now))
+            .map(|key| key.signing.public())
+            .collect()
+    }
+}
+
+impl OpenedKey {
+    fn new(
+        signing: SigningKey,
+        not_before: OffsetDateTime,
+        retired_at: Option<OffsetDateTime>,
+    ) -> Self {
+        let verifier = TokenVerifier::new(&signing.public());
+        Self {
+            signing,
+            verifier,
+            not_before,
+            retired_at,
+        }
+    }
+
+    fn verifies(&self, now: OffsetDateTime) -> bool {
+        self.retired_at
+            .is_none_or(|retired_at| now < retired_at + TOKEN_LIFETIME)
+    }
+}
+
+async fn read(
+    store: &Store,
+    key_ring: &KeyRing,
+    now: OffsetDateTime,
+) -> Result<OpenedKeys, SignInError> {
+    let retired_since = now - TOKEN_LIFETIME;
+    let mut rows = store.sign_in_key_list(retired_since).await?;
+    if rows.iter().all(|row| row.retired_at.is_some()) {
+        ensure_key(store, key_ring, now).await?;
+        rows = store.sign_in_key_list(retired_since).await?;
+    }
+    let mut keys = Vec::with_capacity(rows.len());
+    for row in rows {
+        keys.push(open(row, key_ring)?);
+    }
+    Ok(OpenedKeys::new(keys))
+}
+
+fn open(row: SignInKey, key_ring: &KeyRing) -> Result<OpenedKey, SignInError> {
+    let pkcs8 = key_ring
+        .open(&row.sealed_private, &associated(&row.kid))
+        .map_err(|source| SignInError::Sealed {
+            kid: row.kid.clone(),
+            source,
+        })?;
+    let signing =
+        SigningKey::from_pkcs8(&row.kid, &pkcs8).map_err(|source| SignInError::Damaged {
+            kid: row.kid.clone(),
+            source,
+        })?;
+    Ok(OpenedKey::new(signing, row.not_before, row.retired_at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::Duration;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-23 12:00 UTC);
+
+    fn opened(keys: [(&'static str, Duration, Option<Duration>); 3]) -> OpenedKeys {
+        OpenedKeys::new(
+            keys.into_iter()
+                .map(|(kid, not_before, retired_at)| {
+                    let retired_at = retired_at.map(|retired_at| NOW + retired_at);
+                    OpenedKey::new(SigningKey::generate(kid), NOW + not_before, retired_at)
+                })
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn a_key_is_shown_before_it_signs_and_verifies_after_it_signed() {
+        let keys = opened([
+            ("old", Duration::days(-9), Some(Duration::minutes(-30))),
+            ("now", Duration::days(-1), None),
+            ("next", Duration::minutes(10), None),
+        ]);
+        let signing = |now| keys.signing(now).map(SigningKey::kid);
+        assert_eq!(signing(NOW), Some("now"));
+        assert_eq!(signing(NOW + Duration::minutes(10)), Some("next"));
+        let shown = |now| -> Vec<String> {
+            keys.public(now)
+                .iter()
+                .map(|key| key.kid().to_owned())
+                .collect()
+        };
+        assert_eq!(shown(NOW), ["old", "now", "next"]);
+        assert!(keys.verifying("old", NOW).is_some());
+        assert_eq!(shown(NOW + Duration::minutes(30)), ["now", "next"]);
+        assert!(keys.verifying("old", NOW + Duration::minutes(30)).is_none());
+        assert!(keys.verifying("unknown", NOW).is_none());
+    }
+
+    #[test]
+    fn a_sealed_key_opens_only_in_its_own_row() {
+        let ring =
+            KeyRing::parse("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").expect("32 bytes");
+        let key = SigningKey::generate("a");
+        let row = |kid: &str| SignInKey {
+            kid: kid.to_owned(),
+            sealed_private: ring.seal(key.pkcs8(), &associated("a")),
+            not_before: NOW,
+            retired_at: None,
+        };
+        assert_eq!(
+            open(row("a"), &ring)
+                .expect("it is its row")
+                .signing
+                .public(),
+            key.public()
+        );
+        assert!(matches!(
+            open(row("b"), &ring),
+            Err(SignInError::Sealed {
+                source: OpenError::Tampered,
+                ..
+            })
+        ));
+    }
+}

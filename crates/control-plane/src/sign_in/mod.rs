@@ -1,0 +1,105 @@
+//! Sign-in: an OAuth 2 / OpenID Connect issuer for the service principals of the directory, and the verification of its own tokens.
+//!
+//! Grants are what clients of ARM send today: client credentials. What a token may do does not belong here, nor whether the credential
+//! behind it is still good: that is asked at each request, with the facts of the access decision.
+
+mod audience;
+mod claims;
+mod discovery;
+mod failure_limiter;
+mod form;
+mod keys;
+mod metadata;
+mod tenant;
+mod token;
+mod verification;
+
+pub use keys::{SignInError, ensure_key};
+
+pub(crate) use claims::Claims;
+
+use std::sync::Arc;
+
+use failure_limiter::FailureLimiter;
+use keys::KeySet;
+use store::installation::Installation;
+use token::SignInMetrics;
+use uuid::Uuid;
+use verification::Verified;
+
+use crate::app::Parts;
+use crate::front_door::Operation;
+use crate::limits;
+
+/// The most secrets that an application and its service principal may have together.
+pub const MAXIMUM_SECRETS: i64 = limits::MAXIMUM_SECRETS;
+
+/// Issues and verifies access tokens.
+pub(crate) struct SignIn {
+    public_url: String,
+    tenant_id: Uuid,
+    keys: KeySet,
+    verified: Verified,
+    failures: FailureLimiter,
+    metrics: SignInMetrics,
+}
+
+impl SignIn {
+    /// Reads the signing keys, making one when there is none, and keeps them fresh until the process ends.
+    ///
+    /// # Errors
+    /// The database is away, or a key cannot be opened with the key-encryption keys.
+    pub(crate) async fn load(
+        parts: &Parts,
+        installation: &Installation,
+    ) -> Result<Arc<Self>, SignInError> {
+        let keys = KeySet::load(
+            parts.store.clone(),
+            Arc::clone(&parts.key_ring),
+            (parts.clock)(),
+        )
+        .await?;
+        let sign_in = Arc::new(Self {
+            public_url: installation.public_url.clone(),
+            tenant_id: installation.tenant_id,
+            keys,
+            verified: Verified::new(),
+            failures: FailureLimiter::new(),
+            metrics: SignInMetrics::new(&parts.metrics),
+        });
+        tokio::spawn(keep_fresh(
+            Arc::clone(&sign_in),
+            Arc::clone(&parts.clock),
+            parts.shutdown.clone(),
+        ));
+        Ok(sign_in)
+    }
+}
+
+/// Reads the keys again, so that all replicas know all keys, and forgets failures that no longer count.
+async fn keep_fresh(
+    sign_in: Arc<SignIn>,
+    clock: crate::Clock,
+    shutdown: service::shutdown::Shutdown,
+) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(limits::SIGN_IN_KEYS_INTERVAL) => {}
+            () = shutdown.wait() => return,
+        }
+        sign_in.failures.forget_old();
+        if let Err(error) = sign_in.keys.refresh(clock()).await {
+            tracing::warn!(
+                error.cause = %service::errors::chain(&error),
+                "the sign-in keys could not be read again; those known stay in use"
+            );
+        }
+    }
+}
+
+pub(crate) fn operations() -> Vec<Operation> {
+    let mut operations = metadata::operations();
+    operations.extend(discovery::operations());
+    operations.extend(token::operations());
+    operations
+}

@@ -1,0 +1,114 @@
+//! How clients name the tenant in paths of sign-in, and what follows from it: the issuer and the addresses of the endpoints.
+
+use arm::ApiError;
+use uuid::Uuid;
+
+/// A way to name the one tenant of this installation in a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TenantForm {
+    /// `adfs`: clients that meet this word do not ask the public cloud whether they may trust the host.
+    Adfs,
+    /// The tenant's id, or `common` or `organizations`, as it stands in addresses.
+    Tenant(String),
+}
+
+impl TenantForm {
+    /// The form of a path's first segment.
+    ///
+    /// # Errors
+    /// Another tenant than this installation's.
+    pub(super) fn parse(text: &str, tenant_id: Uuid) -> Result<Self, ApiError> {
+        if text.eq_ignore_ascii_case("adfs") {
+            return Ok(Self::Adfs);
+        }
+        if let Some(word) = ["common", "organizations"]
+            .into_iter()
+            .find(|word| word.eq_ignore_ascii_case(text))
+        {
+            return Ok(Self::Tenant(word.to_owned()));
+        }
+        if Uuid::try_parse(text) == Ok(tenant_id) {
+            return Ok(Self::Tenant(tenant_id.to_string()));
+        }
+        let shown: String = text.chars().take(100).collect();
+        Err(ApiError::invalid(
+            "invalid_tenant",
+            format!(
+                "AADSTS90002: Tenant '{shown}' not found. This installation is the tenant '{tenant_id}'; it is also reached as 'adfs', 'common' or 'organizations'."
+            ),
+        ))
+    }
+
+    /// The issuer of tokens; the same whatever word stood for the tenant.
+    pub(super) fn issuer(&self, public_url: &str, tenant_id: Uuid) -> String {
+        match self {
+            Self::Adfs => format!("{public_url}/adfs"),
+            Self::Tenant(_) => format!("{public_url}/{tenant_id}/v2.0"),
+        }
+    }
+
+    /// Both issuers.
+    pub(super) fn issuers(public_url: &str, tenant_id: Uuid) -> [String; 2] {
+        [
+            Self::Adfs.issuer(public_url, tenant_id),
+            Self::Tenant(String::new()).issuer(public_url, tenant_id),
+        ]
+    }
+
+    fn segment(&self) -> &str {
+        match self {
+            Self::Adfs => "adfs",
+            Self::Tenant(segment) => segment,
+        }
+    }
+
+    pub(super) fn token_endpoint(&self, public_url: &str) -> String {
+        format!("{public_url}/{}/oauth2/v2.0/token", self.segment())
+    }
+
+    pub(super) fn authorization_endpoint(&self, public_url: &str) -> String {
+        format!("{public_url}/{}/oauth2/v2.0/authorize", self.segment())
+    }
+
+    pub(super) fn keys_endpoint(&self, public_url: &str) -> String {
+        match self {
+            Self::Adfs => format!("{public_url}/adfs/discovery/keys"),
+            Self::Tenant(segment) => format!("{public_url}/{segment}/discovery/v2.0/keys"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TENANT: Uuid = Uuid::from_u128(0xa1);
+
+    #[test]
+    fn the_tenant_has_four_names() {
+        let parse = |text: &str| TenantForm::parse(text, TENANT);
+        let upper = TENANT.to_string().to_uppercase();
+        for (text, issuer) in [
+            ("ADFS", "https://w/adfs".to_owned()),
+            ("common", format!("https://w/{TENANT}/v2.0")),
+            ("Organizations", format!("https://w/{TENANT}/v2.0")),
+            (upper.as_str(), format!("https://w/{TENANT}/v2.0")),
+        ] {
+            let form = parse(text).expect("a name of the tenant");
+            assert_eq!(form.issuer("https://w", TENANT), issuer);
+            assert!(TenantForm::issuers("https://w", TENANT).contains(&issuer));
+        }
+        let error = parse("contoso.example").expect_err("another tenant");
+        assert_eq!(error.code, "invalid_tenant");
+        assert!(error.message.contains("contoso.example"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_other_name_is_the_tenant(text in "\\PC{0,60}") {
+            let is_name = ["adfs", "common", "organizations"].iter().any(|name| name.eq_ignore_ascii_case(&text));
+            prop_assert_eq!(TenantForm::parse(&text, TENANT).is_ok(), is_name);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The control plane over HTTP, on a real Postgres. Each test has a database of its own (`DATABASE_URL` names the server).
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod access_walk;
+mod config_feed;
+mod contract;
+mod registries;
+mod role_assignments;
+mod support;

@@ -1,0 +1,293 @@
+//! Registries and their admin account.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::support::{REGISTRIES, TestApp};
+
+fn at(path: &str) -> String {
+    format!("{path}?api-version={REGISTRIES}")
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_registry_lives_from_creation_to_deletion(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_group("g").await;
+    let path = app.registry("g", "Contoso");
+    let created = app
+        .put(
+            &at(&path),
+            json!({ "location": "West US", "sku": { "name": "standard" } }),
+        )
+        .await;
+    assert_eq!(created.status, 201, "{}", created.body);
+    assert_eq!(created.header("x-wharfinger-propagation"), "complete");
+    assert!(!created.header("x-wharfinger-revision").is_empty());
+    assert_eq!(created.body["location"], "westus");
+    assert_eq!(
+        created.body["sku"],
+        json!({ "name": "Standard", "tier": "Standard" })
+    );
+    assert_eq!(created.body["tags"], json!({}));
+    assert_eq!(created.body["properties"]["adminUserEnabled"], false);
+    assert_eq!(created.body["properties"]["provisioningState"], "Succeeded");
+    let shown = app.get(&at(&path)).await;
+    assert_eq!(shown.body, created.body);
+
+    let again = app
+        .put(
+            &at(&path),
+            json!({ "location": "westus", "sku": { "name": "Basic" }, "tags": { "a": "b" } }),
+        )
+        .await;
+    assert_eq!(
+        (again.status, &again.body["tags"]),
+        (200, &json!({ "a": "b" }))
+    );
+    let patch = json!({ "tags": { "c": "d" }, "properties": { "adminUserEnabled": true } });
+    let patched = app
+        .send(Method::PATCH, &at(&path), &app.token, Some(patch))
+        .await;
+    assert_eq!(
+        (patched.status, &patched.body["tags"]),
+        (200, &json!({ "c": "d" }))
+    );
+    assert_eq!(patched.body["properties"]["adminUserEnabled"], true);
+    assert_eq!(patched.header("x-wharfinger-propagation"), "complete");
+
+    for list in [app.subscription(), app.group("G")] {
+        let reply = app
+            .get(&at(&format!(
+                "{list}/providers/Microsoft.ContainerRegistry/registries"
+            )))
+            .await;
+        assert_eq!(
+            reply.body["value"].as_array().map(Vec::len),
+            Some(1),
+            "{}",
+            reply.body
+        );
+    }
+    let found = app
+        .get(&format!(
+            "{}/resources?api-version=2024-11-01&$filter=resourceType%20eq%20'Microsoft.ContainerRegistry/registries'",
+            app.subscription()
+        ))
+        .await;
+    assert_eq!(found.body["value"][0]["id"], path);
+
+    assert_eq!(app.delete(&at(&path)).await.status, 200);
+    assert_eq!(app.delete(&at(&path)).await.status, 204);
+    let gone = app.get(&at(&path)).await;
+    assert_eq!((gone.status, gone.code()), (404, "ResourceNotFound"));
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn names_are_one_for_the_installation_whatever_their_case(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_registry("g", "contoso").await;
+    app.create_group("other").await;
+    let body = json!({ "location": "westus", "sku": { "name": "Basic" } });
+    let reply = app
+        .put(&at(&app.registry("other", "CONTOSO")), body.clone())
+        .await;
+    assert_eq!(
+        (reply.status, reply.code()),
+        (409, "RegistryNameAlreadyInUse")
+    );
+    let check = format!(
+        "{}/providers/Microsoft.ContainerRegistry/checkNameAvailability",
+        app.subscription()
+    );
+    let ask =
+        |name: &str| json!({ "name": name, "type": "Microsoft.ContainerRegistry/registries" });
+    let taken = app.post(&at(&check), ask("Contoso")).await;
+    assert_eq!(
+        (&taken.body["nameAvailable"], &taken.body["reason"]),
+        (&json!(false), &json!("AlreadyExists"))
+    );
+    let invalid = app.post(&at(&check), ask("a-b")).await;
+    assert_eq!(
+        (&invalid.body["nameAvailable"], &invalid.body["reason"]),
+        (&json!(false), &json!("Invalid"))
+    );
+    let free = app.post(&at(&check), ask("fabrikam")).await;
+    assert_eq!(
+        free.body,
+        json!({ "availableLoginServerName": "fabrikam.registry.localhost:5443", "nameAvailable": true })
+    );
+    for name in ["abcd", "has-dash", "ünicode", &"x".repeat(51)] {
+        let reply = app.put(&at(&app.registry("g", name)), body.clone()).await;
+        assert_eq!(
+            (reply.status, reply.code()),
+            (400, "InvalidResourceName"),
+            "{name}"
+        );
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn what_is_not_built_is_refused_by_name(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_registry("g", "contoso").await;
+    let path = at(&app.registry("g", "contoso"));
+    let patch = json!({ "properties": { "publicNetworkAccess": "Disabled", "zoneRedundancy": "disabled" } });
+    let reply = app
+        .send(Method::PATCH, &path, &app.token, Some(patch))
+        .await;
+    assert_eq!((reply.status, reply.code()), (400, "FeatureNotSupported"));
+    assert_eq!(
+        reply.body["error"]["target"],
+        "properties.publicNetworkAccess"
+    );
+    let elsewhere = json!({ "location": "northeurope", "sku": { "name": "Basic" } });
+    let reply = app.put(&path, elsewhere).await;
+    assert_eq!(
+        (reply.status, reply.code()),
+        (409, "InvalidResourceLocation")
+    );
+    let nowhere = json!({ "location": "mars", "sku": { "name": "Basic" } });
+    let reply = app.put(&path, nowhere).await;
+    assert_eq!(
+        (reply.status, reply.code()),
+        (400, "LocationNotAvailableForResourceType")
+    );
+    assert!(reply.message().contains("westus"), "{}", reply.message());
+    let shown = app.get(&path).await;
+    assert_eq!(
+        app.put(&path, shown.body.clone()).await.body["properties"],
+        shown.body["properties"]
+    );
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn admin_passwords_are_shown_renewed_one_by_one_and_refused_while_off(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_registry("g", "contoso").await;
+    let path = app.registry("g", "contoso");
+    let credentials = app
+        .post(&at(&format!("{path}/listCredentials")), json!({}))
+        .await;
+    assert_eq!(
+        (credentials.status, &credentials.body["username"]),
+        (200, &json!("contoso"))
+    );
+    let value =
+        |body: &Value, at: usize| body["passwords"][at]["value"].as_str().unwrap().to_owned();
+    let renew = at(&format!("{path}/regenerateCredential"));
+    let renewed = app.post(&renew, json!({ "name": "password2" })).await;
+    assert_eq!(renewed.status, 200, "{}", renewed.body);
+    assert_eq!(renewed.header("x-wharfinger-propagation"), "complete");
+    assert_eq!(value(&renewed.body, 0), value(&credentials.body, 0));
+    assert_ne!(value(&renewed.body, 1), value(&credentials.body, 1));
+    assert_eq!(
+        app.post(&at(&format!("{path}/listCredentials")), json!({}))
+            .await
+            .body,
+        renewed.body
+    );
+    let reply = app.post(&renew, json!({ "name": "password3" })).await;
+    assert_eq!((reply.status, reply.code()), (400, "InvalidPasswordName"));
+
+    let off = json!({ "properties": { "adminUserEnabled": false } });
+    assert_eq!(
+        app.send(Method::PATCH, &at(&path), &app.token, Some(off))
+            .await
+            .status,
+        200
+    );
+    for action in ["listCredentials", "regenerateCredential"] {
+        let reply = app
+            .post(
+                &at(&format!("{path}/{action}")),
+                json!({ "name": "password" }),
+            )
+            .await;
+        assert_eq!(
+            (reply.status, reply.code()),
+            (400, "UnAuthorizedForCredentialOperations"),
+            "{action}"
+        );
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn conditions_are_kept(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_registry("g", "contoso").await;
+    let path = at(&app.registry("g", "contoso"));
+    let tag = app.get(&path).await.header("etag").to_owned();
+    let patch = |condition: &str| {
+        let request = app
+            .request(Method::PATCH, &path)
+            .bearer_auth(&app.token)
+            .header("if-match", condition.to_owned());
+        app.read(request.json(&json!({ "tags": { "at": condition } })))
+    };
+    assert_eq!(patch(&tag).await.status, 200);
+    let stale = patch(&tag).await;
+    assert_eq!((stale.status, stale.code()), (412, "PreconditionFailed"));
+    let create_only = app
+        .request(Method::PUT, &path)
+        .bearer_auth(&app.token)
+        .header("if-none-match", "*")
+        .json(&json!({ "location": "westus", "sku": { "name": "Basic" } }));
+    assert_eq!(app.read(create_only).await.status, 412);
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn deleting_a_group_deletes_what_is_in_it(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_registry("g", "contoso").await;
+    let group = format!("{}?api-version=2024-11-01", app.group("G"));
+    assert_eq!(
+        app.send(Method::HEAD, &group, &app.token, None)
+            .await
+            .status,
+        204
+    );
+    let deleted = app.delete(&group).await;
+    assert_eq!(
+        (deleted.status, deleted.header("x-wharfinger-propagation")),
+        (200, "complete")
+    );
+    assert_eq!(
+        app.send(Method::HEAD, &group, &app.token, None)
+            .await
+            .status,
+        404
+    );
+    let again = app.delete(&group).await;
+    assert_eq!((again.status, again.code()), (404, "ResourceGroupNotFound"));
+    assert!(
+        app.store
+            .registry_name_owner("contoso")
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn changes_at_the_same_time_are_all_there(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_registry("g", "contoso").await;
+    let renew = at(&format!(
+        "{}/regenerateCredential",
+        app.registry("g", "contoso")
+    ));
+    let replies = futures_util::future::join_all(
+        (0..8).map(|_| app.post(&renew, json!({ "name": "password" }))),
+    )
+    .await;
+    let mut revisions: Vec<u64> = replies
+        .iter()
+        .map(|reply| reply.header("x-wharfinger-revision").parse().unwrap())
+        .collect();
+    revisions.sort_unstable();
+    assert!(
+        revisions.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "{revisions:?}"
+    );
+}

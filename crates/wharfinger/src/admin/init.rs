@@ -1,0 +1,293 @@
+//! `wharfinger admin init`: makes an installation of an empty database. Typed again, it changes nothing.
+
+use std::path::{Path, PathBuf};
+
+use config_documents::Epoch;
+use control_plane::sign_in;
+use credentials::{KeyRing, Randomness, Secret, SecretKind, SystemRandomness, Verifier};
+use serde::Serialize;
+use service::configuration::{DatabaseUrlArguments, require_secret, write_secret_file};
+use store::Store;
+use store::directory::{Bootstrap, NewSecret, SecretAddition, SecretOwner};
+use store::installation::{Initialisation, Installation};
+use store::role_assignments::RoleAssignment;
+use store::subscriptions::Subscription;
+use time::{Duration, OffsetDateTime};
+use uuid::{Uuid, uuid};
+
+use super::{AdminError, open, region, say};
+
+/// How long the bootstrap secret is good.
+const BOOTSTRAP_SECRET_VALIDITY: Duration = Duration::days(730);
+
+/// The built-in role Owner.
+const OWNER: Uuid = uuid!("8e3af657-a8ff-443c-a75c-2fe8c4bcb635");
+
+/// Make an installation of an empty database; changes nothing when it is one already
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    database: DatabaseUrlArguments,
+    /// File with the key-encryption keys, 32 bytes in base64 a line
+    #[arg(long, value_name = "FILE")]
+    key_encryption_key_file: PathBuf,
+    /// URL at which clients reach the control plane, https and without a path
+    #[arg(long, value_name = "URL")]
+    public_url: String,
+    /// What follows a registry's name in its login server, with a leading dot and, if any, the port
+    #[arg(long, value_name = "SUFFIX")]
+    login_server_suffix: String,
+    /// Region where registries can live; may be given several times
+    #[arg(long, required = true)]
+    region: Vec<String>,
+    /// Name of the tenant
+    #[arg(long, default_value = "Wharfinger")]
+    tenant_name: String,
+    /// Name of the first subscription
+    #[arg(long, default_value = "Default")]
+    subscription_name: String,
+    /// File to write the bootstrap principal's credentials to, as JSON, readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    bootstrap_file: PathBuf,
+}
+
+/// What the bootstrap file holds.
+#[derive(Serialize)]
+struct BootstrapFile<'a> {
+    tenant_id: Uuid,
+    subscription_id: Uuid,
+    client_id: Uuid,
+    client_secret: &'a str,
+}
+
+pub(super) async fn run(arguments: &Arguments) -> Result<(), AdminError> {
+    let public_url = public_url(&arguments.public_url)?;
+    let suffix = login_server_suffix(&arguments.login_server_suffix)?;
+    let key_text = require_secret(
+        "key-encryption-key",
+        None,
+        Some(&arguments.key_encryption_key_file),
+    )?;
+    let key_ring = KeyRing::parse(&key_text).map_err(|source| AdminError::KeyRing {
+        path: arguments.key_encryption_key_file.clone(),
+        source,
+    })?;
+    let store = open(&arguments.database)?;
+    store.migrate().await?;
+    match store.installation_if_any().await? {
+        Some(existing) => {
+            same("public URL", &existing.public_url, &public_url)?;
+            same(
+                "login-server suffix",
+                &existing.login_server_suffix,
+                &suffix,
+            )?;
+            for name in &arguments.region {
+                store.region_put(&region::parse(name, None)?).await?;
+            }
+            if !arguments.bootstrap_file.exists() {
+                renew_bootstrap(&store, &existing, &arguments.bootstrap_file).await?;
+            }
+            say("the installation is there already")?;
+        }
+        None => create(&store, arguments, public_url, suffix, &key_ring).await?,
+    }
+    sign_in::ensure_key(&store, &key_ring, OffsetDateTime::now_utc()).await?;
+    store::config::publish_built_in_roles(&store).await?;
+    Ok(())
+}
+
+fn same(what: &'static str, existing: &str, given: &str) -> Result<(), AdminError> {
+    if existing == given {
+        return Ok(());
+    }
+    Err(AdminError::AlreadyInitialised {
+        what,
+        existing: existing.to_owned(),
+        given: given.to_owned(),
+    })
+}
+
+async fn create(
+    store: &Store,
+    arguments: &Arguments,
+    public_url: String,
+    login_server_suffix: String,
+    key_ring: &KeyRing,
+) -> Result<(), AdminError> {
+    let now = OffsetDateTime::now_utc();
+    let secret = credentials::generate(SecretKind::ServicePrincipalSecret, &SystemRandomness);
+    let (tenant_id, subscription_id, app_id) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+    let principal_id = Uuid::new_v4();
+    let regions = arguments
+        .region
+        .iter()
+        .map(|name| region::parse(name, None))
+        .collect::<Result<Vec<_>, _>>()?;
+    let initialisation = Initialisation {
+        installation: Installation {
+            tenant_id,
+            tenant_display_name: arguments.tenant_name.clone(),
+            public_url,
+            login_server_suffix,
+            key_encryption_fingerprint: key_ring.fingerprint(),
+            bootstrap_app_id: app_id,
+        },
+        regions,
+        subscription: Subscription {
+            subscription_id,
+            tenant_id,
+            display_name: arguments.subscription_name.clone(),
+        },
+        bootstrap: Bootstrap {
+            application_object_id: Uuid::new_v4(),
+            service_principal_object_id: principal_id,
+            app_id,
+            display_name: "bootstrap",
+            secret: new_secret(&secret, &SystemRandomness, now),
+            now,
+        },
+        owner_assignment: RoleAssignment {
+            name: Uuid::new_v4(),
+            scope: format!("/subscriptions/{subscription_id}"),
+            principal_id,
+            principal_type: "ServicePrincipal".to_owned(),
+            role_definition_id: OWNER,
+            description: Some("The installation began with it.".to_owned()),
+            created_at: now,
+            created_by: None,
+            updated_at: now,
+            updated_by: None,
+        },
+        epoch: Epoch(Uuid::now_v7()),
+    };
+    // The file comes first: should the database refuse, a credential that nobody has is worth nothing.
+    write_bootstrap(
+        &arguments.bootstrap_file,
+        tenant_id,
+        subscription_id,
+        app_id,
+        &secret,
+    )?;
+    store.initialise(&initialisation).await?;
+    say(&format!(
+        "initialised tenant {tenant_id} with subscription {subscription_id}"
+    ))?;
+    say(&format!(
+        "the bootstrap principal's credentials are in {}",
+        arguments.bootstrap_file.display()
+    ))
+}
+
+fn new_secret(secret: &Secret, randomness: &dyn Randomness, now: OffsetDateTime) -> NewSecret {
+    NewSecret {
+        key_id: Uuid::new_v4(),
+        display_name: Some("bootstrap".to_owned()),
+        hint: secret
+            .expose()
+            .chars()
+            .take(SecretKind::ServicePrincipalSecret.prefix().len() + 3)
+            .collect(),
+        starts_at: now,
+        expires_at: now + BOOTSTRAP_SECRET_VALIDITY,
+        verifier: Verifier::of(secret, randomness),
+    }
+}
+
+/// Gives the bootstrap principal one more secret, because the file with the one it had is gone.
+async fn renew_bootstrap(
+    store: &Store,
+    installation: &Installation,
+    file: &Path,
+) -> Result<(), AdminError> {
+    let application = store
+        .bootstrap_application()
+        .await?
+        .ok_or(AdminError::BootstrapDeleted)?;
+    let subscriptions = store.subscription_list().await?;
+    let subscription = subscriptions
+        .first()
+        .ok_or(store::StoreError::NotInitialised)?;
+    let secret = credentials::generate(SecretKind::ServicePrincipalSecret, &SystemRandomness);
+    write_bootstrap(
+        file,
+        installation.tenant_id,
+        subscription.subscription_id,
+        application.app_id,
+        &secret,
+    )?;
+    let addition = store
+        .secret_add(
+            SecretOwner::Application(application.object_id),
+            &new_secret(&secret, &SystemRandomness, OffsetDateTime::now_utc()),
+            control_plane::sign_in::MAXIMUM_SECRETS,
+        )
+        .await?;
+    match addition {
+        SecretAddition::Added(_) => say(&format!(
+            "a new secret of the bootstrap principal is in {}",
+            file.display()
+        )),
+        SecretAddition::OwnerNotFound => Err(AdminError::BootstrapDeleted),
+        SecretAddition::TooMany => Err(AdminError::TooManySecrets),
+    }
+}
+
+fn write_bootstrap(
+    file: &Path,
+    tenant_id: Uuid,
+    subscription_id: Uuid,
+    client_id: Uuid,
+    secret: &Secret,
+) -> Result<(), AdminError> {
+    let content = BootstrapFile {
+        tenant_id,
+        subscription_id,
+        client_id,
+        client_secret: secret.expose(),
+    };
+    let text = serde_json::to_string_pretty(&content).expect("the file's members are text");
+    Ok(write_secret_file(file, text.as_bytes())?)
+}
+
+fn public_url(text: &str) -> Result<String, AdminError> {
+    let url = text.trim_end_matches('/');
+    let host = url.strip_prefix("https://").unwrap_or_default();
+    let valid = !host.is_empty()
+        && host == host.to_ascii_lowercase()
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte));
+    if valid {
+        return Ok(url.to_owned());
+    }
+    Err(AdminError::Argument {
+        argument: "public-url",
+        value: text.to_owned(),
+        rule: "it must read https://host or https://host:port, in lower case and without a path",
+    })
+}
+
+fn login_server_suffix(text: &str) -> Result<String, AdminError> {
+    let (host, port) = text
+        .split_once(':')
+        .map_or((text, None), |(host, port)| (host, Some(port)));
+    let host_is_valid = host.len() > 1
+        && host.starts_with('.')
+        && host.split('.').skip(1).all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        });
+    let port_is_valid = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    if host_is_valid && port_is_valid {
+        return Ok(text.to_owned());
+    }
+    Err(AdminError::Argument {
+        argument: "login-server-suffix",
+        value: text.to_owned(),
+        rule: "it must read .domain or .domain:port, in lower case",
+    })
+}
