@@ -110,7 +110,7 @@ impl Repository<'_> {
             push.write_repository().await?;
             if let Reference::Tag(tag) = reference {
                 push.write_tag(tag).await?;
-                if false {
+                if !self.is_live_at(&push.digest, &version).await? {
                     // Deleted between the two writes: the tag would point to nothing.
                     continue;
                 }
