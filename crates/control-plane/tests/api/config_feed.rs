@@ -1,281 +1,29 @@
 //! The stream of configuration to nodes, and what an operation says about its change, with nodes that speak the protocol.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config_documents::{
-    Checksum, ControlPlaneMessage, Document, Epoch, NodeMessage, Region, Rejected, Revision,
-    StoredDocument, forms,
-};
-use credentials::{SecretKind, SigningKey, SystemRandomness, generate};
+use config_documents::{NodeMessage, Rejected, Revision};
+use credentials::{SecretKind, SystemRandomness, generate};
 use futures_util::{SinkExt, StreamExt};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use time::OffsetDateTime;
-use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use uuid::Uuid;
 
 use crate::support::{Reply, TestApp};
-
-/// Longer than anything here takes, so that a test that waits in vain ends.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A node that has joined: what it knows, and what it has.
-#[derive(Clone)]
-struct TestNode {
-    node_id: Uuid,
-    region: Region,
-    credential: String,
-    documents: BTreeMap<(Region, String, String), StoredDocument>,
-    position: Option<(Epoch, Revision)>,
-}
-
-/// A node's open stream.
-struct Stream {
-    node: TestNode,
-    socket: WebSocketStream<TcpStream>,
-    sequence: u64,
-    snapshots: usize,
-    /// What the node says that it cannot understand.
-    rejected: Vec<Rejected>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    epoch: Epoch,
-    revision: Revision,
-    heard: u64,
-}
-
-/// A node that answers every mark until it is stopped.
-struct Running {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<TestNode>,
-}
-
-fn region(name: &str) -> Region {
-    Region(name.to_owned())
-}
-
-async fn join_token(app: &TestApp, region: &Region) -> String {
-    let now = OffsetDateTime::now_utc();
-    let token =
-        store::nodes::join_token_create(&app.store, Uuid::new_v4(), region, &SystemRandomness, now)
-            .await
-            .unwrap();
-    token.unwrap().secret.expose().to_owned()
-}
-
-fn join_body(token: &str, region: &Region) -> Value {
-    json!({
-        "join_token": token,
-        "region": region.as_str(),
-        "public_key": SigningKey::generate(&Uuid::new_v4().to_string()).public(),
-        "address": "localhost:5443",
-    })
-}
-
-async fn join(app: &TestApp, body: Value) -> Reply {
-    app.send(Method::POST, "/config/v1/join", "", Some(body))
-        .await
-}
-
-impl TestNode {
-    async fn joined(app: &TestApp, region: Region) -> Self {
-        let token = join_token(app, &region).await;
-        let reply = join(app, join_body(&token, &region)).await;
-        assert_eq!(reply.status, 201, "{}", reply.body);
-        Self {
-            node_id: reply.body["node_id"].as_str().unwrap().parse().unwrap(),
-            region,
-            credential: reply.body["credential"].as_str().unwrap().to_owned(),
-            documents: BTreeMap::new(),
-            position: None,
-        }
-    }
-
-    fn hello(&self) -> NodeMessage {
-        NodeMessage::Hello {
-            node_id: self.node_id,
-            region: self.region.clone(),
-            forms: forms(),
-            epoch: self.position.map(|(epoch, _)| epoch),
-            revision: self.position.map_or(Revision(0), |(_, revision)| revision),
-            address: "localhost:5443".to_owned(),
-        }
-    }
-
-    async fn connect(self, app: &TestApp) -> Stream {
-        let socket = open(&app.base, &self.credential).await.unwrap();
-        let hello = self.hello();
-        let mut stream = Stream {
-            node: self,
-            socket,
-            sequence: 0,
-            snapshots: 0,
-            rejected: Vec::new(),
-        };
-        stream.say(&hello).await;
-        stream
-    }
-
-    fn registry_names(&self) -> Vec<&str> {
-        let names = self.documents.keys().filter(|(_, kind, _)| kind == "registry-name");
-        names.map(|(_, _, key)| key.as_str()).collect()
-    }
-
-    fn checksum(&self) -> Checksum {
-        let documents = self.documents.values();
-        documents.fold(Checksum::default(), |sum, document| {
-            let body = document.body.as_deref().unwrap();
-            sum + Checksum::of(document.region.as_str(), &document.kind, &document.key, body)
-        })
-    }
-}
-
-async fn open(base: &str, bearer: &str) -> Result<WebSocketStream<TcpStream>, Error> {
-    let host = base.strip_prefix("http://").unwrap();
-    let mut request = format!("ws://{host}/config/v1/stream").into_client_request()?;
-    if !bearer.is_empty() {
-        let value = format!("Bearer {bearer}").parse().unwrap();
-        request.headers_mut().insert("authorization", value);
-    }
-    let connection = TcpStream::connect(host).await.unwrap();
-    Ok(tokio_tungstenite::client_async(request, connection).await?.0)
-}
-
-impl Stream {
-    async fn say(&mut self, message: &NodeMessage) {
-        let text = serde_json::to_string(message).unwrap();
-        self.socket.send(Message::text(text)).await.unwrap();
-    }
-
-    /// The next message; the reason when the control plane closed the stream.
-    async fn next(&mut self) -> Result<ControlPlaneMessage, String> {
-        loop {
-            let message = tokio::time::timeout(PATIENCE, self.socket.next())
-                .await
-                .expect("the control plane says something")
-                .expect("the stream is closed in order")
-                .map_err(|error| error.to_string())?;
-            match message {
-                Message::Text(text) => return Ok(serde_json::from_str(&text).unwrap()),
-                Message::Close(frame) => return Err(frame.unwrap().reason.to_string()),
-                _ => {}
-            }
-        }
-    }
-
-    /// Applies everything up to the next mark, and checks that it adds up.
-    async fn mark(&mut self) -> Result<Mark, String> {
-        loop {
-            match self.next().await? {
-                ControlPlaneMessage::SnapshotBegin { .. } => {
-                    self.snapshots += 1;
-                    self.node.documents.clear();
-                }
-                ControlPlaneMessage::SnapshotEnd => {}
-                ControlPlaneMessage::Documents { documents } => {
-                    for document in documents {
-                        self.keep(document);
-                    }
-                }
-                ControlPlaneMessage::Mark { epoch, revision, checksum, heard, .. } => {
-                    assert_eq!(self.node.checksum(), checksum, "at revision {revision}");
-                    self.node.position = Some((epoch, revision));
-                    return Ok(Mark { epoch, revision, heard });
-                }
-            }
-        }
-    }
-
-    fn keep(&mut self, document: StoredDocument) {
-        assert!(document.region.is_all() || document.region == self.node.region);
-        let key = (document.region.clone(), document.kind.clone(), document.key.clone());
-        match &document.body {
-            Some(body) => {
-                Document::parse(&document.kind, &document.key, body).unwrap();
-                self.node.documents.insert(key, document);
-            }
-            None => {
-                self.node.documents.remove(&key);
-            }
-        }
-    }
-
-    async fn answer(&mut self, mark: Mark) {
-        self.sequence += 1;
-        let applied = NodeMessage::Applied {
-            sequence: self.sequence,
-            revision: mark.revision,
-            rejected: self.rejected.clone(),
-        };
-        self.say(&applied).await;
-    }
-
-    /// Answers marks until the control plane has heard of a revision.
-    async fn answer_until_heard(&mut self, revision: Revision) {
-        let mut sequence = None;
-        loop {
-            let mark = self.mark().await.unwrap();
-            if sequence.is_some_and(|sequence| mark.heard >= sequence) {
-                return;
-            }
-            self.answer(mark).await;
-            if mark.revision >= revision && sequence.is_none() {
-                sequence = Some(self.sequence);
-            }
-        }
-    }
-
-    /// Reads until the control plane closes, and gives its reason.
-    async fn closed(mut self) -> String {
-        loop {
-            if let Err(reason) = self.mark().await {
-                return reason;
-            }
-        }
-    }
-
-    fn run(mut self) -> Running {
-        let (stop, mut stopped) = watch::channel(false);
-        let task = tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    mark = self.mark() => self.run_on(mark).await,
-                    _ = stopped.changed() => return self.node,
-                }
-            }
-        });
-        Running { stop, task }
-    }
-
-    async fn run_on(&mut self, mark: Result<Mark, String>) {
-        let mark = mark.expect("the control plane keeps the stream");
-        self.answer(mark).await;
-    }
-}
-
-impl Running {
-    /// Ends the stream and gives back what the node has.
-    async fn stop(self) -> TestNode {
-        self.stop.send(true).unwrap();
-        self.task.await.unwrap()
-    }
-}
+use crate::test_node::{PATIENCE, Stream, TestNode, join, join_body, join_token, open, region};
 
 /// A change that all nodes of a region must know.
 async fn change(app: &TestApp, name: &str) -> Reply {
     let path = app.registry("group", name);
     let body = json!({ "location": "westus", "sku": { "name": "Basic" }, "properties": { "adminUserEnabled": true } });
-    let reply = app.put(&format!("{path}?api-version={}", crate::support::REGISTRIES), body).await;
+    let reply = app
+        .put(
+            &format!("{path}?api-version={}", crate::support::REGISTRIES),
+            body,
+        )
+        .await;
     assert!(reply.status == 200 || reply.status == 201, "{}", reply.body);
     reply
 }
@@ -289,11 +37,18 @@ async fn a_node_gets_a_snapshot_and_then_what_changes(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
     change(&app, "before").await;
-    let mut stream = TestNode::joined(&app, region("westus")).await.connect(&app).await;
+    let mut stream = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&app)
+        .await;
     let first = stream.mark().await.unwrap();
     assert_eq!(stream.snapshots, 1);
     assert_eq!(stream.node.registry_names(), ["before"]);
-    let roles = stream.node.documents.keys().filter(|(_, kind, _)| kind == "role-definition");
+    let roles = stream
+        .node
+        .documents
+        .keys()
+        .filter(|(_, kind, _)| kind == "role-definition");
     assert_eq!(roles.count(), rbac::built_in_roles().len());
     stream.answer(first).await;
     let running = stream.run();
@@ -310,14 +65,20 @@ async fn a_node_gets_a_snapshot_and_then_what_changes(pool: PgPool) {
 async fn a_node_that_comes_back_gets_what_it_lacks_and_no_snapshot(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
-    let mut stream = TestNode::joined(&app, region("westus")).await.connect(&app).await;
+    let mut stream = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&app)
+        .await;
     let mark = stream.mark().await.unwrap();
     let node = stream.node.clone();
     drop(stream);
     end_leases(&app).await;
     let reply = change(&app, "meanwhile").await;
     assert_eq!(reply.header("x-wharfinger-propagation"), "partial");
-    assert_eq!(reply.header("x-wharfinger-missing"), node.node_id.to_string());
+    assert_eq!(
+        reply.header("x-wharfinger-missing"),
+        node.node_id.to_string()
+    );
     let mut stream = node.connect(&app).await;
     let again = stream.mark().await.unwrap();
     assert_eq!(stream.snapshots, 0);
@@ -356,10 +117,17 @@ async fn a_change_is_complete_when_every_node_of_the_region_has_it(pool: PgPool)
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
     let nobody = change(&app, "nobody").await;
-    assert_eq!(nobody.header("x-wharfinger-propagation"), "complete", "there is no node");
+    assert_eq!(
+        nobody.header("x-wharfinger-propagation"),
+        "complete",
+        "there is no node"
+    );
     let mut running = Vec::new();
     for _ in 0..3 {
-        let mut stream = TestNode::joined(&app, region("westus")).await.connect(&app).await;
+        let mut stream = TestNode::joined(&app, region("westus"))
+            .await
+            .connect(&app)
+            .await;
         let mark = stream.mark().await.unwrap();
         stream.answer(mark).await;
         running.push(stream.run());
@@ -369,7 +137,10 @@ async fn a_change_is_complete_when_every_node_of_the_region_has_it(pool: PgPool)
         assert_eq!(reply.header("x-wharfinger-propagation"), "complete");
     }
     for node in running {
-        assert_eq!(node.stop().await.registry_names(), ["first", "nobody", "second", "third"]);
+        assert_eq!(
+            node.stop().await.registry_names(),
+            ["first", "nobody", "second", "third"]
+        );
     }
 }
 
@@ -377,17 +148,26 @@ async fn a_change_is_complete_when_every_node_of_the_region_has_it(pool: PgPool)
 async fn a_change_is_pending_while_a_live_node_does_not_answer(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
-    let mut stream = TestNode::joined(&app, region("westus")).await.connect(&app).await;
+    let mut stream = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&app)
+        .await;
     let mark = stream.mark().await.unwrap();
     stream.answer(mark).await;
     let reply = change(&app, "unanswered").await;
     assert_eq!(reply.status, 201, "the change is made all the same");
     assert_eq!(reply.header("x-wharfinger-propagation"), "pending");
-    assert_eq!(reply.header("x-wharfinger-missing"), stream.node.node_id.to_string());
+    assert_eq!(
+        reply.header("x-wharfinger-missing"),
+        stream.node.node_id.to_string()
+    );
     let path = format!("/config/v1/propagation/{}", revision(&reply));
     let view = app.get(&path).await;
     assert_eq!(view.body["propagation"], "pending");
-    assert_eq!(view.body["missing"][0]["nodeId"], stream.node.node_id.to_string());
+    assert_eq!(
+        view.body["missing"][0]["nodeId"],
+        stream.node.node_id.to_string()
+    );
     stream.answer_until_heard(revision(&reply)).await;
     let view = app.get(&path).await;
     assert_eq!(view.body["propagation"], "complete", "{}", view.body);
@@ -397,7 +177,10 @@ async fn a_change_is_pending_while_a_live_node_does_not_answer(pool: PgPool) {
 async fn a_document_that_a_node_cannot_understand_makes_its_change_partial(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
-    let mut stream = TestNode::joined(&app, region("westus")).await.connect(&app).await;
+    let mut stream = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&app)
+        .await;
     let mark = stream.mark().await.unwrap();
     stream.rejected = vec![Rejected {
         region: region("*"),
@@ -413,46 +196,75 @@ async fn a_document_that_a_node_cannot_understand_makes_its_change_partial(pool:
     assert_eq!(reply.header("x-wharfinger-propagation"), "partial");
     assert_eq!(reply.header("x-wharfinger-missing"), node_id);
     let later = change(&app, "plain").await;
-    assert_eq!(later.header("x-wharfinger-propagation"), "complete", "it is not about this change");
+    assert_eq!(
+        later.header("x-wharfinger-propagation"),
+        "complete",
+        "it is not about this change"
+    );
     running.stop().await;
     let list = app.get("/config/v1/nodes").await;
-    assert_eq!(list.body["nodes"][0]["rejected"][0]["key"], "strange", "{}", list.body);
+    assert_eq!(
+        list.body["nodes"][0]["rejected"][0]["key"], "strange",
+        "{}",
+        list.body
+    );
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn nodes_of_other_regions_are_not_sent_what_is_not_theirs(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
-    let mut stream = TestNode::joined(&app, region("northeurope")).await.connect(&app).await;
+    let mut stream = TestNode::joined(&app, region("northeurope"))
+        .await
+        .connect(&app)
+        .await;
     let mark = stream.mark().await.unwrap();
     stream.answer(mark).await;
     let running = stream.run();
     let reply = change(&app, "western").await;
     assert_eq!(reply.header("x-wharfinger-propagation"), "complete");
     let node = running.stop().await;
-    assert_eq!(node.registry_names(), ["western"], "every node has all names");
+    assert_eq!(
+        node.registry_names(),
+        ["western"],
+        "every node has all names"
+    );
     assert!(node.documents.keys().all(|(_, kind, _)| kind != "registry"));
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_mark_says_what_was_heard(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    let mut stream = TestNode::joined(&app, region("westus")).await.connect(&app).await;
+    let mut stream = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&app)
+        .await;
     let first = stream.mark().await.unwrap();
     assert_eq!(first.heard, 0);
     let second = stream.mark().await.unwrap();
-    assert_eq!((second.revision, second.heard), (first.revision, 0), "nothing was answered");
+    assert_eq!(
+        (second.revision, second.heard),
+        (first.revision, 0),
+        "nothing was answered"
+    );
     stream.answer_until_heard(first.revision).await;
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_node_whose_copy_diverged_gets_a_snapshot(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    let mut stream = TestNode::joined(&app, region("westus")).await.connect(&app).await;
+    let mut stream = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&app)
+        .await;
     stream.node.documents.clear();
     let mut stream = reconnect(stream, &app).await;
     assert_eq!(stream.snapshots, 0);
-    stream.say(&NodeMessage::SnapshotWanted { reason: "a test".to_owned() }).await;
+    stream
+        .say(&NodeMessage::SnapshotWanted {
+            reason: "a test".to_owned(),
+        })
+        .await;
     while stream.snapshots == 0 {
         let mark = stream.mark().await.unwrap();
         stream.answer(mark).await;
@@ -474,7 +286,10 @@ async fn reconnect(mut stream: Stream, app: &TestApp) -> Stream {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_second_stream_of_a_node_ends_the_first(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    let mut first = TestNode::joined(&app, region("westus")).await.connect(&app).await;
+    let mut first = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&app)
+        .await;
     first.mark().await.unwrap();
     let mut second = first.node.clone().connect(&app).await;
     second.mark().await.unwrap();
@@ -484,9 +299,15 @@ async fn a_second_stream_of_a_node_ends_the_first(pool: PgPool) {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_removed_node_loses_its_stream_and_its_credential(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    let mut stream = TestNode::joined(&app, region("westus")).await.connect(&app).await;
+    let mut stream = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&app)
+        .await;
     let mark = stream.mark().await.unwrap();
-    sqlx::query("DELETE FROM nodes").execute(app.store.pool()).await.unwrap();
+    sqlx::query("DELETE FROM nodes")
+        .execute(app.store.pool())
+        .await
+        .unwrap();
     stream.answer(mark).await;
     let credential = stream.node.credential.clone();
     assert_eq!(stream.closed().await, "the node is not enrolled any more");
@@ -495,7 +316,9 @@ async fn a_removed_node_loses_its_stream_and_its_credential(pool: PgPool) {
 }
 
 fn assert_refused(error: Error, code: &str) {
-    let Error::Http(response) = error else { panic!("{error}") };
+    let Error::Http(response) = error else {
+        panic!("{error}")
+    };
     assert_eq!(response.status(), 401);
     let body: Value = serde_json::from_slice(response.body().as_ref().unwrap()).unwrap();
     assert_eq!(body["error"]["code"], code);
@@ -506,7 +329,13 @@ async fn only_a_nodes_own_credential_opens_its_stream(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     let unknown = generate(SecretKind::NodeCredential, &SystemRandomness);
     let join_token = join_token(&app, &region("westus")).await;
-    for bearer in ["", app.token.as_str(), unknown.expose(), &join_token, "wfn_short"] {
+    for bearer in [
+        "",
+        app.token.as_str(),
+        unknown.expose(),
+        &join_token,
+        "wfn_short",
+    ] {
         let refused = open(&app.base, bearer).await.unwrap_err();
         assert_refused(refused, "InvalidNodeCredential");
     }
@@ -518,9 +347,14 @@ async fn only_a_nodes_own_credential_opens_its_stream(pool: PgPool) {
     elsewhere.region = region("northeurope");
     for pretender in [as_other, elsewhere] {
         let reason = pretender.connect(&app).await.closed().await;
-        assert!(reason.starts_with("the credential is that of node"), "{reason}");
+        assert!(
+            reason.starts_with("the credential is that of node"),
+            "{reason}"
+        );
     }
-    let plain = app.send(Method::GET, "/config/v1/stream", &node.credential, None).await;
+    let plain = app
+        .send(Method::GET, "/config/v1/stream", &node.credential, None)
+        .await;
     assert_eq!((plain.status, plain.code()), (400, "WebSocketRequired"));
     // And a node's credential opens nothing else.
     let path = format!("{}?api-version=2022-12-01", app.subscription());
@@ -540,9 +374,18 @@ async fn what_breaks_the_protocol_ends_the_stream_with_the_reason(pool: PgPool) 
     let ahead = applied(1, u64::MAX);
     let repeated = applied(0, 0);
     let cases = [
-        (serde_json::to_string(&ahead).unwrap(), "is 'applied', but the newest mark is"),
-        (serde_json::to_string(&repeated).unwrap(), "the sequence 0 of 'applied' follows 0"),
-        (serde_json::to_string(&node.hello()).unwrap(), "'hello' was said before"),
+        (
+            serde_json::to_string(&ahead).unwrap(),
+            "is 'applied', but the newest mark is",
+        ),
+        (
+            serde_json::to_string(&repeated).unwrap(),
+            "the sequence 0 of 'applied' follows 0",
+        ),
+        (
+            serde_json::to_string(&node.hello()).unwrap(),
+            "'hello' was said before",
+        ),
         ("{\"type\":\"ahoy\"}".to_owned(), "a message cannot be read"),
         ("x".repeat(5 * 1024 * 1024), ""),
     ];
@@ -555,8 +398,15 @@ async fn what_breaks_the_protocol_ends_the_stream_with_the_reason(pool: PgPool) 
         assert!(closed.contains(reason), "{closed}");
     }
     let mut silent = open(&app.base, &node.credential).await.unwrap();
-    silent.send(Message::text(serde_json::to_string(&applied(1, 1)).unwrap())).await.unwrap();
-    let Some(Ok(Message::Close(Some(frame)))) = silent.next().await else { panic!("not closed") };
+    silent
+        .send(Message::text(
+            serde_json::to_string(&applied(1, 1)).unwrap(),
+        ))
+        .await
+        .unwrap();
+    let Some(Ok(Message::Close(Some(frame)))) = silent.next().await else {
+        panic!("not closed")
+    };
     assert_eq!(frame.reason.as_str(), "the first message must be 'hello'");
 }
 
@@ -564,7 +414,10 @@ async fn what_breaks_the_protocol_ends_the_stream_with_the_reason(pool: PgPool) 
 async fn a_node_ahead_of_the_head_is_refused_and_counts_for_nothing(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
-    let mut stream = TestNode::joined(&app, region("westus")).await.connect(&app).await;
+    let mut stream = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&app)
+        .await;
     let mark = stream.mark().await.unwrap();
     let mut node = stream.node.clone();
     drop(stream);
@@ -596,7 +449,10 @@ async fn a_join_token_joins_one_node(pool: PgPool) {
     assert_eq!((expired.status, expired.code()), (403, "JoinTokenExpired"));
     let token = join_token(&app, &westus).await;
     let elsewhere = join(&app, join_body(&token, &region("northeurope"))).await;
-    assert_eq!((elsewhere.status, elsewhere.code()), (403, "JoinTokenOfOtherRegion"));
+    assert_eq!(
+        (elsewhere.status, elsewhere.code()),
+        (403, "JoinTokenOfOtherRegion")
+    );
     let unknown = generate(SecretKind::JoinToken, &SystemRandomness);
     for wrong in [unknown.expose(), app.token.as_str(), "", "wfj_short"] {
         let refused = join(&app, join_body(wrong, &westus)).await;
@@ -614,29 +470,60 @@ async fn a_join_token_joins_one_node(pool: PgPool) {
         .collect();
     assert_eq!(targets, ["region", "address"], "every fault is named");
     let last = join(&app, join_body(&token, &westus)).await;
-    assert_eq!(last.status, 201, "refusals did not use it up: {}", last.body);
+    assert_eq!(
+        last.status, 201,
+        "refusals did not use it up: {}",
+        last.body
+    );
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn operators_see_who_has_what(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    let mut stream = TestNode::joined(&app, region("westus")).await.connect(&app).await;
+    let mut stream = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&app)
+        .await;
     let absent = TestNode::joined(&app, region("northeurope")).await;
-    let head = app.get("/config/v1/nodes").await.body["revision"].as_u64().unwrap();
+    let head = app.get("/config/v1/nodes").await.body["revision"]
+        .as_u64()
+        .unwrap();
     stream.answer_until_heard(Revision(head)).await;
     let list = app.get("/config/v1/nodes").await;
     let nodes = list.body["nodes"].as_array().unwrap();
     assert_eq!(nodes.len(), 2);
-    assert_eq!(nodes[0]["nodeId"], absent.node_id.to_string(), "in the order of regions");
-    assert_eq!((&nodes[0]["isLive"], &nodes[0]["lag"]), (&json!(false), &json!(head)));
-    assert_eq!((&nodes[1]["isLive"], &nodes[1]["lag"]), (&json!(true), &json!(0)));
+    assert_eq!(
+        nodes[0]["nodeId"],
+        absent.node_id.to_string(),
+        "in the order of regions"
+    );
+    assert_eq!(
+        (&nodes[0]["isLive"], &nodes[0]["lag"]),
+        (&json!(false), &json!(head))
+    );
+    assert_eq!(
+        (&nodes[1]["isLive"], &nodes[1]["lag"]),
+        (&json!(true), &json!(0))
+    );
     let view = app.get(&format!("/config/v1/propagation/{head}")).await;
     assert_eq!(view.body["propagation"], "partial");
     assert_eq!(view.body["missing"].as_array().unwrap().len(), 1);
     for (path, status, code) in [
-        (format!("/config/v1/propagation/{}", head + 1), 404, "RevisionNotFound"),
-        ("/config/v1/propagation/newest".to_owned(), 400, "InvalidRevision"),
-        ("/config/v1/propagation/-1".to_owned(), 400, "InvalidRevision"),
+        (
+            format!("/config/v1/propagation/{}", head + 1),
+            404,
+            "RevisionNotFound",
+        ),
+        (
+            "/config/v1/propagation/newest".to_owned(),
+            400,
+            "InvalidRevision",
+        ),
+        (
+            "/config/v1/propagation/-1".to_owned(),
+            400,
+            "InvalidRevision",
+        ),
     ] {
         let reply = app.get(&path).await;
         assert_eq!((reply.status, reply.code()), (status, code));
@@ -648,15 +535,21 @@ async fn a_control_plane_waits_for_nodes_of_another(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
     let other = Arc::new(app.replica().await);
-    let mut stream = TestNode::joined(&app, region("westus")).await.connect(&other).await;
+    let mut stream = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&other)
+        .await;
     let mark = stream.mark().await.unwrap();
     stream.answer(mark).await;
     let running = stream.run();
-    for name in ["one", "two", "three"] {
+    for name in ["alpha", "bravo", "charlie"] {
         let reply = change(&app, name).await;
         assert_eq!(reply.header("x-wharfinger-propagation"), "complete");
     }
-    assert_eq!(running.stop().await.registry_names(), ["one", "three", "two"]);
+    assert_eq!(
+        running.stop().await.registry_names(),
+        ["alpha", "bravo", "charlie"]
+    );
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
@@ -667,13 +560,19 @@ async fn nodes_converge_while_two_control_planes_write(pool: PgPool) {
     let mut running = Vec::new();
     for (at, home) in [&app, &other, &app].into_iter().enumerate() {
         let name = ["westus", "northeurope"][at % 2];
-        let mut stream = TestNode::joined(&app, region(name)).await.connect(home).await;
+        let mut stream = TestNode::joined(&app, region(name))
+            .await
+            .connect(home)
+            .await;
         let mark = stream.mark().await.unwrap();
         stream.answer(mark).await;
         running.push(stream.run());
     }
     let mut writers = Vec::new();
-    for (writer, home) in [app.clone(), other.clone(), app.clone(), other.clone()].into_iter().enumerate() {
+    for (writer, home) in [app.clone(), other.clone(), app.clone(), other.clone()]
+        .into_iter()
+        .enumerate()
+    {
         writers.push(tokio::spawn(async move {
             for at in 0..8 {
                 let reply = change(&home, &format!("registry{writer}{at}")).await;
