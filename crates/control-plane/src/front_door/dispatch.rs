@@ -51,7 +51,7 @@ pub(crate) async fn dispatch(
 ) -> HttpResponse {
     let started = Instant::now();
     let app = Arc::clone(&app);
-    let now = (app.clock)();
+    let now = whole_microseconds((app.clock)());
     let mut headers = http.headers().clone();
     for name in RESERVED_HEADERS {
         headers.remove(name);
@@ -95,6 +95,12 @@ pub(crate) async fn dispatch(
             duration_milliseconds = started.elapsed().as_millis() as u64, "request answered");
     });
     response
+}
+
+/// What Postgres keeps of a time, so that an answer shows the same one as a later read.
+fn whole_microseconds(time: OffsetDateTime) -> OffsetDateTime {
+    time.replace_microsecond(time.microsecond())
+        .expect("a time's own microsecond is one")
 }
 
 fn shorten(path: &str) -> String {

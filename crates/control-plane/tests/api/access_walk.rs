@@ -11,6 +11,7 @@ use crate::support::TestApp;
 const PUBLIC: &[&str] = &[
     "Metadata_Endpoints",
     "OpenApi_Get",
+    "SignIn_Authorize",
     "SignIn_Keys",
     "SignIn_OpenIdConfiguration",
     "SignIn_Token",

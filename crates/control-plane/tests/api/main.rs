@@ -5,6 +5,9 @@
 mod access_walk;
 mod config_feed;
 mod contract;
+mod directory;
 mod registries;
 mod role_assignments;
+mod sign_in;
 mod support;
+mod test_node;

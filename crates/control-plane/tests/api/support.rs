@@ -88,7 +88,9 @@ impl TestApp {
         let store = Store::over(pool);
         let (initialisation, client_secret) = initialisation(&base, key_ring().fingerprint());
         store.initialise(&initialisation).await.unwrap();
-        control_plane::sign_in::ensure_key(&store, &key_ring(), OffsetDateTime::now_utc()).await.unwrap();
+        control_plane::sign_in::ensure_key(&store, &key_ring(), OffsetDateTime::now_utc())
+            .await
+            .unwrap();
         let shutdown = Shutdown::new();
         let metrics = serve(&store, listener, &shutdown).await;
         let mut this = Self {

@@ -112,5 +112,7 @@ pub(crate) const READ_ONLY: &[&str] = &[
     "dataEndpointHostNames",
     "regionalEndpointHostNames",
     "privateEndpointConnections",
-    "lastUpdatedTime",
 ];
+
+/// The same below `properties`.
+pub(crate) const READ_ONLY_NESTED: &[&str] = &["lastUpdatedTime"];

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use store::registries::Registry;
 use utoipa::ToSchema;
 
-use super::model::{READ_ONLY, properties};
+use super::model::{READ_ONLY, READ_ONLY_NESTED, properties};
 use super::versions::project;
 
 /// A registry as clients send it with PUT and PATCH. `id`, `name`, `type` and `systemData` may be sent back as read; they change nothing.
@@ -163,7 +163,7 @@ fn compare(target: &str, value: &Value, default: &Value, faults: &mut Vec<ErrorD
             for (name, value) in value {
                 let target = format!("{target}.{name}");
                 match default.get(name) {
-                    _ if READ_ONLY.contains(&name.as_str()) => {}
+                    _ if READ_ONLY_NESTED.contains(&name.as_str()) => {}
                     Some(default) => compare(&target, value, default, faults),
                     None if value.is_null() => {}
                     None => faults.push(unsupported(&target, value, "absent")),

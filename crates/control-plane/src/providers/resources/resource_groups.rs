@@ -131,8 +131,14 @@ struct ResourceGroupInput {
     _name: Option<Value>,
     #[serde(rename = "type")]
     _kind: Option<Value>,
-    #[serde(rename = "properties")]
-    _properties: Option<Value>,
+    properties: Option<ResourceGroupInputProperties>,
+}
+
+/// What may be sent back of a group's properties; it changes nothing.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ResourceGroupInputProperties {
+    provisioning_state: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -142,8 +148,7 @@ struct ResourceGroupPatch {
     managed_by: Option<String>,
     #[serde(rename = "name")]
     _name: Option<Value>,
-    #[serde(rename = "properties")]
-    _properties: Option<Value>,
+    properties: Option<ResourceGroupInputProperties>,
 }
 
 fn body(group: &ResourceGroup) -> ResourceGroupBody {
@@ -191,6 +196,18 @@ pub(crate) fn group_of(request: &Request) -> Result<&ResourceGroup, ApiError> {
 
 fn tags(tags: Option<BTreeMap<String, Option<String>>>) -> Result<Tags, ApiError> {
     Tags::parse(tags.unwrap_or_default()).map_err(|invalid| ApiError::from_faults(invalid.0))
+}
+
+/// A `provisioningState` that a client sends must be the one there is (RPC "PUT", R23).
+fn check_properties(properties: Option<&ResourceGroupInputProperties>) -> Result<(), ApiError> {
+    match properties.and_then(|properties| properties.provisioning_state.as_deref()) {
+        None | Some("Succeeded") => Ok(()),
+        Some(other) => Err(ApiError::invalid(
+            "BadRequest",
+            format!("The 'provisioningState' '{other}' differs from the resource's, 'Succeeded'."),
+        )
+        .with_target("properties.provisioningState")),
+    }
 }
 
 fn refuse_managed_by(managed_by: Option<&String>) -> Result<(), ApiError> {
@@ -252,6 +269,7 @@ async fn put(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         .map_err(|error| ApiError::invalid("InvalidResourceGroup", error.to_string()))?;
     let input: ResourceGroupInput = request.json()?;
     refuse_managed_by(input.managed_by.as_ref())?;
+    check_properties(input.properties.as_ref())?;
     if !request
         .facts
         .as_ref()
@@ -324,6 +342,7 @@ pub(crate) async fn known_location(
 async fn patch(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let input: ResourceGroupPatch = request.json()?;
     refuse_managed_by(input.managed_by.as_ref())?;
+    check_properties(input.properties.as_ref())?;
     let mut group = group_of(&request)?.clone();
     if input.tags.is_some() {
         group.tags = tags(input.tags)?;
