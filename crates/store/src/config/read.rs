@@ -1,4 +1,5 @@
-//! Reading the feed: head, checksums and documents always in one REPEATABLE READ, read-only snapshot.
+//! Reading the feed: head, checksums and documents always in one snapshot of the database: that of a single statement, or that of a
+//! REPEATABLE READ, read-only transaction where it takes several.
 //!
 //! Nothing else will do, because only the latest state of a document is kept: a query bounded by an older head misses a document that was
 //! changed again since, and one that is not bounded does not match the mark.
@@ -6,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use config_documents::{Checksum, Epoch, Region, Revision, StoredDocument};
-use sqlx::{Postgres, Transaction};
+use sqlx::types::Json;
+use sqlx::{PgExecutor, Postgres, Transaction};
+use uuid::Uuid;
 
 use super::{column_of, revision_of};
 use crate::{Store, StoreError};
@@ -30,7 +33,35 @@ pub struct Head {
     checksums: BTreeMap<Region, Checksum>,
 }
 
+/// Regions with their checksums in decimal digits, as rows have them.
+type Checksums = BTreeMap<String, String>;
+
 impl Head {
+    fn of<'a>(
+        epoch: Uuid,
+        revision: i64,
+        purged_through: i64,
+        checksums: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, StoreError> {
+        let checksums = checksums
+            .map(|(region, checksum)| {
+                let checksum = checksum.parse().map_err(|_| StoreError::Corrupt {
+                    table: "config_regions",
+                    reason: format!("the checksum of region '{region}' is not below 2^128"),
+                })?;
+                Ok((Region(region.to_owned()), Checksum(checksum)))
+            })
+            .collect::<Result<_, StoreError>>()?;
+        Ok(Self {
+            position: Position {
+                epoch: Epoch(epoch),
+                revision: revision_of(revision)?,
+            },
+            purged_through: revision_of(purged_through)?,
+            checksums,
+        })
+    }
+
     /// What the live documents of a region and of `*` add up to: all that a node of that region has.
     pub fn checksum(&self, region: &Region) -> Checksum {
         let of = |region: &Region| self.checksums.get(region).copied().unwrap_or_default();
@@ -58,46 +89,67 @@ pub struct Batch {
 /// # Errors
 /// [`StoreError::NotInitialised`] without a head; otherwise those of the database.
 pub async fn head(store: &Store) -> Result<Head, StoreError> {
-    let mut transaction = begin(store).await?;
-    let head = head_in(&mut transaction).await?;
-    transaction.commit().await?;
-    Ok(head)
+    head_by(store.pool()).await
 }
 
-/// What happened after `from`, for all regions, if it is at most `limit` documents.
+/// What happened after `from`, for all regions, if it is at most `limit` documents. One statement: one round trip.
 ///
 /// # Errors
 /// Those of [`head`].
 pub async fn read(store: &Store, from: Position, limit: u32) -> Result<Batch, StoreError> {
-    let mut transaction = begin(store).await?;
-    let head = head_in(&mut transaction).await?;
-    let documents = if head.position.epoch != from.epoch {
-        None
-    } else if head.position.revision <= from.revision {
-        Some(Vec::new())
-    } else {
-        let rows = sqlx::query_as!(
-            Row,
-            r#"
+    let rows = sqlx::query!(
+        r#"
+        SELECT
+            head.epoch, head.revision AS head_revision, head.purged_through,
+            (SELECT jsonb_object_agg(region, checksum::text) FROM config_regions) AS "checksums: Json<Checksums>",
+            document.region AS "region?", document.kind AS "kind?", document.key AS "key?", document.body,
+            document.revision AS "revision?"
+        FROM config_head AS head
+        LEFT JOIN LATERAL (
             SELECT region, kind, key, body, revision FROM config_documents
-            WHERE revision > $1 ORDER BY revision, region, kind, key LIMIT $2
-            "#,
-            column_of(from.revision),
-            i64::from(limit) + 1
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
-        if rows.len() > limit as usize {
-            None
-        } else {
-            Some(
-                rows.into_iter()
-                    .map(Row::into_document)
-                    .collect::<Result<_, _>>()?,
-            )
-        }
-    };
-    transaction.commit().await?;
+            WHERE head.epoch = $1 AND revision > $2 ORDER BY revision, region, kind, key LIMIT $3
+        ) AS document ON true
+        ORDER BY document.revision, document.region, document.kind, document.key
+        "#,
+        from.epoch.0,
+        column_of(from.revision),
+        i64::from(limit) + 1
+    )
+    .fetch_all(store.pool())
+    .await?;
+    let first = rows.first().ok_or(StoreError::NotInitialised)?;
+    let head = Head::of(
+        first.epoch,
+        first.head_revision,
+        first.purged_through,
+        first
+            .checksums
+            .iter()
+            .flat_map(|Json(checksums)| checksums)
+            .map(|(region, checksum)| (region.as_str(), checksum.as_str())),
+    )?;
+    let is_known = head.position.epoch == from.epoch;
+    let documents = (is_known && rows.len() <= limit as usize)
+        .then(|| {
+            rows.into_iter()
+                .filter_map(|row| {
+                    // Without any document there is one row, with the head alone.
+                    let (region, kind, key) = (row.region?, row.kind?, row.key?);
+                    let (body, revision) = (row.body, row.revision?);
+                    Some(
+                        Row {
+                            region,
+                            kind,
+                            key,
+                            body,
+                            revision,
+                        }
+                        .into_document(),
+                    )
+                })
+                .collect::<Result<_, _>>()
+        })
+        .transpose()?;
     Ok(Batch {
         from,
         head,
@@ -145,7 +197,7 @@ impl Reading {
         copy: Option<Position>,
     ) -> Result<Self, StoreError> {
         let mut transaction = begin(store).await?;
-        let head = head_in(&mut transaction).await?;
+        let head = head_by(&mut *transaction).await?;
         let next = match copy {
             Some(copy)
                 if copy.epoch == head.position.epoch && copy.revision >= head.purged_through =>
@@ -299,32 +351,18 @@ async fn begin(store: &Store) -> Result<Transaction<'static, Postgres>, StoreErr
         .await?)
 }
 
-async fn head_in(transaction: &mut Transaction<'static, Postgres>) -> Result<Head, StoreError> {
+async fn head_by(executor: impl PgExecutor<'_>) -> Result<Head, StoreError> {
     let rows = sqlx::query!(
         r#"
         SELECT epoch, revision, purged_through, region AS "region?", checksum::text AS "checksum?"
         FROM config_head LEFT JOIN config_regions ON true
         "#
     )
-    .fetch_all(&mut **transaction)
+    .fetch_all(executor)
     .await?;
     let first = rows.first().ok_or(StoreError::NotInitialised)?;
-    let mut head = Head {
-        position: Position {
-            epoch: Epoch(first.epoch),
-            revision: revision_of(first.revision)?,
-        },
-        purged_through: revision_of(first.purged_through)?,
-        checksums: BTreeMap::new(),
-    };
-    for row in rows {
-        if let (Some(region), Some(checksum)) = (row.region, row.checksum) {
-            let checksum = checksum.parse().map_err(|_| StoreError::Corrupt {
-                table: "config_regions",
-                reason: format!("the checksum of region '{region}' is not below 2^128"),
-            })?;
-            head.checksums.insert(Region(region), Checksum(checksum));
-        }
-    }
-    Ok(head)
+    let checksums = rows
+        .iter()
+        .filter_map(|row| Some((row.region.as_deref()?, row.checksum.as_deref()?)));
+    Head::of(first.epoch, first.revision, first.purged_through, checksums)
 }
