@@ -154,6 +154,17 @@ fn a_damaged_state_directory_is_told_by_what_is_wrong_with_it() {
 }
 
 #[test]
+fn what_the_first_run_fixed_cannot_be_changed_later() {
+    let installed =
+        r#"{"layout": 1, "installed": {"port": 1, "registry_port": 2, "region": "eastus"}}"#;
+    let line = Place::with("state.json", installed).refused();
+    assert!(
+        line.contains("was made with --port 1; leave --port out, or choose another"),
+        "{line}"
+    );
+}
+
+#[test]
 fn more_than_one_region_is_refused() {
     let place = Place::new();
     let output = place

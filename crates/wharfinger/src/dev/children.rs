@@ -21,8 +21,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::DevError;
-use super::postgres::first_line_with;
 use super::probe::Probe;
+use super::said::reason;
 
 const READY_WAIT: Duration = Duration::from_secs(60);
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -287,9 +287,7 @@ fn what_it_said(log: &Path, begins: u64) -> String {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     match read() {
-        Ok(text) => first_line_with(&text, &["FATAL", "PANIC", "error: "])
-            .trim_start_matches("error: ")
-            .to_owned(),
+        Ok(text) => reason(&text),
         Err(error) => error.to_string(),
     }
 }

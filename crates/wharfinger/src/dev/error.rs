@@ -29,6 +29,15 @@ pub(crate) enum DevError {
     )]
     Damaged { state_dir: PathBuf, fault: String },
     #[error(
+        "the installation in {} was made with {flag} {existing}; leave {flag} out, or choose another --state-dir",
+        state_dir.display()
+    )]
+    Fixed {
+        state_dir: PathBuf,
+        flag: &'static str,
+        existing: String,
+    },
+    #[error(
         "processes of an earlier run still use {}: {}; end them first",
         state_dir.display(),
         join(process_ids)

@@ -111,7 +111,7 @@ impl Installation {
         &mut self,
         state: &mut StateDirectory,
     ) -> Result<Serving, DevError> {
-        let installed = self.chosen(state);
+        let installed = self.chosen(state)?;
         let addresses = ports::loopback_addresses();
         ports::check(&addresses, installed.port, "--port")?;
         ports::check(&addresses, installed.registry_port, "--registry-port")?;
@@ -148,24 +148,40 @@ impl Installation {
         }
     }
 
-    /// What was asked for now, else what the installation was made with, else the defaults.
-    fn chosen(&self, state: &StateDirectory) -> Installed {
-        let before = state.remembered().installed.as_ref();
-        Installed {
-            port: self
-                .port
-                .or(before.map(|before| before.port))
-                .unwrap_or(DEFAULT_PORT),
-            registry_port: self
-                .registry_port
-                .or(before.map(|before| before.registry_port))
-                .unwrap_or(DEFAULT_REGISTRY_PORT),
-            region: self
-                .region
-                .clone()
-                .or(before.map(|before| before.region.clone()))
-                .unwrap_or_else(|| DEFAULT_REGION.to_owned()),
+    /// What the installation was made with, which cannot change; before that what is asked for, else the defaults.
+    fn chosen(&self, state: &StateDirectory) -> Result<Installed, DevError> {
+        let Some(before) = state.remembered().installed.clone() else {
+            let region = self.region.as_deref().unwrap_or(DEFAULT_REGION);
+            return Ok(Installed {
+                port: self.port.unwrap_or(DEFAULT_PORT),
+                registry_port: self.registry_port.unwrap_or(DEFAULT_REGISTRY_PORT),
+                region: region.to_owned(),
+            });
+        };
+        let fixed = |flag, existing: String| {
+            Err(DevError::Fixed {
+                state_dir: state.path().to_owned(),
+                flag,
+                existing,
+            })
+        };
+        if self.port.is_some_and(|port| port != before.port) {
+            return fixed("--port", before.port.to_string());
         }
+        if self
+            .registry_port
+            .is_some_and(|port| port != before.registry_port)
+        {
+            return fixed("--registry-port", before.registry_port.to_string());
+        }
+        if self
+            .region
+            .as_ref()
+            .is_some_and(|region| *region != before.region)
+        {
+            return fixed("--regions", before.region);
+        }
+        Ok(before)
     }
 
     async fn start_database(
@@ -257,7 +273,7 @@ impl Installation {
         let text = fs::read_to_string(&file).map_err(DevError::file("read", &file))?;
         serde_json::from_str(&text).map_err(|error| {
             state.damaged(format!(
-                "bootstrap.json cannot be read ({error}); without that file a new secret is made"
+                "bootstrap.json cannot be read ({error}); when that file is deleted, a new secret is made"
             ))
         })
     }

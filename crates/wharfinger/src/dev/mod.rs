@@ -14,6 +14,7 @@ mod ports;
 mod postgres;
 pub(crate) mod postgres_supervisor;
 mod probe;
+mod said;
 mod state;
 mod steps;
 mod terminal;
@@ -54,14 +55,14 @@ pub(crate) struct Arguments {
     /// directory]
     #[arg(long, value_name = "DIRECTORY")]
     state_dir: Option<PathBuf>,
-    /// Port of the control plane [default: the one of the last run, at first 8443]
+    /// Port of the control plane; fixed by the first run [default: 8443]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Port of the login servers [default: the one of the last run, at first 5443]
+    /// Port of the login servers; fixed by the first run [default: 5443]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     registry_port: Option<u16>,
-    /// Region of the registry node; one, because nodes cannot forward to other regions yet [default: the one of the
-    /// last run, at first westus]
+    /// Region of the registry node, fixed by the first run; one, because nodes cannot forward to other regions yet
+    /// [default: westus]
     #[arg(long, value_name = "REGION", value_parser = parse_region)]
     regions: Option<String>,
     /// File that holds, once all is serving and again after each restart, one JSON object for scripts

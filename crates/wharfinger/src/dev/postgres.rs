@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use service::configuration::write_secret_file;
 
 use super::error::DevError;
+use super::said::reason;
 use super::state::StateDirectory;
 
 const USER: &str = "wharfinger";
@@ -163,7 +164,7 @@ impl Postgres {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         Err(DevError::Step {
             step: program.display().to_string(),
-            detail: first_line_with(&errors, &["FATAL", "error:"]),
+            detail: reason(&errors),
         })
     }
 }
@@ -350,19 +351,6 @@ fn give(path: &Path, owner: Owner) -> Result<(), DevError> {
             .map_err(DevError::file("set the permissions of", path))?;
     }
     Ok(())
-}
-
-/// The line that says what went wrong: the first with one of the marks, else the last that is not empty.
-pub(super) fn first_line_with(text: &str, marks: &[&str]) -> String {
-    let marked = text
-        .lines()
-        .find(|line| marks.iter().any(|mark| line.contains(mark)));
-    let last = || text.lines().rfind(|line| !line.trim().is_empty());
-    marked
-        .or_else(last)
-        .unwrap_or("it said nothing")
-        .trim()
-        .to_owned()
 }
 
 #[cfg(test)]

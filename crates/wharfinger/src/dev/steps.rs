@@ -9,7 +9,7 @@ use service::shutdown::Shutdown;
 use tokio::process::Command;
 
 use super::error::DevError;
-use super::postgres::first_line_with;
+use super::said::reason;
 
 /// Runs the program with these arguments and waits; `step` is what a message calls it.
 pub(crate) async fn run<A: AsRef<OsStr>>(
@@ -39,10 +39,8 @@ pub(crate) async fn run<A: AsRef<OsStr>>(
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = first_line_with(&said, &["error: "]);
     Err(DevError::Step {
         step: step.to_owned(),
-        detail: line.trim_start_matches("error: ").to_owned(),
+        detail: reason(&String::from_utf8_lossy(&output.stderr)),
     })
 }
