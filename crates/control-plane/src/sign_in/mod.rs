@@ -10,6 +10,7 @@ mod failure_limiter;
 mod form;
 mod keys;
 mod metadata;
+mod refusal;
 mod tenant;
 mod token;
 mod verification;
@@ -22,8 +23,8 @@ use std::sync::Arc;
 
 use failure_limiter::FailureLimiter;
 use keys::KeySet;
+use refusal::SignInMetrics;
 use store::installation::Installation;
-use token::SignInMetrics;
 use uuid::Uuid;
 use verification::Verified;
 

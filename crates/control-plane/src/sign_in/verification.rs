@@ -142,7 +142,7 @@ mod tests {
     use super::super::audience::REGISTRY;
     use super::super::failure_limiter::FailureLimiter;
     use super::super::keys::KeySet;
-    use super::super::token::SignInMetrics;
+    use super::super::refusal::SignInMetrics;
     use super::*;
     use credentials::SigningKey;
     use proptest::prelude::*;

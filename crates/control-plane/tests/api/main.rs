@@ -6,6 +6,7 @@ mod access_walk;
 mod config_feed;
 mod contract;
 mod directory;
+mod directory_lists;
 mod registries;
 mod role_assignments;
 mod sign_in;

@@ -12,6 +12,8 @@ use crate::support::{Reply, TestApp};
 const TOKEN: &str = "/adfs/oauth2/v2.0/token";
 const REGISTRY_SCOPE: &str = "https://containerregistry.azure.net/.default";
 
+type Form<'a> = Vec<(&'a str, &'a str)>;
+
 fn secret() -> String {
     credentials::generate(SecretKind::ServicePrincipalSecret, &SystemRandomness)
         .expose()
@@ -295,7 +297,7 @@ async fn each_refusal_has_its_error_and_its_number(pool: PgPool) {
     );
     let mistyped = format!("{}x", &right[..right.len() - 1]);
     let (wrong, unknown) = (secret(), Uuid::new_v4().to_string());
-    let cases: Vec<(Vec<(&str, &str)>, u16, &str, u32)> = vec![
+    let cases: Vec<(Form<'_>, u16, &str, u32)> = vec![
         (vec![], 400, "invalid_request", 900_144),
         (
             vec![("grant_type", "password")],
