@@ -15,6 +15,9 @@ use crate::App;
 pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Answer, ApiError>>>>;
 pub(crate) type Handler = Box<dyn Fn(Arc<App>, Request) -> HandlerFuture + Send + Sync>;
 
+/// A schema of the OpenAPI document, with its name there.
+pub type NamedSchema = fn() -> (String, RefOr<Schema>);
+
 /// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -99,9 +102,9 @@ pub struct Operation {
     pub summary: &'static str,
     /// Query parameters beyond `api-version`.
     pub query: &'static [&'static str],
-    pub request_schema: Option<fn() -> (String, RefOr<Schema>)>,
+    pub request_schema: Option<NamedSchema>,
     /// Success statuses with what they carry.
-    pub answers: Vec<(u16, Option<fn() -> (String, RefOr<Schema>)>)>,
+    pub answers: Vec<(u16, Option<NamedSchema>)>,
     pub(crate) handler: Handler,
 }
 

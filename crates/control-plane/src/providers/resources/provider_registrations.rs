@@ -76,47 +76,59 @@ struct ProviderList {
     value: Vec<ProviderBody>,
 }
 
-/// Each namespace with its types, their API versions, and whether they live in a region.
-const NAMESPACES: &[(&str, &[(&str, &[&str], bool)])] = &[
-    (
-        "Microsoft.ContainerRegistry",
-        &[
-            ("registries", container_registry::VERSIONS, true),
-            (
-                "registries/listCredentials",
-                container_registry::VERSIONS,
-                true,
-            ),
-            (
-                "registries/regenerateCredential",
-                container_registry::VERSIONS,
-                true,
-            ),
-            ("checkNameAvailability", container_registry::VERSIONS, false),
-        ],
+/// A resource type as providers advertise it.
+struct ResourceType {
+    name: &'static str,
+    versions: &'static [&'static str],
+    /// Whether its resources live in a region.
+    regional: bool,
+}
+
+const fn regional(name: &'static str, versions: &'static [&'static str]) -> ResourceType {
+    ResourceType {
+        name,
+        versions,
+        regional: true,
+    }
+}
+
+const fn global(name: &'static str, versions: &'static [&'static str]) -> ResourceType {
+    ResourceType {
+        name,
+        versions,
+        regional: false,
+    }
+}
+
+const CONTAINER_REGISTRY: &[ResourceType] = &[
+    regional("registries", container_registry::VERSIONS),
+    regional("registries/listCredentials", container_registry::VERSIONS),
+    regional(
+        "registries/regenerateCredential",
+        container_registry::VERSIONS,
     ),
-    (
-        "Microsoft.Authorization",
-        &[
-            ("roleAssignments", authorization::ASSIGNMENT_VERSIONS, false),
-            ("roleDefinitions", authorization::DEFINITION_VERSIONS, false),
-        ],
-    ),
-    (
-        "Microsoft.Resources",
-        &[
-            ("tenants", super::SUBSCRIPTION_VERSIONS, false),
-            ("subscriptions", super::SUBSCRIPTION_VERSIONS, false),
-            (
-                "subscriptions/locations",
-                super::SUBSCRIPTION_VERSIONS,
-                false,
-            ),
-            ("subscriptions/providers", RESOURCE_VERSIONS, false),
-            ("subscriptions/resourceGroups", RESOURCE_VERSIONS, true),
-            ("subscriptions/resources", RESOURCE_VERSIONS, false),
-        ],
-    ),
+    global("checkNameAvailability", container_registry::VERSIONS),
+];
+
+const AUTHORIZATION: &[ResourceType] = &[
+    global("roleAssignments", authorization::ASSIGNMENT_VERSIONS),
+    global("roleDefinitions", authorization::DEFINITION_VERSIONS),
+];
+
+const RESOURCES: &[ResourceType] = &[
+    global("tenants", super::SUBSCRIPTION_VERSIONS),
+    global("subscriptions", super::SUBSCRIPTION_VERSIONS),
+    global("subscriptions/locations", super::SUBSCRIPTION_VERSIONS),
+    global("subscriptions/providers", RESOURCE_VERSIONS),
+    regional("subscriptions/resourceGroups", RESOURCE_VERSIONS),
+    global("subscriptions/resources", RESOURCE_VERSIONS),
+];
+
+/// Each namespace with its types.
+const NAMESPACES: &[(&str, &[ResourceType])] = &[
+    ("Microsoft.ContainerRegistry", CONTAINER_REGISTRY),
+    ("Microsoft.Authorization", AUTHORIZATION),
+    ("Microsoft.Resources", RESOURCES),
 ];
 
 async fn bodies(app: &App, request: &Request) -> Result<Vec<Value>, ApiError> {
@@ -131,11 +143,12 @@ async fn bodies(app: &App, request: &Request) -> Result<Vec<Value>, ApiError> {
         .map(|(namespace, types)| {
             let types: Vec<Value> = types
                 .iter()
-                .map(|(name, versions, regional)| {
+                
+.map(|resource_type| {
                     json!({
-                        "resourceType": name,
-                        "locations": if *regional { &regions } else { &none },
-                        "apiVersions": versions,
+                        "resourceType": resource_type.name,
+                        "locations": if resource_type.regional { &regions } else { &none },
+                        "apiVersions": resource_type.versions,
                         "capabilities": "None",
                     })
                 })
