@@ -72,10 +72,11 @@ class TestNames:
     )  # fmt: skip
     def test_digests(self, admin, repository, digest):
         admin.push_blob(repository, b"something")
-        refused(admin.request("GET", f"/v2/{repository}/blobs/{digest}"), (400, 404), "DIGEST_INVALID", "BLOB_UNKNOWN")
+        refused(admin.request("GET", f"/v2/{repository}/blobs/{digest}"), (400, 404, 414),
+                "DIGEST_INVALID", "BLOB_UNKNOWN", "OPERATION_UNKNOWN", "UNSUPPORTED")  # fmt: skip
         start = admin.expect(202, "POST", f"/v2/{repository}/blobs/uploads/")
         finish = admin.request("PUT", with_digest(start.headers["Location"], digest), data=b"something")
-        refused(finish, 400, "DIGEST_INVALID")
+        refused(finish, (400, 414), "DIGEST_INVALID", "UNSUPPORTED")
 
     def test_hosts_that_are_no_registry(self, admin):
         for host in ("nobody.registry.localhost", "registry.localhost", "localhost", "..", "a" * 300):
@@ -86,8 +87,8 @@ class TestNames:
         refused(admin.request("GET", f"/v2/{repository}/tags/list"), 404, "NAME_UNKNOWN")
         refused(admin.request("GET", f"/v2/{repository}/manifests/v1"), 404, "MANIFEST_UNKNOWN", "NAME_UNKNOWN")
         refused(admin.request("GET", f"/v2/{repository}/blobs/{NO_SUCH_DIGEST}"), 404, "BLOB_UNKNOWN", "NAME_UNKNOWN")
-        refused(admin.request("GET", "/v3/"), 404, "UNSUPPORTED", "NAME_UNKNOWN", "NAME_INVALID", "NOT_FOUND")
-        refused(admin.request("DELETE", "/v2/_catalog"), (404, 405), "UNSUPPORTED", "NAME_INVALID")
+        refused(admin.request("GET", "/v3/"), 404, "OPERATION_UNKNOWN", "UNSUPPORTED")
+        refused(admin.request("DELETE", "/v2/_catalog"), (404, 405), "OPERATION_UNKNOWN", "UNSUPPORTED")
 
 
 class TestUploads:
@@ -122,7 +123,9 @@ class TestUploads:
         head, _, upload = path.partition("?")[0].rpartition("/")
         for other in (upload[::-1], "..", "x", "0" * 36, upload + "0", "%2e%2e%2f" + upload):
             response = admin.request("PATCH", f"{head}/{other}", data=b"x")
-            refused(response, (400, 404), "BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "NAME_INVALID", "UNSUPPORTED")
+            refused(
+                response, (400, 404), "BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "NAME_INVALID", "OPERATION_UNKNOWN"
+            )
         elsewhere = path.replace(repository, f"{repository}-other")
         refused(admin.request("PATCH", elsewhere, data=b"x"), (400, 404), "BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID")
 
@@ -267,7 +270,7 @@ class TestCredentials:
     )  # fmt: skip
     def test_scopes_that_say_nothing_grant_nothing(self, admin, scope):
         response = admin.token_response(scope)
-        assert response.status_code in (200, 400), response.text
+        assert response.status_code in (200, 400, 414), response.text
         if response.status_code == 200:
             import jwt
 
@@ -332,7 +335,8 @@ class TestControlPlaneBodies:
         ):
             answer = control_plane.request("PUT", path, version, json=body)
             assert answer.status_code == 400, answer.text
-            assert "tag" in answer.text.lower()
+            error = answer.json()["error"]
+            assert "tag" in error["message"].lower() or error["code"] == "InvalidRequestContent"
 
     @pytest.mark.parametrize("name", ["ends.", "a" * 91, "sp%20ace", "per%25cent", "a%3Fb", "a%5Cb", "%00"])
     def test_group_names(self, control_plane, name):

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from harness.control_plane import ControlPlane
+from harness.control_plane import REGISTRIES, ControlPlane
 from harness.installation import BINARY, Installation, clean_environment, is_alive
 from harness.registry import RegistryClient
 from harness.waiting import wait_until
@@ -132,13 +132,17 @@ def test_a_process_that_dies_is_started_again(own, role):
         return ready is not None and ready["pids"][role] != dead and is_alive(ready["pids"][role])
 
     wait_until(announced, f"{role} to be announced anew in the ready file", timeout=60)
+    # A control plane whose database was killed may find more than one dead connection before a living one.
+    wait_until(
+        lambda: control_plane.request("GET", registry.id, REGISTRIES).status_code == 200, "the control plane", timeout=10
+    )
     assert ControlPlane(own.ready).admin_passwords(registry) == passwords
     client = RegistryClient(registry.login_server, own.ready["ca_file"], registry.name, passwords["password"])
     assert client.login_status() == 200
 
 
 def failing(arguments, environment=None):
-    """Runs `wharfinger dev` where it cannot work; returns what it said last."""
+    """Runs `wharfinger dev` where it cannot work; returns the one line that says why."""
     completed = subprocess.run(
         arguments,
         env=clean_environment() | (environment or {}),
@@ -150,7 +154,9 @@ def failing(arguments, environment=None):
     )
     assert completed.returncode not in (0, 101), completed.stderr
     assert "panicked" not in completed.stderr
-    return completed.stderr.strip().splitlines()[-1]
+    reasons = [line for line in completed.stderr.splitlines() if line.startswith("error: ")]
+    assert len(reasons) == 1, completed.stderr
+    return reasons[0]
 
 
 @pytest.mark.parametrize("which", ["port", "registry_port"])

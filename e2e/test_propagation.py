@@ -107,7 +107,9 @@ def test_a_dead_node_is_named_and_has_all_changes_before_it_serves_again(alone, 
     before = control_plane.admin_passwords(registry)
     node = alone.kill(alone.node_role)
     wait_until(
-        lambda: regenerate(control_plane, registry).headers.get(MISSING), "the end of the node's lease", timeout=40
+        lambda: regenerate(control_plane, registry).headers[PROPAGATION] == "partial",
+        "the end of the node's lease",
+        timeout=40,
     )
     passwords = control_plane.admin_passwords(registry)
     created = control_plane.request(

@@ -1,5 +1,6 @@
 """Images made on the spot: nothing is fetched from anywhere."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -10,7 +11,7 @@ import tarfile
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 def digest_of(content):
@@ -29,12 +30,14 @@ class Image:
     """A small image in parts: config, layers, manifest."""
 
     def __init__(self, *layers, annotations=None):
-        self.layers = [layer if isinstance(layer, bytes) else layer_of(layer) for layer in layers]
+        archives = [layer_of(text) for text in layers]
+        # Compressed already: clients leave such layers, and with them the manifest's digest, as they are.
+        self.layers = [gzip.compress(archive, mtime=0) for archive in archives]
         self.config = json.dumps(
             {
                 "architecture": "amd64",
                 "os": "linux",
-                "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in self.layers]},
+                "rootfs": {"type": "layers", "diff_ids": [digest_of(archive) for archive in archives]},
                 "config": {},
             }
         ).encode()

@@ -13,6 +13,7 @@ from .evidence import EVIDENCE
 from .waiting import free_port, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+PARENT_VARIABLE = "WHARFINGER_PARENT_PROCESS_ID"
 BINARY = os.environ.get("WHARFINGER_BIN", str(ROOT / "target/debug/wharfinger"))
 
 
@@ -117,7 +118,7 @@ class Installation:
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
 
-    def log_tail(self, lines=40):
+    def log_tail(self, lines=6):
         texts = []
         for file in (self.output_file, self.log_file, *sorted(self.state_dir.glob("logs/*"))):
             if file.exists():
@@ -134,6 +135,10 @@ class Installation:
         """kill -9; returns what is needed to start it again."""
         program = self.remember(role)
         os.kill(program.pid, signal.SIGKILL)
+        for revived in self.revived:
+            if revived.pid == program.pid:
+                # Ours to collect: until then its process id is taken, which Postgres takes for life.
+                revived.process.wait()
         wait_until(lambda: not is_alive(program.pid), f"the end of {role}")
         return program
 
