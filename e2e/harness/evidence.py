@@ -10,13 +10,16 @@ class Evidence:
     def __init__(self):
         self._lock = threading.Lock()
         self.secrets = {}
+        self.kinds = set()
         self.texts = []
 
     def secret(self, value, kind):
         """Remembers a secret (a password, a client secret, a token) under the kind of thing it is."""
         if value and len(value) >= 16:
             with self._lock:
-                self.secrets[value] = kind
+                # A value may be known in several ways; the first name stays.
+                self.secrets.setdefault(value, kind)
+                self.kinds.add(kind)
         return value
 
     def text(self, source, content):
