@@ -1,7 +1,7 @@
 //! The directory: the part of Microsoft Graph v1.0 behind `az ad app`, `az ad sp` and the look-up of assignees.
 //!
 //! Objects are applications and service principals. People, groups and certificates are not built: what asks for them is refused, never
-//! answered with nothing. Rights in the directory are declared on the operations; only what depends on a body is checked in a handler.
+//! answered with nothing, but for a look-up by a user's full name, which truly finds nobody. Rights in the directory are declared on the operations; only what depends on a body is checked in a handler.
 
 mod applications;
 mod body;

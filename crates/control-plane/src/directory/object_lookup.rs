@@ -1,9 +1,9 @@
-//! `directoryObjects/getByIds`: what object ids stand for, by which clients show names beside role assignments.
+//! Look-ups of assignees: what object ids stand for, by which clients show names beside role assignments, and users by their name.
 
 use std::sync::Arc;
 
 use actix_web::http::Method;
-use arm::ApiError;
+use arm::{ApiError, Filter, Term};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::directory::ApplicationQuery;
@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::applications::Application;
 use super::body::{self, Others, refuse_others};
-use super::errors::{bad_request, guid, shorten};
+use super::errors::{bad_request, guid, shorten, unknown_path};
+use super::query::refuse_other_options;
 use super::service_principals::ServicePrincipal;
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
@@ -29,6 +30,9 @@ const TYPES: [&str; 7] = [
     "directoryObjectPartnerReference",
 ];
 
+/// The options of a look-up of a user.
+const USER_OPTIONS: &[&str] = &["$filter"];
+
 /// Stands for all types.
 const ANY_TYPE: &str = "directoryObject";
 
@@ -43,6 +47,16 @@ pub(super) fn operations() -> Vec<Operation> {
             get_by_ids,
         )
         .takes::<GetByIds>()
+        .answers::<DirectoryObjectList>(200),
+        Operation::new(
+            "Users_LookUp",
+            Method::GET,
+            "/v1.0/users",
+            Access::Directory(DirectoryRight::Read),
+            "Looks a user up by userPrincipalName, and finds none: the directory has no users, and other requests about them are refused.",
+            look_up_user,
+        )
+        .query(USER_OPTIONS)
         .answers::<DirectoryObjectList>(200),
     ]
 }
@@ -164,6 +178,22 @@ async fn get_by_ids(app: Arc<App>, request: Request) -> Result<Answer, ApiError>
     Answer::ok(&DirectoryObjectList { value })
 }
 
+/// Answers the one question about users that can be answered truly: nobody has that name. Clients then say so in words of their own,
+/// where a refusal would make the Azure CLI print a trace of its stack.
+async fn look_up_user(_app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    refuse_other_options(&request, USER_OPTIONS)?;
+    if !request.query("$filter").is_some_and(is_user_name_filter) {
+        return Err(unknown_path(&request.segments));
+    }
+    Answer::ok(&DirectoryObjectList { value: Vec::new() })
+}
+
+fn is_user_name_filter(text: &str) -> bool {
+    Filter::parse(text).is_ok_and(|filter| {
+        matches!(filter.0.as_slice(), [Term::Equals { property, .. }] if property == "userprincipalname")
+    })
+}
+
 fn typed(odata_type: &'static str, object: impl Serialize) -> Result<Value, ApiError> {
     serde_json::to_value(Typed { odata_type, object }).map_err(ApiError::internal)
 }
@@ -175,6 +205,19 @@ mod tests {
     fn parse(types: &[&str]) -> Result<Types, ApiError> {
         let types: Vec<String> = types.iter().map(|text| (*text).to_owned()).collect();
         Types::parse(Some(&types))
+    }
+
+    #[test]
+    fn users_are_looked_up_by_name_only() {
+        assert!(is_user_name_filter("userPrincipalName eq 'ann@wharf.test'"));
+        for text in [
+            "",
+            "displayName eq 'ann'",
+            "startswith(userPrincipalName,'ann')",
+            "userPrincipalName eq 'ann' and accountEnabled eq true",
+        ] {
+            assert!(!is_user_name_filter(text), "{text}");
+        }
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn selected_properties(text: &str, collection: &Collection) -> Result<Vec<&'stat
 }
 
 /// Refuses OData's options that are not built; parameters without a dollar sign are none.
-fn refuse_other_options(request: &Request, known: &[&str]) -> Result<(), ApiError> {
+pub(super) fn refuse_other_options(request: &Request, known: &[&str]) -> Result<(), ApiError> {
     let other = request.query.iter().map(|(name, _)| name).find(|name| {
         name.starts_with('$') && !known.iter().any(|known| known.eq_ignore_ascii_case(name))
     });

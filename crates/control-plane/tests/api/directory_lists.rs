@@ -96,12 +96,27 @@ async fn assignees_are_found_as_the_azure_cli_looks_for_them(pool: PgPool) {
         assert_eq!((reply.status, reply.code()), (400, "Request_BadRequest"));
         assert!(reply.message().contains(shown), "{}", reply.message());
     }
-    let reply = app
-        .get("/v1.0/users?$filter=userPrincipalName%20eq%20'ann@wharf.test'")
-        .await;
-    assert_eq!((reply.status, reply.code()), (400, "BadRequest"));
-    assert!(reply.message().contains("'users'"), "{}", reply.message());
-    assert!(reply.body["error"]["innerError"]["request-id"].is_string());
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn nobody_is_found_by_a_users_name_and_other_requests_about_people_are_refused(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let path = "/v1.0/users?$filter=userPrincipalName%20eq%20'ann@wharf.test'";
+    let reply = app.get(path).await;
+    assert_eq!((reply.status, &reply.body["value"]), (200, &json!([])));
+    assert_eq!(app.send(Method::GET, path, "", None).await.status, 401);
+    for (path, segment) in [
+        ("/v1.0/users", "'users'"),
+        ("/v1.0/users?$filter=displayName%20eq%20'ann'", "'users'"),
+        ("/v1.0/users/ann@wharf.test", "'users'"),
+        ("/v1.0/groups", "'groups'"),
+        ("/v1.0/me", "'me'"),
+    ] {
+        let reply = app.get(path).await;
+        assert_eq!((reply.status, reply.code()), (400, "BadRequest"), "{path}");
+        assert!(reply.message().contains(segment), "{}", reply.message());
+        assert!(reply.body["error"]["innerError"]["request-id"].is_string());
+    }
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
