@@ -143,8 +143,7 @@ async fn bodies(app: &App, request: &Request) -> Result<Vec<Value>, ApiError> {
         .map(|(namespace, types)| {
             let types: Vec<Value> = types
                 .iter()
-                
-.map(|resource_type| {
+                .map(|resource_type| {
                     json!({
                         "resourceType": resource_type.name,
                         "locations": if resource_type.regional { &regions } else { &none },
