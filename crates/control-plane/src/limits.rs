@@ -15,7 +15,16 @@ pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest path that is looked at, in characters; a longer one is refused without being parsed.
 pub(crate) const MAXIMUM_PATH_CHARACTERS: usize = 4096;
 
-/// Items on one page of a list.
+/// The longest `x-ms-client-request-id` that is logged and sent back, in characters.
+pub(crate) const MAXIMUM_CLIENT_REQUEST_ID_CHARACTERS: usize = 128;
+
+/// The longest message of an error, in characters; of a longer one the middle is left out.
+pub(crate) const MAXIMUM_MESSAGE_CHARACTERS: usize = 1000;
+
+/// How many faults of one request are named one by one.
+pub(crate) const MAXIMUM_FAULTS: usize = 50;
+
+/// Items on one page of a list, and the greatest `$top`.
 pub(crate) const PAGE_SIZE: i64 = 1000;
 
 /// Seconds after which a client is told to come back when the database is away.

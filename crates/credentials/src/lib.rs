@@ -13,7 +13,7 @@ mod verifier;
 
 pub use key_ring::{KeyRing, KeyRingError, OpenError};
 pub use randomness::{Randomness, SystemRandomness};
-pub use secret::{MalformedSecret, Secret, SecretKind, generate, recognise};
+pub use secret::{MalformedSecret, Secret, SecretKind, generate, recognise, without_secrets};
 pub use signing::{
     KeyError, NOT_BEFORE_TOLERANCE, PublicKey, SignError, SigningKey, TokenError, TokenVerifier,
     check_times, kid_of,

@@ -1,5 +1,6 @@
 //! Generated secrets: how they look, and how a mistyped one is told apart without a look-up.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Deserializer};
@@ -137,6 +138,51 @@ pub fn recognise(text: &str) -> Result<SecretKind, MalformedSecret> {
         return Err(MalformedSecret::Checksum);
     }
     Ok(kind)
+}
+
+/// How many characters after a prefix make a text look like a secret, whole or cut off.
+const TELLTALE_LENGTH: usize = 8;
+
+/// A text in which every generated secret, whole or cut off, ends after its prefix: for what is
+/// repeated or logged of somebody's input, where a secret may have slipped into the wrong place.
+pub fn without_secrets(text: &str) -> Cow<'_, str> {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = split_at_secret(rest) {
+        shown.push_str(before);
+        shown.push('…');
+        rest = after;
+    }
+    if shown.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    shown.push_str(rest);
+    Cow::Owned(shown)
+}
+
+/// What stands before the first secret of a text, with the secret's prefix, and what comes after it.
+fn split_at_secret(text: &str) -> Option<(&str, &str)> {
+    let mut from = 0;
+    while let Some(found) = text[from..].find("wf") {
+        let at = from + found;
+        let secret = &text[at..];
+        from = at + "wf".len();
+        if !SecretKind::ALL
+            .into_iter()
+            .any(|kind| secret.starts_with(kind.prefix()))
+        {
+            continue;
+        }
+        let characters = secret[PREFIX_LENGTH..]
+            .bytes()
+            .take_while(u8::is_ascii_alphanumeric)
+            .count();
+        if characters >= TELLTALE_LENGTH {
+            let begin = at + PREFIX_LENGTH;
+            return Some((&text[..begin], &text[begin + characters..]));
+        }
+    }
+    None
 }
 
 fn checksum_of(body: &[u8]) -> [u8; CHECKSUM_LENGTH] {

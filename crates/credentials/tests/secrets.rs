@@ -2,7 +2,7 @@
 
 use credentials::{
     MalformedSecret, Randomness, Secret, SecretKind, SystemRandomness, Verifier, generate,
-    recognise,
+    recognise, without_secrets,
 };
 use proptest::prelude::*;
 
@@ -112,4 +112,22 @@ fn the_same_secret_has_a_different_verifier_each_time() {
 fn a_verifier_prints_nothing_of_itself() {
     let verifier = Verifier::of(&Secret::new("canary".to_owned()), &SystemRandomness);
     assert_eq!(format!("{verifier:?}"), "Verifier(..)");
+}
+
+proptest! {
+    #[test]
+    fn a_secret_is_taken_out_of_any_text(
+        kind in kinds(), before in "\\PC{0,20}", after in "[^0-9A-Za-z]\\PC{0,20}", kept in 16_usize..53
+    ) {
+        let secret = generate(kind, &SystemRandomness);
+        let part = &secret.expose()[..kept];
+        let shown = without_secrets(&format!("{before}{part}{after}{part}")).into_owned();
+        prop_assert!(!shown.contains(&part[..12]), "{}", shown);
+        prop_assert!(shown.contains(kind.prefix()));
+    }
+
+    #[test]
+    fn other_text_stays_as_it_is(text in "[a-v _/.]{0,60}") {
+        prop_assert_eq!(without_secrets(&text), text.as_str());
+    }
 }

@@ -67,13 +67,22 @@ pub(crate) fn target(path_scope: PathScope, segments: &[String]) -> Result<Targe
     Ok(Target { scope, keys })
 }
 
+/// A GUID in its one canonical form, in any case: scopes are compared as text, so the other forms (braced, without dashes) would name the
+/// same thing by another key.
+pub(crate) fn hyphenated(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text)
+        .ok()
+        .filter(|id| id.to_string().eq_ignore_ascii_case(text))
+}
+
 /// A subscription's id in a path.
 pub(crate) fn subscription_id(text: &str) -> Result<Uuid, ApiError> {
-    Uuid::try_parse(text).map_err(|_| {
+    hyphenated(text).ok_or_else(|| {
         ApiError::invalid(
             "InvalidSubscriptionId",
-            format!("The provided subscription identifier '{text}' is malformed or invalid."),
+            format!("The provided subscription identifier '{text}' is malformed or invalid: it must be a GUID."),
         )
+        .with_target("subscriptionId")
     })
 }
 
@@ -98,6 +107,11 @@ pub(crate) struct Question<'a> {
 
 /// Loads the facts and decides. Public operations and those of nodes do not come here.
 pub(crate) async fn decide(app: &Arc<App>, question: &Question<'_>) -> Result<Decided, ApiError> {
+    if let [first, id, ..] = question.segments
+        && first.eq_ignore_ascii_case("subscriptions")
+    {
+        subscription_id(id)?;
+    }
     let target = match question.access {
         Access::Action { scope, .. } => Some(target(scope, question.segments)?),
         // A list at a subscription or group still wants to know whether they exist.

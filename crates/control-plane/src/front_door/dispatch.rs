@@ -20,7 +20,9 @@ use super::authorization::{Question, decide};
 use super::router::{Found, decode_query, decode_segments};
 use super::{Access, Answer, Operation, Protocol, Request, cors, errors};
 use crate::App;
-use crate::limits::{BODY_TIMEOUT, MAXIMUM_BODY_BYTES, MAXIMUM_PATH_CHARACTERS};
+use crate::limits::{
+    BODY_TIMEOUT, MAXIMUM_BODY_BYTES, MAXIMUM_CLIENT_REQUEST_ID_CHARACTERS, MAXIMUM_PATH_CHARACTERS,
+};
 
 /// Headers that only the service may set (RPC "common API details", R15); a client's are dropped.
 const RESERVED_HEADERS: [&str; 11] = [
@@ -41,6 +43,8 @@ const RESERVED_HEADERS: [&str; 11] = [
 struct Ids {
     request: Uuid,
     correlation: String,
+    /// The caller's own, as it was sent.
+    client: Option<String>,
 }
 
 /// Answers any request that is not the nodes' stream.
@@ -69,11 +73,12 @@ pub(crate) async fn dispatch(
         |found| found.operation.protocol,
     );
     let operation_id = found.as_ref().map_or("unknown", |found| found.operation.id);
+    let allow = found.as_ref().err().and_then(|lost| lost.allow.clone());
     let span = tracing::info_span!("request",
-        request.id = %ids.request, correlation.id = %ids.correlation, operation = operation_id,
-        caller.object_id = tracing::field::Empty);
+        request.id = %ids.request, correlation.id = %ids.correlation, client.request_id = ids.client,
+        operation = operation_id, caller.object_id = tracing::field::Empty);
     let outcome = async {
-        let found = found?;
+        let found = found.map_err(|lost| lost.error)?;
         answer(&app, &http, payload, headers.clone(), found, &ids, now).await
     }
     .instrument(span.clone())
@@ -81,9 +86,19 @@ pub(crate) async fn dispatch(
     let origin = cors::allowed_origin(&app.settings.cors_allowed_origins, &http);
     let mut response = match outcome {
         Ok(response) => response,
-        Err(error) => failure(&app, &error, protocol, &ids, now, &span),
+        Err(error) => failure(
+            &app,
+            &errors::presentable(error),
+            protocol,
+            &ids,
+            now,
+            &span,
+        ),
     };
     common_headers(response.headers_mut(), &headers, &ids);
+    if let Some(allow) = allow {
+        insert(response.headers_mut(), "allow", &allow);
+    }
     if let Some(origin) = origin {
         cors::expose(response.headers_mut(), origin);
     }
@@ -103,8 +118,12 @@ fn whole_microseconds(time: OffsetDateTime) -> OffsetDateTime {
         .expect("a time's own microsecond is one")
 }
 
+/// A path as the log may have it.
 fn shorten(path: &str) -> String {
-    path.chars().take(300).collect()
+    credentials::without_secrets(path)
+        .chars()
+        .take(300)
+        .collect()
 }
 
 fn ids(headers: &HeaderMap) -> Ids {
@@ -114,9 +133,28 @@ fn ids(headers: &HeaderMap) -> Ids {
         .and_then(|value| value.to_str().ok())
         .and_then(|text| Uuid::try_parse(text).ok())
         .unwrap_or(request);
+    let client = headers
+        .get("x-ms-client-request-id")
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| id.len() <= MAXIMUM_CLIENT_REQUEST_ID_CHARACTERS)
+        .map(|id| credentials::without_secrets(id).into_owned());
     Ids {
         request,
         correlation: correlation.to_string(),
+        client,
+    }
+}
+
+/// A path that leads to no operation.
+struct Lost {
+    error: ApiError,
+    /// The methods that the path is known with, for the `Allow` header.
+    allow: Option<String>,
+}
+
+impl From<ApiError> for Lost {
+    fn from(error: ApiError) -> Self {
+        Self { error, allow: None }
     }
 }
 
@@ -126,13 +164,14 @@ struct FoundOperation {
     parameters: Vec<(String, String)>,
 }
 
-fn find(app: &App, http: &HttpRequest) -> Result<FoundOperation, ApiError> {
+fn find(app: &App, http: &HttpRequest) -> Result<FoundOperation, Lost> {
     let path = http.uri().path();
     if path.len() > MAXIMUM_PATH_CHARACTERS {
         return Err(ApiError::invalid(
             "InvalidRequestUri",
             format!("The path of the request is longer than {MAXIMUM_PATH_CHARACTERS} characters."),
-        ));
+        )
+        .into());
     }
     let segments = decode_segments(path)
         .filter(|segments| !segments.iter().any(|segment| segment.contains('/') || segment.chars().any(char::is_control)))
@@ -153,20 +192,25 @@ fn find(app: &App, http: &HttpRequest) -> Result<FoundOperation, ApiError> {
         }),
         Found::OtherMethods(methods) => {
             let allowed: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
-            Err(ApiError::new(
+            let allowed = allowed.join(", ");
+            let error = ApiError::new(
                 Kind::MethodNotAllowed,
                 "MethodNotAllowed",
                 format!(
-                    "The method {} is not supported here; supported are: {}.",
-                    http.method(),
-                    allowed.join(", ")
+                    "The method {} is not supported here; supported are: {allowed}.",
+                    http.method()
                 ),
-            ))
+            );
+            Err(Lost {
+                error,
+                allow: Some(allowed),
+            })
         }
         Found::Nothing => Err(match protocol_of(path) {
             Protocol::Graph => crate::directory::unknown_path(&segments),
             _ => unknown_path(&segments),
-        }),
+        }
+        .into()),
     }
 }
 
@@ -223,6 +267,7 @@ async fn answer(
         parameters,
     } = found;
     let query = decode_query(http.query_string());
+    check_query(&query, operation.protocol)?;
     let api_version = api_version(&operation, &query)?;
     let decided = match operation.access {
         Access::Public | Access::Node => None,
@@ -268,6 +313,28 @@ async fn answer(
     Ok(respond(app, answer).await)
 }
 
+/// Postgres cannot keep or compare text with U+0000, so no parameter may bring it in.
+fn check_query(query: &[(String, String)], protocol: Protocol) -> Result<(), ApiError> {
+    let Some((name, _)) = query
+        .iter()
+        .find(|(name, value)| name.contains('\0') || value.contains('\0'))
+    else {
+        return Ok(());
+    };
+    let name = name.replace('\0', "\u{fffd}");
+    let code = match protocol {
+        Protocol::Graph => "Request_BadRequest",
+        _ => "InvalidQueryParameterValue",
+    };
+    Err(ApiError::invalid(
+        code,
+        format!(
+            "The query parameter '{name}' contains the character U+0000, which no text may contain."
+        ),
+    )
+    .with_target(name))
+}
+
 /// The request's API version, checked against those of the operation.
 fn api_version(
     operation: &Operation,
@@ -286,6 +353,7 @@ fn api_version(
                 "MissingApiVersionParameter",
                 "The api-version query parameter (?api-version=) is required for all requests.",
             )
+            .with_target("api-version")
         })?;
     let version = ApiVersion::parse(text)
         .ok()
@@ -298,7 +366,7 @@ fn api_version(
 fn unsupported_version(operation: &Operation, text: &str) -> ApiError {
     let supported = operation.versions.join(", ");
     let text: String = text.chars().take(64).collect();
-    if operation.path.to_ascii_lowercase().contains("/providers/") {
+    let error = if operation.path.to_ascii_lowercase().contains("/providers/") {
         ApiError::invalid(
             "NoRegisteredProviderFound",
             format!(
@@ -313,7 +381,8 @@ fn unsupported_version(operation: &Operation, text: &str) -> ApiError {
                 "The api-version '{text}' is invalid. The supported versions are '{supported}'."
             ),
         )
-    }
+    };
+    error.with_target("api-version")
 }
 
 async fn read_body(mut payload: web::Payload) -> Result<Bytes, ApiError> {
@@ -422,7 +491,7 @@ fn common_headers(response: &mut HeaderMap, request: &HeaderMap, ids: &Ids) {
     let header = |name: &str| request.get(name).and_then(|value| value.to_str().ok());
     if header("x-ms-return-client-request-id")
         .is_some_and(|value| value.eq_ignore_ascii_case("true"))
-        && let Some(id) = header("x-ms-client-request-id").filter(|id| id.len() <= 128)
+        && let Some(id) = &ids.client
     {
         insert(response, "x-ms-client-request-id", id);
     }

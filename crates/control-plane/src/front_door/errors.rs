@@ -3,13 +3,14 @@
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use arm::{ApiError, Kind};
+use credentials::without_secrets;
 use serde_json::json;
 use store::StoreError;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Protocol;
-use crate::limits::RETRY_AFTER_SECONDS;
+use crate::limits::{MAXIMUM_FAULTS, MAXIMUM_MESSAGE_CHARACTERS, RETRY_AFTER_SECONDS};
 
 /// A failure of the store as callers may see it.
 pub(crate) fn store_error(error: StoreError) -> ApiError {
@@ -21,6 +22,32 @@ pub(crate) fn store_error(error: StoreError) -> ApiError {
         ),
         other => ApiError::internal(other),
     }
+}
+
+/// An error as its caller and the log may see it: messages repeat what was sent, so they lose secrets that were sent in the wrong place,
+/// and are bounded.
+pub(crate) fn presentable(mut error: ApiError) -> ApiError {
+    error.message = presentable_text(&error.message);
+    error.target = error.target.as_deref().map(presentable_text);
+    error.details.truncate(MAXIMUM_FAULTS);
+    for detail in &mut error.details {
+        detail.message = presentable_text(&detail.message);
+        detail.target = detail.target.as_deref().map(presentable_text);
+    }
+    error
+}
+
+/// A text without secrets; of a long one the middle is left out, because values stand before the rule that they break.
+fn presentable_text(text: &str) -> String {
+    let text = without_secrets(text);
+    let length = text.chars().count();
+    if length <= MAXIMUM_MESSAGE_CHARACTERS {
+        return text.into_owned();
+    }
+    let kept = MAXIMUM_MESSAGE_CHARACTERS / 2;
+    let start: String = text.chars().take(kept).collect();
+    let end: String = text.chars().skip(length - kept).collect();
+    format!("{start} … {end}")
 }
 
 /// The HTTP status of a kind of error.

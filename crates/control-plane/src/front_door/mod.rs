@@ -12,11 +12,11 @@ mod operation;
 mod request;
 mod router;
 
-pub(crate) use authorization::{permitted, role_definition, subscription_id};
+pub(crate) use authorization::{hyphenated, permitted, role_definition, subscription_id};
 pub(crate) use dispatch::dispatch;
 pub(crate) use errors::store_error;
 pub use openapi::document;
-pub use operation::{Access, DirectoryRight, NamedSchema, Operation, PathScope, Protocol};
+pub use operation::{Access, DirectoryRight, NamedSchemas, Operation, PathScope, Protocol};
 pub(crate) use request::{Answer, Caller, Request};
 pub use router::Router;
 

@@ -11,8 +11,8 @@ use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, Required,
-    ResponseBuilder, SecurityRequirement,
+    ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required,
+    ResponseBuilder, Schema, SecurityRequirement,
 };
 
 use super::{Access, Operation, Protocol, Router};
@@ -36,8 +36,9 @@ pub fn document(router: &Router) -> OpenApi {
                 .iter()
                 .filter_map(|(_, schema)| schema.as_ref()),
         ) {
-            let (name, schema) = schema();
-            components = components.schema(name, schema);
+            for (name, schema) in schema() {
+                components = components.schema(name, schema);
+            }
         }
         paths = paths.path(
             operation.path.clone(),
@@ -97,9 +98,7 @@ fn describe(operation: &Operation) -> utoipa::openapi::path::Operation {
             Protocol::OAuth => "application/x-www-form-urlencoded",
             _ => "application/json",
         };
-        let content = ContentBuilder::new()
-            .schema(Some(Ref::from_schema_name(schema().0)))
-            .build();
+        let content = ContentBuilder::new().schema(reference(schema)).build();
         builder = builder.request_body(Some(
             RequestBodyBuilder::new()
                 .content(media_type, content)
@@ -114,9 +113,7 @@ fn describe(operation: &Operation) -> utoipa::openapi::path::Operation {
             _ => "Success",
         });
         if let Some(schema) = schema {
-            let content = ContentBuilder::new()
-                .schema(Some(Ref::from_schema_name(schema().0)))
-                .build();
+            let content = ContentBuilder::new().schema(reference(schema)).build();
             response = response.content("application/json", content);
         }
         builder = builder.response(status.to_string(), response.build());
@@ -125,6 +122,12 @@ fn describe(operation: &Operation) -> utoipa::openapi::path::Operation {
         builder = builder.security(SecurityRequirement::new("bearer", Vec::<String>::new()));
     }
     builder.build()
+}
+
+/// A reference to the first of the schemas.
+fn reference(schemas: impl Fn() -> Vec<(String, RefOr<Schema>)>) -> Option<Ref> {
+    let (name, _) = schemas().into_iter().next()?;
+    Some(Ref::from_schema_name(name))
 }
 
 fn parameter(

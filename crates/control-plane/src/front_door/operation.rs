@@ -15,8 +15,14 @@ use crate::App;
 pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Result<Answer, ApiError>>>>;
 pub(crate) type Handler = Box<dyn Fn(Arc<App>, Request) -> HandlerFuture + Send + Sync>;
 
-/// A schema of the OpenAPI document, with its name there.
-pub type NamedSchema = fn() -> (String, RefOr<Schema>);
+/// The schema of a body with its name, then, with theirs, the schemas that it refers to.
+pub type NamedSchemas = fn() -> Vec<(String, RefOr<Schema>)>;
+
+fn named_schemas<T: utoipa::ToSchema>() -> Vec<(String, RefOr<Schema>)> {
+    let mut schemas = vec![(T::name().into_owned(), T::schema())];
+    T::schemas(&mut schemas);
+    schemas
+}
 
 /// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,9 +108,9 @@ pub struct Operation {
     pub summary: &'static str,
     /// Query parameters beyond `api-version`.
     pub query: &'static [&'static str],
-    pub request_schema: Option<NamedSchema>,
+    pub request_schema: Option<NamedSchemas>,
     /// Success statuses with what they carry.
-    pub answers: Vec<(u16, Option<NamedSchema>)>,
+    pub answers: Vec<(u16, Option<NamedSchemas>)>,
     pub(crate) handler: Handler,
 }
 
@@ -160,14 +166,13 @@ impl Operation {
 
     /// The schema of the request's JSON body.
     pub(crate) fn takes<T: utoipa::ToSchema>(mut self) -> Self {
-        self.request_schema = Some(|| (T::name().into_owned(), T::schema()));
+        self.request_schema = Some(named_schemas::<T>);
         self
     }
 
     /// A success status with a JSON body.
     pub(crate) fn answers<T: utoipa::ToSchema>(mut self, status: u16) -> Self {
-        self.answers
-            .push((status, Some(|| (T::name().into_owned(), T::schema()))));
+        self.answers.push((status, Some(named_schemas::<T>)));
         self
     }
 

@@ -5,6 +5,7 @@ use actix_web::http::header::HeaderMap;
 use arm::{ApiError, ApiVersion, Precondition};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::net::IpAddr;
 use store::access::AccessFacts;
 use store::config::Published;
@@ -77,7 +78,7 @@ impl Request {
     /// The JSON body.
     ///
     /// # Errors
-    /// `InvalidRequestContent` naming what could not be read, and where.
+    /// `InvalidRequestContent` naming what could not be read, and where. Text with U+0000 is refused here for all: Postgres cannot keep it.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         if self.body.is_empty() {
             return Err(ApiError::invalid(
@@ -85,20 +86,57 @@ impl Request {
                 "The request needs a JSON body and has none.",
             ));
         }
-        serde_json::from_slice(&self.body).map_err(|error| {
+        let unreadable = |error: serde_json::Error| {
             ApiError::invalid(
                 "InvalidRequestContent",
                 format!(
                     "The request content was invalid and could not be deserialized: '{error}'."
                 ),
             )
-        })
+        };
+        // Only an escape can bring the character in; most bodies are read once.
+        if self.body.windows(6).any(|window| window == br"\u0000") {
+            let value = serde_json::from_slice(&self.body).map_err(unreadable)?;
+            if let Some(place) = place_of_nul(&value) {
+                return Err(ApiError::invalid(
+                    "InvalidRequestContent",
+                    format!("The text at '{place}' contains the character U+0000, which no text may contain."),
+                )
+                .with_target(place));
+            }
+        }
+        serde_json::from_slice(&self.body).map_err(unreadable)
     }
 
     /// The conditions of `If-Match` and `If-None-Match`.
     pub(crate) fn precondition(&self) -> Precondition {
         let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
         Precondition::new(header("if-match"), header("if-none-match"))
+    }
+}
+
+/// Where in a document a text, or a member's name, contains U+0000; recursion ends where the parser's does.
+fn place_of_nul(value: &Value) -> Option<String> {
+    let below = |name: String, value: &Value| {
+        place_of_nul(value).map(|place| match place.as_str() {
+            "" => name,
+            place => format!("{name}.{place}"),
+        })
+    };
+    match value {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(at, item)| below(at.to_string(), item)),
+        Value::Object(members) => members.iter().find_map(|(name, value)| {
+            if name.contains('\0') {
+                Some(name.replace('\0', "\u{fffd}"))
+            } else {
+                below(name.clone(), value)
+            }
+        }),
+        _ => None,
     }
 }
 

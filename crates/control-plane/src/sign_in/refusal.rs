@@ -180,8 +180,12 @@ impl Refusal {
     }
 }
 
+/// What is repeated of what a client sent; a secret may stand in the wrong field.
 pub(super) fn shorten(text: &str) -> String {
-    text.chars().take(SHOWN_CHARACTERS).collect()
+    credentials::without_secrets(text)
+        .chars()
+        .take(SHOWN_CHARACTERS)
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What every request shares: ids, versions, paths, errors, cross-origin pages.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::support::{GROUPS, TestApp};
@@ -190,6 +190,36 @@ async fn a_foreign_or_damaged_token_is_refused(pool: PgPool) {
             (401, "InvalidAuthenticationToken"),
             "{token}: {}",
             reply.body
+        );
+    }
+}
+
+/// Every reference in a document.
+fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(members) => {
+            if let Some(reference) = members.get("$ref").and_then(Value::as_str) {
+                found.push(reference);
+            }
+            members.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn every_reference_of_the_openapi_document_resolves(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let document = app.send(Method::GET, "/openapi.json", "", None).await.body;
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.len() > 40, "{}", found.len());
+    for reference in found {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(
+            document.pointer(pointer).is_some(),
+            "{reference} leads nowhere"
         );
     }
 }

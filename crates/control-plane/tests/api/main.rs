@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod access_walk;
+mod bad_input;
 mod config_feed;
 mod contract;
 mod directory;
