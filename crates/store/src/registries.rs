@@ -261,15 +261,19 @@ impl Store {
         Ok(PasswordRenewal::Renewed(sealed, published))
     }
 
-    /// Deletes a registry with all role assignments at it; `None` when it is gone.
+    /// Deletes a registry with all role assignments at it; with `only_unchanged` not if it was changed since it was read. `None` when it
+    /// is gone, or was changed.
     pub async fn registry_delete(
         &self,
         registry: &Registry,
+        only_unchanged: bool,
     ) -> Result<Option<Published>, StoreError> {
         let mut transaction = self.begin().await?;
         let row = sqlx::query!(
-            "DELETE FROM registries WHERE uid = $1 RETURNING name_key, location",
-            registry.uid
+            "DELETE FROM registries WHERE uid = $1 AND (NOT $2 OR generation = $3) RETURNING name_key, location",
+            registry.uid,
+            only_unchanged,
+            registry.generation
         )
         .fetch_optional(&mut *transaction)
         .await?;

@@ -59,15 +59,31 @@ pub struct RoleAssignmentFilter {
 }
 
 impl Store {
+    /// Assigns a role, or changes the description of the same assignment.
     pub async fn role_assignment_put(
         &self,
         wanted: &RoleAssignment,
         scope: &Scope,
         scope_row: ScopeRow,
     ) -> Result<RoleAssignmentPut, StoreError> {
+        // What is in the way may be deleted or made by others before it is looked at; then there is another attempt.
+        loop {
+            if let Some(outcome) = self.role_assignment_try(wanted, scope, scope_row).await? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// One attempt; `None` when an assignment that was in the way is gone.
+    async fn role_assignment_try(
+        &self,
+        wanted: &RoleAssignment,
+        scope: &Scope,
+        scope_row: ScopeRow,
+    ) -> Result<Option<RoleAssignmentPut>, StoreError> {
         let mut transaction = self.begin().await?;
         if !lock_scope(&mut transaction, scope_row).await? {
-            return Ok(RoleAssignmentPut::ScopeNotFound);
+            return Ok(Some(RoleAssignmentPut::ScopeNotFound));
         }
         let principal = sqlx::query!(
             "SELECT object_id FROM principals WHERE object_id = $1 FOR KEY SHARE",
@@ -76,7 +92,7 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?;
         if principal.is_none() {
-            return Ok(RoleAssignmentPut::PrincipalNotFound);
+            return Ok(Some(RoleAssignmentPut::PrincipalNotFound));
         }
         let inserted = sqlx::query!(
             "INSERT INTO role_assignments (name, scope, scope_key, principal_id, principal_type, role_definition_id,
@@ -116,7 +132,7 @@ impl Store {
         )
         .await?;
         transaction.commit().await?;
-        Ok(RoleAssignmentPut::Created(wanted.clone(), published))
+        Ok(Some(RoleAssignmentPut::Created(wanted.clone(), published)))
     }
 
     /// An assignment by its name at exactly that scope.
@@ -307,11 +323,12 @@ async fn lock_scope(
     Ok(found.is_some())
 }
 
+/// The assignment that is in the way of a new one; `None` when it is gone, or is now the same.
 async fn existing(
     transaction: &mut Transaction<'_, Postgres>,
     wanted: &RoleAssignment,
     scope: &Scope,
-) -> Result<RoleAssignmentPut, StoreError> {
+) -> Result<Option<RoleAssignmentPut>, StoreError> {
     let by_name = sqlx::query!(
         "UPDATE role_assignments SET description = $5, updated_at = $6, updated_by = $7
          WHERE name = $1 AND scope_key = $2 AND principal_id = $3 AND role_definition_id = $4
@@ -327,33 +344,37 @@ async fn existing(
     .fetch_optional(&mut **transaction)
     .await?;
     if let Some(row) = by_name {
-        return Ok(RoleAssignmentPut::Existing(RoleAssignment {
+        return Ok(Some(RoleAssignmentPut::Existing(RoleAssignment {
             created_at: row.created_at,
             created_by: row.created_by,
             scope: row.scope,
             principal_type: row.principal_type,
             ..wanted.clone()
-        }));
+        })));
     }
-    let duplicate = sqlx::query_scalar!(
-        "SELECT name FROM role_assignments WHERE scope_key = $1 AND principal_id = $2 AND role_definition_id = $3",
+    let in_the_way = sqlx::query_as!(
+        RoleAssignment,
+        "SELECT name, scope, principal_id, principal_type, role_definition_id, description,
+           created_at, created_by, updated_at, updated_by
+         FROM role_assignments
+         WHERE name = $1 OR (scope_key = $2 AND principal_id = $3 AND role_definition_id = $4)",
+        wanted.name,
         scope.key(),
         wanted.principal_id,
         wanted.role_definition_id
     )
-    .fetch_optional(&mut **transaction)
+    .fetch_all(&mut **transaction)
     .await?;
-    if let Some(name) = duplicate {
-        return Ok(RoleAssignmentPut::Duplicate(name));
+    if let Some(duplicate) = in_the_way.iter().find(|other| other.name != wanted.name) {
+        return Ok(Some(RoleAssignmentPut::Duplicate(duplicate.name)));
     }
-    let taken = sqlx::query_as!(
-        RoleAssignment,
-        "SELECT name, scope, principal_id, principal_type, role_definition_id, description,
-           created_at, created_by, updated_at, updated_by
-         FROM role_assignments WHERE name = $1",
-        wanted.name
-    )
-    .fetch_one(&mut **transaction)
-    .await?;
-    Ok(RoleAssignmentPut::NameTaken(taken))
+    // One of the same name may be the very assignment that is wanted, made meanwhile.
+    Ok(in_the_way
+        .into_iter()
+        .find(|other| {
+            other.principal_id != wanted.principal_id
+                || other.role_definition_id != wanted.role_definition_id
+                || arm::canonical_key(&other.scope) != scope.key()
+        })
+        .map(RoleAssignmentPut::NameTaken))
 }

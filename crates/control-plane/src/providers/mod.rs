@@ -15,4 +15,4 @@ pub(crate) fn operations() -> Vec<Operation> {
     operations
 }
 
-pub(crate) use visibility::{Visibility, page};
+pub(crate) use visibility::{Visibility, is_full, page, page_size};

@@ -54,41 +54,60 @@ impl Visibility {
     }
 }
 
-/// A page of a list. `rows` is what the store gave for one page, before anything was left out; `token` names the row that the next page
-/// starts after.
+/// How many rows a page is made of: `$top`, as far as one page goes.
+///
+/// # Errors
+/// A `$top` that is no number above 0.
+pub(crate) fn page_size(request: &Request) -> Result<i64, ApiError> {
+    let Some(text) = request.query("$top") else {
+        return Ok(PAGE_SIZE);
+    };
+    match text.parse::<u64>() {
+        Ok(top) if top > 0 => Ok(i64::try_from(top).map_or(PAGE_SIZE, |top| top.min(PAGE_SIZE))),
+        _ => Err(ApiError::invalid(
+            "InvalidTopParameter",
+            format!("The $top '{text}' is invalid: it must be a whole number, 1 or more."),
+        )
+        .with_target("$top")),
+    }
+}
+
+/// Whether the store gave as many rows as were asked for, so that there may be more.
+pub(crate) fn is_full(rows: usize, limit: i64) -> bool {
+    usize::try_from(limit).is_ok_and(|limit| rows >= limit)
+}
+
+/// A page of a list. `token` names the row that the next page starts after, unless this one is the last.
 pub(crate) fn page(
     app: &App,
     request: &Request,
-    rows: usize,
     token: Option<String>,
     value: Vec<Value>,
 ) -> Page<Value> {
-    let next_link = token
-        .filter(|_| rows == usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX))
-        .map(|token| {
-            let encode = |text: &str| {
-                percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
-                    .to_string()
-            };
-            let mut query: Vec<String> = request
-                .query
-                .iter()
-                .filter(|(name, _)| !name.eq_ignore_ascii_case("$skiptoken"))
-                .map(|(name, value)| {
-                    format!(
-                        "{}={}",
-                        encode(name).replace("%24", "$").replace("%2D", "-"),
-                        encode(value)
-                    )
-                })
-                .collect();
-            query.push(format!("$skiptoken={}", encode(&token)));
-            let path: String = request
-                .segments
-                .iter()
-                .map(|segment| format!("/{}", encode(segment).replace("%2D", "-")))
-                .collect();
-            format!("{}{path}?{}", app.installation.public_url, query.join("&"))
-        });
+    let next_link = token.map(|token| {
+        let encode = |text: &str| {
+            percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
+                .to_string()
+        };
+        let mut query: Vec<String> = request
+            .query
+            .iter()
+            .filter(|(name, _)| !name.eq_ignore_ascii_case("$skiptoken"))
+            .map(|(name, value)| {
+                format!(
+                    "{}={}",
+                    encode(name).replace("%24", "$").replace("%2D", "-"),
+                    encode(value)
+                )
+            })
+            .collect();
+        query.push(format!("$skiptoken={}", encode(&token)));
+        let path: String = request
+            .segments
+            .iter()
+            .map(|segment| format!("/{}", encode(segment).replace("%2D", "-")))
+            .collect();
+        format!("{}{path}?{}", app.installation.public_url, query.join("&"))
+    });
     Page { value, next_link }
 }

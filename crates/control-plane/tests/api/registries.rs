@@ -291,3 +291,134 @@ async fn changes_at_the_same_time_are_all_there(pool: PgPool) {
         "{revisions:?}"
     );
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn of_equal_creations_at_the_same_time_one_creates_and_the_others_replace(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_group("g").await;
+    let path = at(&app.registry("g", "contoso"));
+    let body = json!({ "location": "westus", "sku": { "name": "Basic" } });
+    let replies =
+        futures_util::future::join_all((0..8).map(|_| app.put(&path, body.clone()))).await;
+    let count = |status| {
+        replies
+            .iter()
+            .filter(|reply| reply.status == status)
+            .count()
+    };
+    let statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
+    assert_eq!((count(201), count(200)), (1, 7), "{statuses:?}");
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn an_entity_tag_dies_with_its_registry(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_registry("g", "contoso").await;
+    let path = at(&app.registry("g", "contoso"));
+    let delete = |condition: String| {
+        app.read(
+            app.request(Method::DELETE, &path)
+                .bearer_auth(&app.token)
+                .header("if-match", condition),
+        )
+    };
+    let tag = app.get(&path).await.header("etag").to_owned();
+    assert_eq!(delete(tag.clone()).await.status, 200);
+    app.create_registry("g", "contoso").await;
+    let stale = delete(tag.clone()).await;
+    assert_eq!((stale.status, stale.code()), (412, "PreconditionFailed"));
+    assert_eq!(delete("*".to_owned()).await.status, 200);
+    for condition in [tag, "*".to_owned()] {
+        assert_eq!(delete(condition).await.status, 204, "nothing is there");
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn lists_come_in_pages_of_the_size_asked_for(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    for name in ["aaaaa", "bbbbb", "ccccc"] {
+        app.create_registry("g", name).await;
+    }
+    let registries = "providers/Microsoft.ContainerRegistry/registries";
+    for list in [
+        at(&format!("{}/{registries}", app.subscription())),
+        at(&format!("{}/{registries}", app.group("g"))),
+        format!("{}/resources?api-version=2024-11-01", app.subscription()),
+    ] {
+        let mut next = Some(format!("{list}&$top=2"));
+        let mut names = Vec::new();
+        while let Some(path) = next {
+            let reply = app.get(&path).await;
+            assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+            let page = reply.body["value"].as_array().unwrap();
+            assert!(page.len() <= 2, "{path}");
+            names.extend(
+                page.iter()
+                    .map(|item| item["name"].as_str().unwrap().to_owned()),
+            );
+            next = reply.body["nextLink"]
+                .as_str()
+                .map(|link| link.replace(&app.base, ""));
+        }
+        assert_eq!(names, ["aaaaa", "bbbbb", "ccccc"], "{list}");
+        for top in ["0", "-1", "x", ""] {
+            let reply = app.get(&format!("{list}&$top={top}")).await;
+            assert_eq!(
+                (reply.status, reply.code()),
+                (400, "InvalidTopParameter"),
+                "{top}"
+            );
+        }
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_region_is_found_by_its_display_name(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let region = store::installation::Region {
+        name: "rack1".to_owned(),
+        display_name: "Cellar, left".to_owned(),
+    };
+    app.store.region_put(&region).await.unwrap();
+    let group = format!("{}?api-version=2024-11-01", app.group("g"));
+    let reply = app.put(&group, json!({ "location": "cellar, LEFT" })).await;
+    assert_eq!(
+        (reply.status, &reply.body["location"]),
+        (201, &json!("rack1")),
+        "{}",
+        reply.body
+    );
+    let body = json!({ "location": "Cellar, left", "sku": { "name": "Basic" } });
+    let reply = app.put(&at(&app.registry("g", "contoso")), body).await;
+    assert_eq!(
+        (reply.status, &reply.body["location"]),
+        (201, &json!("rack1")),
+        "{}",
+        reply.body
+    );
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_filter_that_contradicts_itself_finds_nothing(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_registry("g", "contoso").await;
+    app.create_registry("h", "fabrikam").await;
+    for (path, expected) in [
+        (
+            format!("{}/resources", app.group("g")),
+            "resourceGroup eq 'h'",
+        ),
+        (
+            format!("{}/resources", app.subscription()),
+            "name eq 'contoso' and name eq 'fabrikam'",
+        ),
+    ] {
+        let reply = app
+            .get(&format!(
+                "{path}?api-version=2024-11-01&$filter={}",
+                expected.replace(' ', "%20")
+            ))
+            .await;
+        assert_eq!(reply.body["value"], json!([]), "{expected}: {}", reply.body);
+    }
+}

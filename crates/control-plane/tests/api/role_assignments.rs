@@ -257,3 +257,34 @@ async fn role_definitions_are_found_by_name_in_any_case(pool: PgPool) {
         200
     );
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn assigning_and_taking_away_at_the_same_time_is_no_failure(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_group("g").await;
+    let principal = app.create_principal("one").await;
+    for _ in 0..10 {
+        let path = at(&format!(
+            "{}/providers/Microsoft.Authorization/roleAssignments/{}",
+            app.group("g"),
+            Uuid::new_v4()
+        ));
+        let calls = (0..12).map(|turn| {
+            let (method, body) = if turn % 2 == 0 {
+                (Method::PUT, Some(assignment(READER, &principal.object_id)))
+            } else {
+                (Method::DELETE, None)
+            };
+            app.send(method, &path, &app.token, body)
+        });
+        for reply in futures_util::future::join_all(calls).await {
+            assert!(
+                matches!(reply.status, 200 | 201 | 204),
+                "{} {}",
+                reply.status,
+                reply.body
+            );
+        }
+        app.delete(&path).await;
+    }
+}

@@ -15,11 +15,10 @@ use super::role_definitions::operation_id;
 use super::{ASSIGNMENT_VERSIONS, SCOPES};
 use crate::App;
 use crate::front_door::{
-    Access, Answer, Operation, PathScope, Request, role_definition, store_error,
+    Access, Answer, Operation, PathScope, Request, hyphenated, role_definition, store_error,
 };
-use crate::limits::PAGE_SIZE;
-use crate::providers::page;
 use crate::providers::resources::{group_of, missing_subscription};
+use crate::providers::{is_full, page, page_size};
 
 const READ: &str = "Microsoft.Authorization/roleAssignments/read";
 const WRITE: &str = "Microsoft.Authorization/roleAssignments/write";
@@ -49,7 +48,7 @@ fn at_scope(scope: PathScope, word: &str, path: &str) -> [Operation; 4] {
             "Lists the role assignments at a scope, above it and, without atScope(), below it.",
             list,
         )
-        .query(&["$filter", "$skiptoken"])
+        .query(&["$filter", "$top", "$skiptoken"])
         .answers::<RoleAssignmentList>(200),
         Operation::new(
             operation_id("RoleAssignments_GetAt", word),
@@ -222,8 +221,9 @@ fn scope_of(request: &Request) -> Result<(Scope, ScopeRow), ApiError> {
 
 fn assignment_name(request: &Request) -> Result<Uuid, ApiError> {
     let text = request.parameter("roleAssignmentName");
-    Uuid::try_parse(text).map_err(|_| {
+    hyphenated(text).ok_or_else(|| {
         ApiError::invalid("InvalidRoleAssignmentId", format!("The role assignment ID '{text}' is not valid. The role assignment ID must be a GUID."))
+            .with_target("roleAssignmentName")
     })
 }
 
@@ -444,6 +444,11 @@ fn filter_of(request: &Request, scope: &Scope) -> Result<RoleAssignmentFilter, A
                 shorten(&principal)
             ))
         })?;
+        if filter.principal_id.is_some_and(|known| known != principal) {
+            return Err(invalid(
+                "The filter asks for two principals; an assignment has one.".to_owned(),
+            ));
+        }
         filter.principal_id = Some(principal);
     }
     Ok(filter)
@@ -452,6 +457,7 @@ fn filter_of(request: &Request, scope: &Scope) -> Result<RoleAssignmentFilter, A
 async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let (scope, _) = scope_of(&request)?;
     let filter = filter_of(&request, &scope)?;
+    let limit = page_size(&request)?;
     let after = match request.query("$skiptoken") {
         None => Uuid::nil(),
         Some(token) => Uuid::try_parse(token).map_err(|_| {
@@ -462,11 +468,12 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
                     shorten(token)
                 ),
             )
+            .with_target("$skiptoken")
         })?,
     };
     let assignments = app
         .store
-        .role_assignment_list(&filter, after, PAGE_SIZE)
+        .role_assignment_list(&filter, after, limit)
         .await
         .map_err(store_error)?;
     let token = assignments
@@ -477,5 +484,6 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         .map(|assignment| serde_json::to_value(body(&request, assignment)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(ApiError::internal)?;
-    Answer::ok(&page(&app, &request, assignments.len(), token, value))
+    let is_full = is_full(assignments.len(), limit);
+    Answer::ok(&page(&app, &request, token.filter(|_| is_full), value))
 }

@@ -16,9 +16,8 @@ use super::validation::{RegistryInput, check};
 use super::versions::VERSIONS;
 use crate::App;
 use crate::front_door::{Access, Answer, Operation, PathScope, Request, store_error};
-use crate::limits::PAGE_SIZE;
 use crate::providers::resources::{group_of, known_location};
-use crate::providers::{Visibility, page};
+use crate::providers::{Visibility, is_full, page, page_size};
 
 pub(super) const PATH: &str = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.ContainerRegistry/registries/{registryName}";
 const LIST_PATH: &str =
@@ -135,8 +134,9 @@ pub(super) fn version(request: &Request) -> Result<&ApiVersion, ApiError> {
         .ok_or_else(|| ApiError::internal("the operation declares its versions"))
 }
 
+/// Names one state of one registry: a registry made anew under the same name counts its changes from 1 again.
 fn etag(registry: &Registry) -> ETag {
-    ETag(registry.generation.to_string())
+    ETag(format!("{}-{}", registry.uid.simple(), registry.generation))
 }
 
 fn shown(registry: &Registry, request: &Request, status: StatusCode) -> Result<Answer, ApiError> {
@@ -189,11 +189,12 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         .find(|(name, _)| name == "resourceGroupName")
         .map(|(_, name)| arm::canonical_key(name));
     let subscription_id = Uuid::try_parse(request.parameter("subscriptionId")).unwrap_or_default();
+    let limit = page_size(&request)?;
     let visibility = Visibility::load(&app, &request).await?;
     let after = request.query("$skiptoken").unwrap_or_default();
     let registries = app
         .store
-        .registry_list(subscription_id, group.as_deref(), after, PAGE_SIZE)
+        .registry_list(subscription_id, group.as_deref(), after, limit)
         .await
         .map_err(store_error)?;
     let token = registries
@@ -206,7 +207,8 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         .map(|registry| serde_json::to_value(RegistryBody::of(registry, version)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(ApiError::internal)?;
-    Answer::ok(&page(&app, &request, registries.len(), token, value))
+    let is_full = is_full(registries.len(), limit);
+    Answer::ok(&page(&app, &request, token.filter(|_| is_full), value))
 }
 
 async fn put(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
@@ -227,32 +229,54 @@ async fn put(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             .with_target("location")
         })?;
     let location = known_location(&app, typed, "Microsoft.ContainerRegistry/registries").await?;
-    if let Some(existing) = request
+    let mut existing = request
         .facts
         .as_ref()
-        .and_then(|facts| facts.registry.clone())
-    {
-        if existing.location != location.as_str() {
-            return Err(ApiError::conflict(
-                "InvalidResourceLocation",
-                format!(
-                    "The resource '{}' already exists in location '{}' in resource group '{}'. A resource with the same name cannot be created in location '{location}'. Please select a new resource name.",
-                    existing.name, existing.location, group.name
-                ),
-            ));
+        .and_then(|facts| facts.registry.clone());
+    if existing.is_none() {
+        check_precondition(&request, None)?;
+        if let Some(answer) = create(&app, &request, &input, location.as_str()).await? {
+            return Ok(answer);
         }
-        return replace(&app, &request, &input, existing, Manner::Replace).await;
+        // The name is taken: by another PUT of this very registry that came first, or by a registry elsewhere.
+        let key = arm::canonical_key(name);
+        existing = app
+            .store
+            .registry_get(group.uid, &key)
+            .await
+            .map_err(store_error)?;
     }
-    check_precondition(&request, None)?;
-    create(&app, &request, &input, location.as_str()).await
+    let existing = existing.ok_or_else(|| name_in_use(name))?;
+    if existing.location != location.as_str() {
+        return Err(ApiError::conflict(
+            "InvalidResourceLocation",
+            format!(
+                "The resource '{}' already exists in location '{}' in resource group '{}'. A resource with the same name cannot be created in location '{location}'. Please select a new resource name.",
+                existing.name, existing.location, group.name
+            ),
+        )
+        .with_target("location"));
+    }
+    replace(&app, &request, &input, existing, Manner::Replace).await
 }
 
+fn name_in_use(name: &str) -> ApiError {
+    ApiError::conflict(
+        "RegistryNameAlreadyInUse",
+        format!(
+            "The registry name {name} is already in use. You can check if the name is already claimed with the operation checkNameAvailability."
+        ),
+    )
+    .with_target("name")
+}
+
+/// Creates the registry; `None` when its name is taken.
 async fn create(
     app: &Arc<App>,
     request: &Request,
     input: &RegistryInput,
     location: &str,
-) -> Result<Answer, ApiError> {
+) -> Result<Option<Answer>, ApiError> {
     let group = group_of(request)?;
     let name = request.parameter("registryName");
     let caller = request.caller().app_id.to_string();
@@ -288,14 +312,10 @@ async fn create(
         .map_err(store_error)?
     {
         RegistryCreate::Created(published) => {
-            Ok(shown(&registry, request, StatusCode::CREATED)?.published(Some(published)))
+            let answer = shown(&registry, request, StatusCode::CREATED)?;
+            Ok(Some(answer.published(Some(published))))
         }
-        RegistryCreate::NameInUse => Err(ApiError::conflict(
-            "RegistryNameAlreadyInUse",
-            format!(
-                "The registry name {name} is already in use. You can check if the name is already claimed with the operation checkNameAvailability."
-            ),
-        )),
+        RegistryCreate::NameInUse => Ok(None),
         RegistryCreate::GroupNotFound => Err(ApiError::not_found(
             "ResourceGroupNotFound",
             format!("Resource group '{}' could not be found.", group.name),
@@ -413,26 +433,28 @@ async fn reread(app: &Arc<App>, request: &Request) -> Result<Registry, ApiError>
 
 async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let group = group_of(&request)?;
-    let Some(registry) = request
+    let mut found = request
         .facts
         .as_ref()
-        .and_then(|facts| facts.registry.as_ref())
-    else {
-        check_precondition(&request, None)?;
-        tracing::debug!(
-            resource_group = group.name,
-            "the registry to delete is not there"
-        );
-        return Ok(Answer::empty(StatusCode::NO_CONTENT));
-    };
-    check_precondition(&request, Some(registry))?;
-    match app
-        .store
-        .registry_delete(registry)
-        .await
-        .map_err(store_error)?
-    {
-        Some(published) => Ok(Answer::empty(StatusCode::OK).published(Some(published))),
-        None => Ok(Answer::empty(StatusCode::NO_CONTENT)),
+        .and_then(|facts| facts.registry.clone());
+    // What is not there is deleted, whatever the conditions (arm-contract: table of ETags).
+    while let Some(registry) = found {
+        check_precondition(&request, Some(&registry))?;
+        let outcome = app
+            .store
+            .registry_delete(&registry, !request.precondition().is_empty())
+            .await
+            .map_err(store_error)?;
+        if let Some(published) = outcome {
+            return Ok(Answer::empty(StatusCode::OK).published(Some(published)));
+        }
+        // Deleted or changed meanwhile; what was changed has to meet the conditions anew.
+        let key = arm::canonical_key(request.parameter("registryName"));
+        found = app
+            .store
+            .registry_get(group.uid, &key)
+            .await
+            .map_err(store_error)?;
     }
+    Ok(Answer::empty(StatusCode::NO_CONTENT))
 }

@@ -7,6 +7,7 @@ use actix_web::http::{Method, StatusCode};
 use arm::{ApiError, Location, ResourceGroupName, Tags};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use store::installation::Region;
 use store::resource_groups::{ResourceGroup, ResourceGroupPut};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -14,8 +15,7 @@ use uuid::Uuid;
 use super::RESOURCE_VERSIONS;
 use crate::App;
 use crate::front_door::{Access, Answer, Operation, PathScope, Request, store_error};
-use crate::limits::PAGE_SIZE;
-use crate::providers::{Visibility, page};
+use crate::providers::{Visibility, is_full, page, page_size};
 
 const PATH: &str = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}";
 const READ: &str = "Microsoft.Resources/subscriptions/resourceGroups/read";
@@ -233,11 +233,12 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         .with_target("$filter"));
     }
     let subscription_id = subscription_id(&request);
+    let limit = page_size(&request)?;
     let visibility = Visibility::load(&app, &request).await?;
     let after = request.query("$skiptoken").unwrap_or_default();
     let groups = app
         .store
-        .resource_group_list(subscription_id, after, PAGE_SIZE)
+        .resource_group_list(subscription_id, after, limit)
         .await
         .map_err(store_error)?;
     let token = groups.last().map(|group| arm::canonical_key(&group.name));
@@ -247,7 +248,8 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         .map(|group| serde_json::to_value(body(group)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(ApiError::internal)?;
-    Answer::ok(&page(&app, &request, groups.len(), token, value))
+    let is_full = is_full(groups.len(), limit);
+    Answer::ok(&page(&app, &request, token.filter(|_| is_full), value))
 }
 
 /// The path's subscription id, which the front door has parsed before.
@@ -265,8 +267,11 @@ async fn exists(_app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
 }
 
 async fn put(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
-    let name = ResourceGroupName::parse(request.parameter("resourceGroupName"))
-        .map_err(|error| ApiError::invalid("InvalidResourceGroup", error.to_string()))?;
+    let name =
+        ResourceGroupName::parse(request.parameter("resourceGroupName")).map_err(|error| {
+            ApiError::invalid("InvalidResourceGroup", error.to_string())
+                .with_target("resourceGroupName")
+        })?;
     let input: ResourceGroupInput = request.json()?;
     refuse_managed_by(input.managed_by.as_ref())?;
     check_properties(input.properties.as_ref())?;
@@ -314,7 +319,7 @@ async fn put(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     }
 }
 
-/// A location that a caller typed, once it is a region of the installation.
+/// The region of the installation that a caller typed the name or display name of.
 pub(crate) async fn known_location(
     app: &App,
     typed: &str,
@@ -322,11 +327,15 @@ pub(crate) async fn known_location(
 ) -> Result<Location, ApiError> {
     let location = Location::normalise(typed);
     let regions = app.store.region_list().await.map_err(store_error)?;
-    let known = regions.iter().any(|region| {
-        region.name == location.as_str() || Location::normalise(&region.display_name) == location
-    });
-    if known {
-        return Ok(location);
+    let by_name = |region: &&Region| region.name == location.as_str();
+    let by_display_name = |region: &&Region| Location::normalise(&region.display_name) == location;
+    // A name wins over a display name that reads the same.
+    if let Some(region) = regions
+        .iter()
+        .find(by_name)
+        .or_else(|| regions.iter().find(by_display_name))
+    {
+        return Ok(Location::normalise(&region.name));
     }
     let names: Vec<&str> = regions.iter().map(|region| region.name.as_str()).collect();
     Err(ApiError::invalid(

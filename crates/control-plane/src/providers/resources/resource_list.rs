@@ -12,9 +12,8 @@ use uuid::Uuid;
 use super::RESOURCE_VERSIONS;
 use crate::App;
 use crate::front_door::{Access, Answer, Operation, Request, store_error};
-use crate::limits::PAGE_SIZE;
 use crate::providers::container_registry::READ;
-use crate::providers::{Visibility, page};
+use crate::providers::{Visibility, is_full, page, page_size};
 
 pub(crate) fn operations() -> Vec<Operation> {
     [
@@ -63,6 +62,8 @@ struct Wanted {
     resource_group: Option<String>,
     name: Option<String>,
     location: Option<String>,
+    /// Two different values of one property: nothing has both.
+    contradicts_itself: bool,
 }
 
 impl Wanted {
@@ -96,7 +97,9 @@ impl Wanted {
                             )));
                         }
                     };
-                    *place = Some(arm::canonical_key(&value));
+                    let key = arm::canonical_key(&value);
+                    wanted.contradicts_itself |= place.as_ref().is_some_and(|known| *known != key);
+                    *place = Some(key);
                 }
                 _ => {
                     return Err(invalid_filter(
@@ -139,12 +142,13 @@ fn body(registry: &Registry) -> Value {
 async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let wanted = Wanted::parse(&request)?;
     let subscription_id = Uuid::try_parse(request.parameter("subscriptionId")).unwrap_or_default();
+    let limit = page_size(&request)?;
     let visibility = Visibility::load(&app, &request).await?;
-    if wanted
+    let of_another_type = wanted
         .resource_type
         .as_ref()
-        .is_some_and(|wanted| *wanted != arm::canonical_key(RESOURCE_TYPE))
-    {
+        .is_some_and(|wanted| *wanted != arm::canonical_key(RESOURCE_TYPE));
+    if of_another_type || wanted.contradicts_itself {
         return Answer::ok(&arm::Page::<Value>::single(Vec::new()));
     }
     let after = request.query("$skiptoken").unwrap_or_default();
@@ -154,7 +158,7 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             subscription_id,
             wanted.resource_group.as_deref(),
             after,
-            PAGE_SIZE,
+            limit,
         )
         .await
         .map_err(store_error)?;
@@ -168,5 +172,6 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         })
         .map(body)
         .collect();
-    Answer::ok(&page(&app, &request, registries.len(), token, value))
+    let is_full = is_full(registries.len(), limit);
+    Answer::ok(&page(&app, &request, token.filter(|_| is_full), value))
 }
