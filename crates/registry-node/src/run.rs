@@ -15,6 +15,7 @@ use service::{
     logs::LogFormat, metrics::Metrics, readiness::Readiness, shutdown::Shutdown, tls::TlsArguments,
 };
 use time::OffsetDateTime;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use uuid::Uuid;
 
 use crate::{
@@ -32,6 +33,9 @@ use crate::{
 /// Threads for the configuration, signals and the like; requests have their own.
 const RUNTIME_THREADS: usize = 2;
 const JOIN_RETRY_MAXIMUM: Duration = Duration::from_secs(5);
+
+/// The content store is asked this often to take a mark that it refused.
+const DELETED_RETRY: Duration = Duration::from_secs(5);
 
 const CONFIGURATION: &str = "configuration";
 const CONTENT: &str = "content";
@@ -211,6 +215,8 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         () = shutdown.wait() => return Ok(()),
     };
     let kid = enrolment.signing_key.kid().to_owned();
+    let (deleted, of_deleted) = mpsc::unbounded_channel();
+    tokio::spawn(mark_deleted(content.clone(), of_deleted));
     let follower = Follower {
         control_plane,
         node_id: enrolment.node_id,
@@ -218,7 +224,8 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         credential: enrolment.credential,
         address: arguments.advertised_address.clone(),
         configuration: Arc::clone(&configuration),
-        applier: Applier::new(Arc::clone(&configuration), copy, region),
+        applier: Applier::new(Arc::clone(&configuration), copy, region)
+            .telling_of_deleted_registries(deleted),
         randomness: Arc::new(SystemRandomness),
         shutdown: shutdown.clone(),
     };
@@ -362,6 +369,21 @@ async fn serve_gate(
             Err(error) => Err(StartError::DataPort(io::Error::other(error))),
         },
         () = stopping => Ok(()),
+    }
+}
+
+/// Marks the content of registries that were deleted. A mark that a crash loses leaves bytes behind, and nothing worse.
+async fn mark_deleted(content: Content, mut registries: UnboundedReceiver<Uuid>) {
+    while let Some(registry) = registries.recv().await {
+        while let Err(error) = content.mark_registry_deleted(registry).await {
+            tracing::warn!(
+                registry.uid = %registry,
+                "the content of a deleted registry is not marked yet: {}",
+                service::errors::chain(&error)
+            );
+            tokio::time::sleep(DELETED_RETRY).await;
+        }
+        tracing::info!(registry.uid = %registry, "a registry was deleted; its content is marked");
     }
 }
 

@@ -1,12 +1,15 @@
 //! From the messages of the stream to the local copy and the index: batches are staged, and become
 //! durable, then visible, at the mark that closes them.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use config_documents::{
-    Checksum, ControlPlaneMessage, Epoch, NodeMessage, Region, Rejected, Revision, StoredDocument,
+    Checksum, ControlPlaneMessage, Epoch, Kind, NodeMessage, Region, Rejected, Revision,
+    StoredDocument,
 };
 use time::{Duration, OffsetDateTime};
+use tokio::sync::mpsc::UnboundedSender;
+use uuid::Uuid;
 
 use super::{Configuration, CopyError, CopyState, Index, LocalCopy, Written};
 
@@ -36,6 +39,7 @@ pub struct Applier {
     snapshot: Snapshot,
     sequence: u64,
     clock_is_off: bool,
+    deleted_registries: Option<UnboundedSender<Uuid>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,7 +74,16 @@ impl Applier {
             snapshot: Snapshot::No,
             sequence: 0,
             clock_is_off: false,
+            deleted_registries: None,
         }
+    }
+
+    /// The same, telling `deleted` the uid of each registry whose tombstone is applied. A registry that is merely not in a snapshot
+    /// is not one of them.
+    #[must_use]
+    pub fn telling_of_deleted_registries(mut self, deleted: UnboundedSender<Uuid>) -> Self {
+        self.deleted_registries = Some(deleted);
+        self
     }
 
     /// Forgets what an earlier stream left unfinished, and says what is applied.
@@ -141,7 +154,7 @@ impl Applier {
     }
 
     fn mark(&mut self, mark: Mark) -> Result<Option<NodeMessage>, ApplyError> {
-        let staged = std::mem::take(&mut self.staged);
+        let staged = latest(std::mem::take(&mut self.staged));
         let epoch = match (self.snapshot, self.state) {
             (Snapshot::Awaited, _) => return Ok(None),
             (Snapshot::Begun(_), _) => return Err(out_of_order("a mark came inside a snapshot")),
@@ -175,6 +188,12 @@ impl Applier {
         staged: &[StoredDocument],
         state: CopyState,
     ) -> Result<Option<NodeMessage>, ApplyError> {
+        if let Some(before) = self.state
+            && before.epoch == state.epoch
+            && state.revision < before.revision
+        {
+            return Err(goes_back(before.revision, state.revision));
+        }
         let live: Vec<StoredDocument> = staged
             .iter()
             .filter(|document| document.body.is_some())
@@ -207,10 +226,7 @@ impl Applier {
     ) -> Result<Option<NodeMessage>, ApplyError> {
         let before = self.state.map_or(Revision(0), |before| before.revision);
         if state.revision < before {
-            return Err(out_of_order(&format!(
-                "a mark at revision {} came after revision {before}",
-                state.revision
-            )));
+            return Err(goes_back(before, state.revision));
         }
         if staged.is_empty() {
             return self.confirm(state);
@@ -226,6 +242,7 @@ impl Applier {
                 index.apply(document);
             }
         });
+        self.tell_of_deleted_registries(&staged);
         tracing::debug!(
             config.revision = state.revision.0,
             config.documents = staged.len(),
@@ -233,6 +250,21 @@ impl Applier {
             state.revision
         );
         Ok(Some(self.applied(state)))
+    }
+
+    fn tell_of_deleted_registries(&self, applied: &[StoredDocument]) {
+        let Some(told) = &self.deleted_registries else {
+            return;
+        };
+        let deleted = applied
+            .iter()
+            .filter(|document| document.body.is_none())
+            .filter(|document| Kind::parse(&document.kind) == Some(Kind::Registry))
+            .filter_map(|document| Uuid::try_parse(&document.key).ok());
+        for uid in deleted {
+            // Nobody listens any more when the node ends.
+            let _ = told.send(uid);
+        }
     }
 
     /// A mark without documents: nothing changed, but it is vouched for again.
@@ -291,6 +323,27 @@ impl Applier {
 
 fn out_of_order(what: &str) -> ApplyError {
     ApplyError::OutOfOrder(what.to_owned())
+}
+
+fn goes_back(from: Revision, to: Revision) -> ApplyError {
+    out_of_order(&format!(
+        "a mark at revision {to} came after revision {from}"
+    ))
+}
+
+/// Of each document the state that came last: an older one must not come back to life behind its tombstone.
+fn latest(staged: Vec<StoredDocument>) -> Vec<StoredDocument> {
+    let mut seen = HashSet::with_capacity(staged.len());
+    let is_latest: Vec<bool> = staged
+        .iter()
+        .rev()
+        .map(|document| seen.insert((&document.region, &document.kind, &document.key)))
+        .collect();
+    staged
+        .into_iter()
+        .zip(is_latest.into_iter().rev())
+        .filter_map(|(document, is_latest)| is_latest.then_some(document))
+        .collect()
 }
 
 fn differs(found: Checksum, expected: Checksum) -> String {

@@ -78,6 +78,9 @@ pub enum BodyError {
         /// What came.
         received: u64,
     },
+    /// The sender may not write any more: its rights or its credential were withdrawn while the body came.
+    #[error("the right to write was withdrawn before the body ended")]
+    NoLongerAllowed,
 }
 
 /// Why an operation on content was not done.

@@ -43,6 +43,11 @@ pub(crate) fn data_prefix(registry: Uuid, upload: Uuid) -> String {
     format!("r/{registry}/data/{upload}/")
 }
 
+/// The mark of a registry whose tombstone was seen.
+pub(crate) fn deleted(registry: Uuid) -> String {
+    format!("r/{registry}/deleted")
+}
+
 /// The session of an upload.
 pub(crate) fn upload(registry: Uuid, upload: Uuid) -> String {
     format!("r/{registry}/up/{upload}")

@@ -143,10 +143,27 @@ pub(crate) fn read_manifest(
         DOCKER_MANIFEST_LIST,
     ]
     .contains(&media_type.as_str());
+    if is_known && schema_version != Some("2") {
+        return Err(ManifestFault::Malformed(format!(
+            "schemaVersion must be 2 in a {media_type}"
+        )));
+    }
     let config: Option<Descriptor> = field(is_known, "config", fields.config)?;
     let layers: Option<Vec<Descriptor>> = field(is_known, "layers", fields.layers)?;
     let blobs: Option<Vec<Descriptor>> = field(is_known, "blobs", fields.blobs)?;
     let manifests: Option<Vec<Descriptor>> = field(is_known, "manifests", fields.manifests)?;
+    for (holder, name, is_there) in [
+        (OCI_MANIFEST, "config", config.is_some()),
+        (DOCKER_MANIFEST, "config", config.is_some()),
+        (OCI_INDEX, "manifests", manifests.is_some()),
+        (DOCKER_MANIFEST_LIST, "manifests", manifests.is_some()),
+    ] {
+        if media_type == holder && !is_there {
+            return Err(ManifestFault::Malformed(format!(
+                "a {media_type} must have the member {name}"
+            )));
+        }
+    }
     let subject: Option<Descriptor> = field(is_known, "subject", fields.subject)?;
     let artifact_type: Option<String> = field(is_known, "artifactType", fields.artifact_type)?;
     let annotations: Option<BTreeMap<String, String>> =

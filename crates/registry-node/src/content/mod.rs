@@ -42,7 +42,7 @@ use crate::names::RepositoryName;
 use data::DataStore;
 use manifests::ManifestCache;
 use record_store::{Durability, LocalRecords, RecordStore, probe};
-use records::{FormatRecord, Records};
+use records::{DeletedRecord, FormatRecord, Records};
 
 /// How a content root is opened.
 #[derive(Debug, Clone)]
@@ -130,6 +130,26 @@ impl Content {
             registry,
             name,
         }
+    }
+
+    /// Marks a registry's content as that of a deleted one, so that collection may take it after the grace period. Any node may do
+    /// so, and again. Only for a registry whose tombstone was seen: one that is merely unknown may be known tomorrow.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn mark_registry_deleted(&self, registry: Uuid) -> Result<(), ContentError> {
+        let record = DeletedRecord {
+            deleted: self.now(),
+        };
+        self.records
+            .create(
+                &layout::deleted(registry),
+                &record,
+                &[],
+                Durability::OnReturn,
+            )
+            .await?;
+        Ok(())
     }
 
     fn now(&self) -> OffsetDateTime {

@@ -33,6 +33,14 @@ pub(crate) struct FormatRecord {
     pub(crate) region: String,
 }
 
+/// The registry was deleted: its content may go after a grace period.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DeletedRecord {
+    /// When the first node of the region learned of it.
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) deleted: OffsetDateTime,
+}
+
 /// Some of a blob's bytes, in one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DataPiece {

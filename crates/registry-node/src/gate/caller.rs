@@ -47,6 +47,15 @@ impl Caller {
         }
     }
 
+    /// Whether what the caller came in with still counts.
+    pub(super) fn is_current(&self) -> bool {
+        let now = (self.sources.now)();
+        let index = self.configuration.index();
+        index
+            .registry(self.registry)
+            .is_some_and(|entry| login::is_current(&index, entry, &self.credential, now))
+    }
+
     /// Whether the caller has all of it.
     pub fn has(&self, required: &[RequiredAccess]) -> bool {
         let rights = self.rights();

@@ -14,6 +14,7 @@ mod server;
 mod token;
 mod token_endpoint;
 mod token_scope;
+mod unread_body;
 
 pub use authorization::{
     Authorization, Login, MalformedAuthorization, parse as parse_authorization,
@@ -45,7 +46,7 @@ use crate::{
     content::{Content, Sources},
     metrics::NodeMetrics,
     names::shown,
-    oci::{OciError, RequiredAccess, Route},
+    oci::{ErrorCode, OciError, RequiredAccess, Route},
 };
 use token::Tokens;
 
@@ -111,17 +112,21 @@ impl Gate {
 
     async fn answer(&self, request: HttpRequest, payload: Payload) -> HttpResponse {
         let started_at = Instant::now();
+        let mut unread = Some(payload);
         let (operation, result) = match self.registry_of(&request) {
             Err(error) => ("unknown-registry", Err(error)),
             Ok(entry) => {
                 tracing::Span::current().record("registry", entry.registry.name.as_str());
                 match target_of(request.path()) {
-                    Target::Token => ("token", self.token(&request, payload, &entry).await),
+                    Target::Token => ("token", self.token(&request, &mut unread, &entry).await),
                     Target::Exchange => ("exchange", Err(self.exchange())),
-                    Target::Registry => self.registry_request(&request, payload, &entry).await,
+                    Target::Registry => self.registry_request(&request, &mut unread, &entry).await,
                 }
             }
         };
+        if let Some(payload) = unread {
+            unread_body::pass_over(&request, payload).await;
+        }
         let response = result.unwrap_or_else(OciError::into_response);
         let (status, took) = (response.status(), started_at.elapsed());
         self.metrics.request(operation, status, took);
@@ -140,7 +145,7 @@ impl Gate {
     async fn registry_request(
         &self,
         request: &HttpRequest,
-        payload: Payload,
+        payload: &mut Option<Payload>,
         entry: &RegistryEntry,
     ) -> (&'static str, Result<HttpResponse, OciError>) {
         let route = match Route::parse(request.method(), request.path(), request.query_string()) {
@@ -160,6 +165,7 @@ impl Gate {
             };
             return (operation, Err(error));
         }
+        let payload = payload.take().expect("nobody took the body before");
         let payload = self.metrics.count_received(request, payload).await;
         let result = crate::oci::serve(
             &self.content,
@@ -170,6 +176,10 @@ impl Gate {
             payload,
         )
         .await;
+        let result = result.map_err(|error| match error.code {
+            ErrorCode::Denied => self.no_longer_allowed(entry, &caller, &required),
+            _ => error,
+        });
         (operation, result)
     }
 
@@ -361,6 +371,23 @@ impl Gate {
                 "requested access to the resource is denied: it takes {}",
                 challenge::scope_of(required)
             ),
+        )
+    }
+
+    /// What the caller had when the request began was withdrawn before it was carried out.
+    fn no_longer_allowed(
+        &self,
+        entry: &RegistryEntry,
+        caller: &Caller,
+        required: &[RequiredAccess],
+    ) -> OciError {
+        if caller.is_current() {
+            return self.denied(entry, caller, required);
+        }
+        challenge::unauthorized(
+            &entry.registry.login_server,
+            required,
+            "the password, secret or token was withdrawn, or has expired, before the request ended: log in again",
         )
     }
 

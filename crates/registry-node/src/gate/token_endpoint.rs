@@ -37,12 +37,15 @@ impl Gate {
     pub(super) async fn token(
         &self,
         request: &HttpRequest,
-        payload: Payload,
+        payload: &mut Option<Payload>,
         entry: &RegistryEntry,
     ) -> Result<HttpResponse, OciError> {
         let parsed = match *request.method() {
             Method::GET => self.token_request_of_query(request, entry),
-            Method::POST => self.token_request_of_body(payload, entry).await,
+            Method::POST => {
+                let payload = payload.take().expect("nobody took the body before");
+                self.token_request_of_body(payload, entry).await
+            }
             _ => Err(OciError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 ErrorCode::Unsupported,

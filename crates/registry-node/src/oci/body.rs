@@ -14,16 +14,19 @@ use super::error::{ErrorCode, OciError};
 use crate::content::BodyError;
 use crate::limits::BODY_IDLE_TIMEOUT;
 
-/// A body as a stream of its bytes. With `announced`, another length is an error once the body ends or exceeds it.
-pub(crate) fn body_stream(
+/// A body as a stream of its bytes. With `announced`, another length is an error once the body ends or exceeds it. A body takes as
+/// long as its sender likes, so at its end `is_still_allowed` is asked: what came counts only if it says yes.
+pub(crate) fn body_stream<'a>(
     payload: Payload,
     announced: Option<u64>,
-) -> Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>>>> {
+    is_still_allowed: impl Fn() -> bool + 'a,
+) -> Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + 'a>> {
     let reader = BodyReader {
         payload,
         idle_timeout: BODY_IDLE_TIMEOUT,
         announced,
         received: 0,
+        is_still_allowed,
     };
     stream::unfold(Some(reader), async |reader| {
         let mut reader = reader?;
@@ -47,9 +50,13 @@ impl Stream for NoBody {
     }
 }
 
-/// Reads a whole body of at most `bytes_maximum` bytes.
-pub(crate) async fn read_body(payload: Payload, bytes_maximum: u64) -> Result<Bytes, OciError> {
-    let mut body = body_stream(payload, None);
+/// Reads a whole body of at most `bytes_maximum` bytes; see [`body_stream`].
+pub(crate) async fn read_body(
+    payload: Payload,
+    bytes_maximum: u64,
+    is_still_allowed: impl Fn() -> bool,
+) -> Result<Bytes, OciError> {
+    let mut body = body_stream(payload, None, is_still_allowed);
     let mut collected = BytesMut::new();
     while let Some(bytes) = body.next().await {
         let bytes =
@@ -71,14 +78,15 @@ pub(crate) fn too_large(bytes_maximum: u64) -> OciError {
     )
 }
 
-struct BodyReader {
+struct BodyReader<F> {
     payload: Payload,
     idle_timeout: Duration,
     announced: Option<u64>,
     received: u64,
+    is_still_allowed: F,
 }
 
-impl BodyReader {
+impl<F: Fn() -> bool> BodyReader<F> {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         let next = timeout(self.idle_timeout, self.payload.next())
             .await
@@ -104,6 +112,7 @@ impl BodyReader {
                 announced,
                 received: self.received,
             }),
+            _ if !(self.is_still_allowed)() => Err(BodyError::NoLongerAllowed),
             _ => Ok(None),
         }
     }
@@ -127,7 +136,7 @@ mod tests {
         let payload = Payload::from_request(&request, &mut payload)
             .await
             .expect("always taken");
-        body_stream(payload, announced).collect().await
+        body_stream(payload, announced, || true).collect().await
     }
 
     fn bytes(text: &'static str) -> Result<Bytes, PayloadError> {

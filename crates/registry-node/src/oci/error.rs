@@ -253,6 +253,7 @@ fn of_body(error: BodyError) -> OciError {
         BodyError::Idle => (StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid),
         BodyError::Aborted => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
         BodyError::OtherLength { .. } => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+        BodyError::NoLongerAllowed => (StatusCode::UNAUTHORIZED, ErrorCode::Denied),
     };
     OciError::new(status, code, error.to_string())
 }

@@ -55,7 +55,7 @@ pub(super) async fn put(
     if announced.is_some_and(|announced| announced > MANIFEST_BYTES_MAXIMUM) {
         return Err(too_large(MANIFEST_BYTES_MAXIMUM));
     }
-    let bytes = read_body(payload, MANIFEST_BYTES_MAXIMUM).await?;
+    let bytes = read_body(payload, MANIFEST_BYTES_MAXIMUM, || operation.may_push()).await?;
     let declared = operation.header(header::CONTENT_TYPE);
     let put = operation
         .repository()

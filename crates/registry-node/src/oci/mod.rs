@@ -58,7 +58,8 @@ pub trait Caller {
 /// Carries out an operation that the caller was found to have the rights of [`Route::required_access`] for.
 ///
 /// # Errors
-/// The refusal as the client sees it.
+/// The refusal as the client sees it. One with [`ErrorCode::Denied`] says that the rights went while the body came; it lacks the
+/// challenge, which is not made here.
 pub async fn serve(
     content: &Content,
     registry: Uuid,
@@ -106,6 +107,13 @@ impl<'a> Operation<'a> {
     /// The text of a request header, if it is there and is text.
     fn header(&self, name: impl actix_web::http::header::AsHeaderName) -> Option<&'a str> {
         self.request.headers().get(name)?.to_str().ok()
+    }
+
+    /// Whether the caller may write now.
+    fn may_push(&self) -> bool {
+        [RepositoryAction::Pull, RepositoryAction::Push]
+            .into_iter()
+            .all(|action| self.caller.may(self.name, action))
     }
 
     fn is_head(&self) -> bool {

@@ -138,7 +138,7 @@ impl Route {
                 only(method, &[Method::GET])?;
                 Ok(Self::Catalog(query.page()?))
             }
-            ["v2", rest @ ..] => in_repository(method, rest, &query),
+            ["v2", rest @ ..] => in_repository(method, &path, rest, &query),
             _ => Err(OciError::operation_unknown()),
         }
     }
@@ -180,8 +180,14 @@ impl RepositoryRoute {
     }
 }
 
-/// A name may contain any of the words that paths are made of, so they are looked for from the right.
-fn in_repository(method: &Method, segments: &[&str], query: &Query<'_>) -> Result<Route, OciError> {
+/// A name may contain any of the words that paths are made of, so they are looked for from the right. Stray slashes around it mean
+/// nothing; within it they do: `a//b` is no name, and is not taken for `a/b`.
+fn in_repository(
+    method: &Method,
+    path: &str,
+    segments: &[&str],
+    query: &Query<'_>,
+) -> Result<Route, OciError> {
     let (name, route) = match segments {
         [name @ .., "blobs", "uploads"] => (name, start_upload(method, query)?),
         [name @ .., "blobs", "uploads", id] => (name, in_upload(method, id, query)?),
@@ -205,7 +211,18 @@ fn in_repository(method: &Method, segments: &[&str], query: &Query<'_>) -> Resul
     if name.is_empty() {
         return Err(OciError::operation_unknown());
     }
-    Ok(Route::Repository(repository_name(&name.join("/"))?, route))
+    let name = name.join("/");
+    if !path.contains(&name) {
+        return Err(OciError::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::NameInvalid,
+            format!(
+                "the repository name in {} has an empty component",
+                shown(path)
+            ),
+        ));
+    }
+    Ok(Route::Repository(repository_name(&name)?, route))
 }
 
 fn of_manifest(method: &Method, reference: &str) -> Result<RepositoryRoute, OciError> {

@@ -34,7 +34,10 @@ pub(super) async fn start(
     if let Some(digest) = whole {
         let announced = content_length(&operation)?;
         repository
-            .put_blob(&digest, body_stream(payload, announced))
+            .put_blob(
+                &digest,
+                body_stream(payload, announced, || operation.may_push()),
+            )
             .await?;
         return Ok(created(&operation, &digest));
     }
@@ -59,7 +62,7 @@ pub(super) async fn append(
     payload: Payload,
 ) -> Result<HttpResponse, OciError> {
     let (start, announced) = announced_chunk(&operation)?;
-    let body = body_stream(payload, announced);
+    let body = body_stream(payload, announced, || operation.may_push());
     let upload = operation
         .repository()
         .append_to_upload(id, start, body)
@@ -80,7 +83,7 @@ pub(super) async fn finish(
     let finished = if announced == Some(0) {
         repository.finish_upload(id, digest, None, NoBody).await
     } else {
-        let body = body_stream(payload, announced);
+        let body = body_stream(payload, announced, || operation.may_push());
         repository.finish_upload(id, digest, start, body).await
     };
     finished.map_err(|error| with_progress(error, &operation, id))?;

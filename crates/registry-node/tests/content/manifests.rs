@@ -132,7 +132,10 @@ async fn what_is_no_manifest_is_refused() {
     let registry = Registry::start().await;
     let signed = "application/vnd.docker.distribution.manifest.v1+prettyjws";
     let blob = json!({"digest": sha256(b"x"), "size": 1});
-    let cases: [(&str, Value); 8] = [
+    let cases: [(&str, Value); 11] = [
+        (OCI_MANIFEST, json!({})),
+        (OCI_MANIFEST, json!({"schemaVersion": 2, "layers": []})),
+        (OCI_INDEX, json!({"schemaVersion": 2})),
         (OCI_MANIFEST, json!([])),
         (OCI_MANIFEST, json!({"schemaVersion": 1})),
         (signed, json!({"schemaVersion": 1})),
@@ -167,7 +170,12 @@ async fn what_is_no_manifest_is_refused() {
     refused.refused(400, "MANIFEST_INVALID");
     let other = sha256(b"other");
     let refused = registry
-        .put_manifest("app", &other, OCI_MANIFEST, b"{}")
+        .put_manifest(
+            "app",
+            &other,
+            OCI_INDEX,
+            br#"{"schemaVersion":2,"manifests":[]}"#,
+        )
         .await;
     refused.refused(400, "DIGEST_INVALID");
     let huge = vec![b' '; 4 * 1024 * 1024 + 1];

@@ -73,6 +73,7 @@ fn what_is_not_understood_has_its_own_refusal() {
         ("GET", "/v2/tags/list", "", 404, "OPERATION_UNKNOWN"),
         ("GET", "/v2/A/tags/list", "", 400, "NAME_INVALID"),
         ("GET", "/v2/a/../b/tags/list", "", 400, "NAME_INVALID"),
+        ("GET", "/v2/a//b/tags/list", "", 400, "NAME_INVALID"),
         ("GET", "/v2/%ff/tags/list", "", 400, "NAME_INVALID"),
         (
             "GET",
