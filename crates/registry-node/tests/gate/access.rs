@@ -176,3 +176,83 @@ async fn paths_that_lead_nowhere_are_unknown_operations() {
         );
     }
 }
+
+/// Sends half of a body, then lets `change` happen, then sends the rest.
+async fn in_two_halves(
+    node: &mut Node,
+    request: reqwest::RequestBuilder,
+    body: &'static str,
+    change: impl FnOnce(&mut Feed),
+) -> Answer {
+    let before = node.received_bytes();
+    let (sender, halves) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(1);
+    let stream = futures_util::stream::unfold(halves, async |mut halves| {
+        halves.recv().await.map(|half| (half, halves))
+    });
+    let answer = tokio::spawn(send(request.body(reqwest::Body::wrap_stream(stream))));
+    let (first, second) = body.split_at(body.len() / 2);
+    sender.send(Ok(first)).await.expect("the body is wanted");
+    let first_is_there = async {
+        while node.received_bytes() < before + first.len() as u64 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    let limit = std::time::Duration::from_secs(20);
+    let waited = tokio::time::timeout(limit, first_is_there).await;
+    waited.expect("the first half is let in");
+    change(&mut node.feed);
+    sender.send(Ok(second)).await.expect("the body is wanted");
+    drop(sender);
+    answer.await.expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_withdrawn_while_a_body_comes_stops_the_push() {
+    const INDEX: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let mut node = Node::start().await;
+    let secret = node.add_principal(1, &[(SUBSCRIPTION, "AcrPush")]);
+    let role = assignment(100, SUBSCRIPTION, object_id(1), "AcrPush");
+    let user = app_id(1).to_string();
+    let token = node
+        .access_token(&user, &secret, "repository:app:pull,push")
+        .await;
+    let requests = |node: &Node| {
+        let put = node
+            .request(Method::PUT, "contoso", "/v2/app/manifests/late")
+            .header("content-type", "application/vnd.oci.image.index.v1+json");
+        let blob = node.post(&hello_path("app"));
+        [
+            (put.bearer_auth(&token), INDEX),
+            (blob.basic_auth(&user, Some(secret.expose())), "hello"),
+        ]
+    };
+    for (request, body) in requests(&node) {
+        let answer = in_two_halves(&mut node, request, body, |feed| feed.delete(&role)).await;
+        assert_eq!((answer.status, answer.code()), (401, "DENIED"));
+        assert_eq!(
+            answer.challenge,
+            node.challenge(",scope=\"repository:app:pull,push\",error=\"insufficient_scope\"")
+        );
+        node.feed.publish(vec![role.clone()]);
+    }
+    for (request, body) in requests(&node) {
+        let mut without_secret = principal(1, &secret, &[]);
+        without_secret.secrets.clear();
+        let withdrawn = vec![Document::Principal(without_secret)];
+        let answer = in_two_halves(&mut node, request, body, |feed| feed.publish(withdrawn)).await;
+        assert_eq!((answer.status, answer.code()), (401, "UNAUTHORIZED"));
+        let back = Document::Principal(principal(1, &secret, &[]));
+        node.feed.publish(vec![back]);
+    }
+    for path in [
+        "/v2/app/manifests/late",
+        &format!("/v2/app/blobs/{SHA256_OF_HELLO}"),
+    ] {
+        let request = node.get(path).basic_auth(&user, Some(secret.expose()));
+        assert_eq!(send(request).await.status, 404, "{path}");
+    }
+    for (request, body) in requests(&node) {
+        let answer = in_two_halves(&mut node, request, body, |_| {}).await;
+        assert_eq!(answer.status, 201);
+    }
+}

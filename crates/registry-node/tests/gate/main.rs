@@ -4,6 +4,7 @@
 mod support;
 
 mod access;
+mod http2;
 mod logins;
 mod node;
 mod parsers;

@@ -1,6 +1,6 @@
 //! A node's gate with content, without a control plane: its configuration comes from the test.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use actix_web::dev::ServerHandle;
 use config_documents::{Document, Registry};
@@ -26,7 +26,8 @@ pub(crate) struct Node {
     /// The admin account's passwords, the first and the second.
     pub(crate) passwords: [Secret; 2],
     handle: ServerHandle,
-    _directory: TempDir,
+    metrics: Metrics,
+    directory: TempDir,
 }
 
 /// What a client sees of an answer.
@@ -93,11 +94,12 @@ impl Node {
             .expect("an empty directory");
         let signing_key = SigningKey::generate("node-key");
         let same_key = SigningKey::from_pkcs8("node-key", signing_key.pkcs8()).expect("a key");
+        let metrics = Metrics::new("test");
         let gate = Gate::new(
             Arc::clone(&feed.configuration),
             content,
             same_key,
-            NodeMetrics::new(&Metrics::new("test")),
+            NodeMetrics::new(&metrics),
             Sources::of_the_system(),
         );
         let listen = ["127.0.0.1:0".parse().expect("an address")];
@@ -119,7 +121,8 @@ impl Node {
             signing_key,
             passwords,
             handle,
-            _directory: directory,
+            metrics,
+            directory,
         };
         let contoso = node.contoso(&[1, 1]);
         let key = signing_key_document(&node);
@@ -151,6 +154,20 @@ impl Node {
         }
         self.feed.publish(documents);
         secret
+    }
+
+    /// The certificate that vouches for the node.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.directory.path().join("certificate.pem")
+    }
+
+    /// Bytes of bodies that the node has taken for callers whom it let in.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        let text = self.metrics.encode().expect("text");
+        text.lines()
+            .find_map(|line| line.strip_prefix("wharfinger_registry_received_bytes_total "))
+            .and_then(|number| number.parse().ok())
+            .expect("a counter")
     }
 
     pub(crate) fn request(&self, method: Method, registry: &str, path: &str) -> RequestBuilder {
