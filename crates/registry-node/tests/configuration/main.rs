@@ -232,6 +232,80 @@ fn a_snapshot_replaces_and_never_merges() {
 }
 
 #[test]
+fn a_snapshot_does_not_go_back_within_an_epoch() {
+    let directory = directory();
+    let mut feed = Feed::with(directory.path(), base());
+    let role = assignment(1, "/", object_id(1), "Owner");
+    feed.publish(vec![role.clone()]);
+    feed.delete(&role);
+    let (checksum, revision) = (feed.checksum(), Revision(feed.revision - 1));
+    let documents: Vec<StoredDocument> = feed.live().cloned().collect();
+    let epoch = feed.epoch;
+    feed.receive(ControlPlaneMessage::SnapshotBegin { epoch });
+    feed.receive(ControlPlaneMessage::Documents { documents });
+    feed.receive(ControlPlaneMessage::SnapshotEnd);
+    let mark = ControlPlaneMessage::Mark {
+        epoch,
+        revision,
+        time: now(),
+        checksum,
+        heard: 0,
+    };
+    let end = feed.applier.receive(mark, now());
+    assert!(matches!(end, Err(ApplyError::OutOfOrder(_))), "{end:?}");
+    assert_eq!(
+        feed.configuration
+            .progress()
+            .state
+            .map(|state| state.revision),
+        Some(Revision(feed.revision))
+    );
+}
+
+#[test]
+fn of_two_states_of_a_document_before_one_mark_the_last_counts() {
+    let directory = directory();
+    let mut feed = Feed::with(directory.path(), base());
+    let role = assignment(1, "/", object_id(1), "Owner");
+    feed.send(vec![role.clone()]);
+    let tombstone = StoredDocument {
+        body: None,
+        ..feed.stored(&role)
+    };
+    feed.send_stored(vec![tombstone]);
+    assert_applied(feed.mark());
+    assert!(rights(&feed.configuration, 1, object_id(1)).is_empty());
+}
+
+#[test]
+fn the_deletion_of_a_registry_is_told_and_its_absence_from_a_snapshot_is_not() {
+    let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let directory = directory();
+    let mut feed = Feed::with(directory.path(), base());
+    feed.applier = feed.applier.telling_of_deleted_registries(sender);
+    let second = Document::Registry(registry(2, "Fabrikam", 5443, &[]));
+    let third = Document::Registry(registry(3, "Northwind", 5443, &[]));
+    feed.publish(vec![second.clone(), third.clone()]);
+    feed.delete(&second);
+    assert_eq!(told.try_recv(), Ok(Uuid::from_u128(2)));
+
+    feed.forget(&third);
+    let documents: Vec<StoredDocument> = feed.live().cloned().collect();
+    let epoch = feed.epoch;
+    feed.receive(ControlPlaneMessage::SnapshotBegin { epoch });
+    feed.receive(ControlPlaneMessage::Documents { documents });
+    feed.receive(ControlPlaneMessage::SnapshotEnd);
+    assert_applied(feed.mark());
+    assert!(
+        feed.configuration
+            .index()
+            .registry(Uuid::from_u128(3))
+            .is_none()
+    );
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
 fn a_mark_of_another_epoch_without_snapshot_asks_for_one() {
     let directory = directory();
     let mut feed = Feed::with(directory.path(), base());

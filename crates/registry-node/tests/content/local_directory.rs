@@ -44,6 +44,24 @@ async fn a_root_of_another_layout_is_refused() {
 }
 
 #[tokio::test]
+async fn a_deleted_registry_is_marked_once() {
+    let directory = TempDir::new().expect("a directory");
+    let content = open_for(&directory, "westus").await.expect("a fresh root");
+    let mark = directory.path().join(format!("r/{REGISTRY}/deleted"));
+    assert!(!mark.exists());
+    content
+        .mark_registry_deleted(REGISTRY)
+        .await
+        .expect("marked");
+    let first = std::fs::read_to_string(&mark).expect("a mark");
+    assert!(first.contains("\"deleted\":\"20"), "{first}");
+    // Another node, or the same one again: the time of the first counts.
+    let other = open_for(&directory, "westus").await.expect("the same root");
+    other.mark_registry_deleted(REGISTRY).await.expect("marked");
+    assert_eq!(std::fs::read_to_string(&mark).expect("a mark"), first);
+}
+
+#[tokio::test]
 async fn a_file_is_no_root() {
     let directory = TempDir::new().expect("a directory");
     let file = directory.path().join("file");

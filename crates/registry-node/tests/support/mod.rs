@@ -101,6 +101,17 @@ impl Feed {
         }
     }
 
+    /// All documents that are there.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &StoredDocument> {
+        self.documents.values()
+    }
+
+    /// Takes a document away without telling anybody.
+    pub(crate) fn forget(&mut self, document: &Document) {
+        let key = (document.kind().as_str().to_owned(), document.key());
+        self.documents.remove(&key);
+    }
+
     pub(crate) fn checksum(&self) -> Checksum {
         let mut sum = Checksum::default();
         for document in self.documents.values() {
