@@ -9,6 +9,9 @@ pub(crate) const MAXIMUM_BODY_BYTES: usize = 1024 * 1024;
 /// How long a client may take to send a body.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long the rest of a refused request's body is read, so that the client reads the refusal.
+pub(crate) const UNREAD_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a client may take to send a request's head.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -55,7 +55,12 @@ pub(crate) fn challenge(app: &App, error: &ApiError) -> String {
     let description: String = error
         .message
         .chars()
-        .map(|character| if character == '"' { '\'' } else { character })
+        .map(|character| match character {
+            '"' | '\\' => '\'',
+            // A header has no other characters.
+            ' '..='~' => character,
+            _ => '?',
+        })
         .collect();
     format!(
         r#"Bearer authorization_uri="{}/{}", error="invalid_token", error_description="{description}""#,

@@ -1,6 +1,8 @@
 //! The steps that a request passes, in their order.
 //!
-//! 1. ids; 2. path → operation; 3. api-version; 4. who; 5. may they; 6. body; 7. the handler; 8. propagation; 9. the answer.
+//! 1. ids; 2. path → operation; 3. api-version; 4. who; 5. body; 6. may they; 7. the handler; 8. propagation; 9. the answer.
+//!
+//! The body comes before the decision: a slow one would leave time to lose the right that was found.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,20 +11,17 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arm::{ApiError, ApiVersion, Kind};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
 use time::OffsetDateTime;
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::authentication::{authenticate, challenge};
 use super::authorization::{Question, decide};
+use super::body::{pass_over, read_body};
 use super::router::{Found, decode_query, decode_segments};
 use super::{Access, Answer, Operation, Protocol, Request, cors, errors};
 use crate::App;
-use crate::limits::{
-    BODY_TIMEOUT, MAXIMUM_BODY_BYTES, MAXIMUM_CLIENT_REQUEST_ID_CHARACTERS, MAXIMUM_PATH_CHARACTERS,
-};
+use crate::limits::{MAXIMUM_CLIENT_REQUEST_ID_CHARACTERS, MAXIMUM_PATH_CHARACTERS};
 
 /// Headers that only the service may set (RPC "common API details", R15); a client's are dropped.
 const RESERVED_HEADERS: [&str; 11] = [
@@ -50,7 +49,7 @@ struct Ids {
 /// Answers any request that is not the nodes' stream.
 pub(crate) async fn dispatch(
     http: HttpRequest,
-    payload: web::Payload,
+    mut payload: web::Payload,
     app: web::Data<Arc<App>>,
 ) -> HttpResponse {
     let started = Instant::now();
@@ -79,10 +78,13 @@ pub(crate) async fn dispatch(
         operation = operation_id, caller.object_id = tracing::field::Empty);
     let outcome = async {
         let found = found.map_err(|lost| lost.error)?;
-        answer(&app, &http, payload, headers.clone(), found, &ids, now).await
+        answer(&app, &http, &mut payload, headers.clone(), found, &ids, now).await
     }
     .instrument(span.clone())
     .await;
+    if outcome.is_err() {
+        pass_over(&http, &mut payload).await;
+    }
     let origin = cors::allowed_origin(&app.settings.cors_allowed_origins, &http);
     let mut response = match outcome {
         Ok(response) => response,
@@ -255,7 +257,7 @@ fn protocol_of(path: &str) -> Protocol {
 async fn answer(
     app: &Arc<App>,
     http: &HttpRequest,
-    payload: web::Payload,
+    payload: &mut web::Payload,
     headers: HeaderMap,
     found: FoundOperation,
     ids: &Ids,
@@ -269,14 +271,19 @@ async fn answer(
     let query = decode_query(http.query_string());
     check_query(&query, operation.protocol)?;
     let api_version = api_version(&operation, &query)?;
-    let decided = match operation.access {
+    let claims = match operation.access {
         Access::Public | Access::Node => None,
-        access => {
-            let claims = authenticate(app, &headers, now)?;
+        _ => Some(authenticate(app, &headers, now)?),
+    };
+    let body = read_body(payload).await?;
+    let now = whole_microseconds((app.clock)());
+    let decided = match claims {
+        None => None,
+        Some(claims) => {
             tracing::Span::current()
                 .record("caller.object_id", tracing::field::display(claims.oid));
             let question = Question {
-                access,
+                access: operation.access,
                 protocol: operation.protocol,
                 segments: &segments,
                 object_id: parameters
@@ -291,7 +298,6 @@ async fn answer(
             Some(decide(app, &question).await?)
         }
     };
-    let body = read_body(payload).await?;
     let (caller, facts) = decided
         .map(|decided| (decided.caller, decided.facts))
         .unzip();
@@ -383,40 +389,6 @@ fn unsupported_version(operation: &Operation, text: &str) -> ApiError {
         )
     };
     error.with_target("api-version")
-}
-
-async fn read_body(mut payload: web::Payload) -> Result<Bytes, ApiError> {
-    let read = async {
-        let mut body = BytesMut::new();
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|error| {
-                ApiError::invalid(
-                    "InvalidRequestContent",
-                    format!("The request's body could not be read: {error}."),
-                )
-            })?;
-            if body.len() + chunk.len() > MAXIMUM_BODY_BYTES {
-                return Err(ApiError::new(
-                    Kind::TooLarge,
-                    "RequestContentTooLarge",
-                    format!("The request's body is larger than {MAXIMUM_BODY_BYTES} bytes."),
-                ));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body.freeze())
-    };
-    match tokio::time::timeout(BODY_TIMEOUT, read).await {
-        Ok(body) => body,
-        Err(_) => Err(ApiError::new(
-            Kind::Timeout,
-            "RequestTimeout",
-            format!(
-                "The request's body did not arrive within {} seconds.",
-                BODY_TIMEOUT.as_secs()
-            ),
-        )),
-    }
 }
 
 /// Waits for what the change published, then makes the response. After a commit nothing here fails.

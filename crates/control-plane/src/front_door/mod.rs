@@ -4,6 +4,7 @@
 
 mod authentication;
 mod authorization;
+mod body;
 mod cors;
 mod dispatch;
 mod errors;

@@ -4,8 +4,10 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::support::TestApp;
+use crate::support::{ASSIGNMENTS, GROUPS, OWNER, TestApp};
 
 /// Operations that anybody may call. This list may only shrink.
 const PUBLIC: &[&str] = &[
@@ -226,4 +228,32 @@ async fn a_malformed_body_is_named_and_never_a_failure_of_ours(pool: PgPool) {
             operation.id
         );
     }
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_right_lost_while_the_body_comes_is_lost(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let owner = app.create_principal("owner").await;
+    let assignment = app.assign(&app.subscription(), OWNER, &owner).await;
+    let body = json!({ "location": "westus" }).to_string();
+    let path = format!("{}?api-version={GROUPS}", app.group("late"));
+    let address = app.base.strip_prefix("http://").unwrap();
+    let (early, late) = body.split_at(5);
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{early}",
+        owner.token,
+        body.len()
+    );
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let revoked = app
+        .delete(&format!("{assignment}?api-version={ASSIGNMENTS}"))
+        .await;
+    assert_eq!(revoked.status, 200, "{}", revoked.body);
+    connection.write_all(late.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert_eq!(app.get(&path).await.status, 404);
 }

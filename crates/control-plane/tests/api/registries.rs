@@ -422,3 +422,32 @@ async fn a_filter_that_contradicts_itself_finds_nothing(pool: PgPool) {
         assert_eq!(reply.body["value"], json!([]), "{expected}: {}", reply.body);
     }
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_renewal_succeeds_beside_a_password_that_cannot_be_opened(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_registry("g", "contoso").await;
+    let path = app.registry("g", "contoso");
+    sqlx::query(
+        "UPDATE registry_passwords SET sealed = sealed || '\\x00' WHERE slot = 'password2'",
+    )
+    .execute(app.store.pool())
+    .await
+    .unwrap();
+    let renew = at(&format!("{path}/regenerateCredential"));
+    let reply = app.post(&renew, json!({ "name": "password" })).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert_eq!(reply.body["passwords"].as_array().map(Vec::len), Some(1));
+    assert_eq!(reply.body["passwords"][0]["name"], "password");
+    let list = app
+        .post(&at(&format!("{path}/listCredentials")), json!({}))
+        .await;
+    assert_eq!(list.status, 500, "{}", list.body);
+    let reply = app.post(&renew, json!({ "name": "password2" })).await;
+    assert_eq!(
+        reply.body["passwords"].as_array().map(Vec::len),
+        Some(2),
+        "{}",
+        reply.body
+    );
+}

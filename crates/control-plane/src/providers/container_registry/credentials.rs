@@ -72,30 +72,29 @@ pub(super) fn seal(app: &App, registry: Uuid, slot: AdminPasswordSlot, secret: &
         .seal(secret.expose().as_bytes(), &associated(registry, slot))
 }
 
-fn body(
+fn shown(
     app: &App,
     registry: &Registry,
-    passwords: &[SealedPassword],
-) -> Result<RegistryCredentials, ApiError> {
-    let passwords = passwords
-        .iter()
-        .map(|password| {
-            let opened = app
-                .key_ring
-                .open(&password.sealed, &associated(registry.uid, password.slot))
-                .map_err(ApiError::internal)?;
-            let value = String::from_utf8(opened.to_vec())
-                .map_err(|_| ApiError::internal("a sealed password is not text"))?;
-            Ok(RegistryPassword {
-                name: password.slot.as_str(),
-                value,
-            })
-        })
-        .collect::<Result<_, ApiError>>()?;
-    Ok(RegistryCredentials {
+    password: &SealedPassword,
+) -> Result<RegistryPassword, ApiError> {
+    let opened = app
+        .key_ring
+        .open(&password.sealed, &associated(registry.uid, password.slot))
+        .map_err(ApiError::internal)?;
+    let value = String::from_utf8(opened.to_vec())
+        .map_err(|_| ApiError::internal("a sealed password is not text"))?;
+    Ok(RegistryPassword {
+        name: password.slot.as_str(),
+        value,
+    })
+}
+
+fn answer(registry: &Registry, passwords: Vec<RegistryPassword>) -> Result<Answer, ApiError> {
+    let credentials = RegistryCredentials {
         username: registry.name.clone(),
         passwords,
-    })
+    };
+    Ok(Answer::ok(&credentials)?.header("Cache-Control", "no-store"))
 }
 
 fn admin_user_disabled(registry: &Registry) -> ApiError {
@@ -118,7 +117,11 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     if passwords.is_empty() {
         return Err(admin_user_disabled(registry));
     }
-    Ok(Answer::ok(&body(&app, registry, &passwords)?)?.header("Cache-Control", "no-store"))
+    let passwords = passwords
+        .iter()
+        .map(|password| shown(&app, registry, password))
+        .collect::<Result<_, _>>()?;
+    answer(registry, passwords)
 }
 
 async fn regenerate(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
@@ -142,9 +145,20 @@ async fn regenerate(app: Arc<App>, request: Request) -> Result<Answer, ApiError>
         .map_err(store_error)?
     {
         PasswordRenewal::Renewed(passwords, published) => {
-            let answer =
-                Answer::ok(&body(&app, registry, &passwords)?)?.header("Cache-Control", "no-store");
-            Ok(answer.published(Some(published)))
+            // The change is committed: a client that got a failure would repeat it. A password that cannot be opened is left out.
+            let passwords = passwords
+                .iter()
+                .filter_map(|password| {
+                    shown(&app, registry, password)
+                        .inspect_err(|error| {
+                            tracing::error!(registry.id = %registry.id(), password.name = password.slot.as_str(),
+                                error.cause = error.cause.as_ref().map(|cause| service::errors::chain(cause.as_ref())),
+                                "a sealed password cannot be opened");
+                        })
+                        .ok()
+                })
+                .collect();
+            Ok(answer(registry, passwords)?.published(Some(published)))
         }
         PasswordRenewal::AdminUserDisabled => Err(admin_user_disabled(registry)),
         PasswordRenewal::NotFound => Err(ApiError::not_found(
