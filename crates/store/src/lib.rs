@@ -104,7 +104,10 @@ impl Store {
         MIGRATIONS
             .run(&self.pool)
             .await
-            .map_err(StoreError::Migration)
+            .map_err(|error| match error {
+                sqlx::migrate::MigrateError::Execute(error) => error.into(),
+                other => StoreError::Migration(other),
+            })
     }
 
     /// Whether the database answers.
