@@ -30,6 +30,12 @@ pub const UPLOAD_CHUNK_BYTES_ADVISED: u64 = 1024 * 1024;
 /// A request body that brings no byte for this long is given up.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A client that takes nothing of an answer for this long is given up. A blob's bytes come in pieces of 64 KiB.
+pub const READER_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Downloads of blobs under way at once; each holds bytes that its client has not taken yet.
+pub const DOWNLOADS_MAXIMUM: usize = 4096;
+
 /// Entries of one page of a listing, when the request names no number and at most.
 pub const PAGE_ENTRIES_MAXIMUM: usize = 1000;
 

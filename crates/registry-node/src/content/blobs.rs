@@ -10,6 +10,7 @@ use super::layout;
 use super::record_store::Durability;
 use super::records::{BlobRecord, CONFLICT_ATTEMPTS, DataPiece, Versioned};
 use super::{Content, Repository};
+use crate::limits::DOWNLOADS_MAXIMUM;
 use crate::names::{Digest, RepositoryName};
 
 /// A blob that the repository may serve.
@@ -63,13 +64,16 @@ impl Repository<'_> {
     /// broken transfer.
     ///
     /// # Errors
-    /// When the bytes cannot be read.
+    /// [`ContentError::TooManyDownloads`], or when the bytes cannot be read.
     pub async fn read_blob(
         &self,
         blob: &Blob,
         range: Range<u64>,
     ) -> Result<impl Stream<Item = Result<Bytes, ContentError>> + Send + 'static, ContentError>
     {
+        if self.data().streams() >= DOWNLOADS_MAXIMUM {
+            return Err(ContentError::TooManyDownloads);
+        }
         let pieces = blob.record.data.clone();
         let mut bytes = self.data().read(pieces, range.clone()).boxed();
         let mut first = bytes.try_next().await;

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
@@ -18,6 +19,10 @@ use super::records::DataPiece;
 /// Bytes collected before they are hashed and written; also the size of one read. Object stores of clouds want parts of
 /// 5 MiB; a local disk is as fast with less.
 const PART_BYTES: usize = 1024 * 1024;
+/// With more streams being read than this, each reads less ahead: most of them wait for their clients.
+const GENEROUS_STREAMS_MAXIMUM: usize = 64;
+/// What they read then.
+const SMALL_PART_BYTES: usize = 128 * 1024;
 /// Reads under way for one response: the next is read while one is sent.
 const READS_IN_FLIGHT: usize = 2;
 /// Fewer bytes than this are hashed where they are: handing them to another thread costs more.
@@ -36,6 +41,24 @@ pub(crate) struct DataStore {
     store: Arc<dyn ObjectStore>,
     /// The directory of a local store, whose empty directories are removed too.
     directory: Option<Arc<PathBuf>>,
+    /// Streams that are being read.
+    streams: Arc<AtomicUsize>,
+}
+
+/// Counts a stream for as long as it lives.
+struct CountedStream(Arc<AtomicUsize>);
+
+impl CountedStream {
+    fn begin(streams: &Arc<AtomicUsize>) -> Self {
+        streams.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(streams))
+    }
+}
+
+impl Drop for CountedStream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl DataStore {
@@ -43,6 +66,7 @@ impl DataStore {
         Self {
             store,
             directory: directory.map(|directory| Arc::new(directory.to_owned())),
+            streams: Arc::default(),
         }
     }
 
@@ -154,6 +178,11 @@ impl DataStore {
         }
     }
 
+    /// How many streams are being read.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
     /// The bytes of a range that lies inside the pieces, in blocks, with the next ones being read ahead.
     pub(crate) fn read(
         &self,
@@ -161,8 +190,14 @@ impl DataStore {
         range: Range<u64>,
     ) -> impl Stream<Item = Result<Bytes, ContentError>> + Send + 'static {
         let store = Arc::clone(&self.store);
-        stream::iter(blocks(pieces, range))
+        let block_bytes = match self.streams() {
+            few if few < GENEROUS_STREAMS_MAXIMUM => PART_BYTES,
+            _ => SMALL_PART_BYTES,
+        };
+        let counted = CountedStream::begin(&self.streams);
+        stream::iter(blocks(pieces, range, block_bytes))
             .map(move |(key, range)| {
+                let _counted = &counted;
                 let store = Arc::clone(&store);
                 async move {
                     let length = range.end - range.start;
@@ -278,6 +313,7 @@ pub(crate) async fn hash_part(
 fn blocks(
     pieces: Vec<DataPiece>,
     range: Range<u64>,
+    block_bytes: usize,
 ) -> impl Iterator<Item = (Arc<str>, Range<u64>)> + Send + 'static {
     let mut piece_start = 0;
     pieces
@@ -288,11 +324,11 @@ fn blocks(
             piece_start += piece.size;
             (start < end).then(|| (Arc::<str>::from(piece.key), start..end))
         })
-        .flat_map(|(key, range)| {
+        .flat_map(move |(key, range)| {
             (range.start..range.end)
-                .step_by(PART_BYTES)
+                .step_by(block_bytes)
                 .map(move |start| {
-                    let end = range.end.min(start + PART_BYTES as u64);
+                    let end = range.end.min(start + block_bytes as u64);
                     (Arc::clone(&key), start..end)
                 })
         })
@@ -309,6 +345,7 @@ mod tests {
         fn blocks_cover_the_range_once_and_in_order(
             sizes in proptest::collection::vec(0_u64..3_000_000, 0..5),
             bounds in (0.0..=1.0_f64, 0.0..=1.0_f64),
+            block_bytes in prop_oneof![Just(PART_BYTES), Just(SMALL_PART_BYTES)],
         ) {
             let total: u64 = sizes.iter().sum();
             let at = |part: f64| (total as f64 * part) as u64;
@@ -323,10 +360,10 @@ mod tests {
                 .map(|(index, size)| DataPiece { key: index.to_string(), size: *size, owned: true })
                 .collect();
             let mut position = start;
-            for (key, block) in blocks(pieces, start..end) {
+            for (key, block) in blocks(pieces, start..end, block_bytes) {
                 let index: usize = key.parse().expect("a key of this test");
                 prop_assert_eq!(starts[index] + block.start, position);
-                prop_assert!(block.end - block.start <= PART_BYTES as u64);
+                prop_assert!(block.end - block.start <= block_bytes as u64);
                 prop_assert!(block.end <= sizes[index]);
                 position += block.end - block.start;
             }

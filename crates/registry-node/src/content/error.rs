@@ -113,6 +113,15 @@ pub enum ContentError {
     /// The task that hashed was lost; never in ordinary running.
     #[error("hashing was interrupted")]
     Interrupted,
+    /// As many blobs are being read as may be.
+    #[error(
+        "{} downloads are under way, which is the most",
+        crate::limits::DOWNLOADS_MAXIMUM
+    )]
+    TooManyDownloads,
+    /// The client took nothing of the answer for too long.
+    #[error("the client took nothing for {} seconds", crate::limits::READER_IDLE_TIMEOUT.as_secs())]
+    ReaderIdle,
     /// The body of the request ended early.
     #[error(transparent)]
     Body(#[from] BodyError),

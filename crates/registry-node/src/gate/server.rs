@@ -1,6 +1,10 @@
 //! The data port: TLS, HTTP/1.1 and HTTP/2, and every request to the gate.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
 
 use actix_web::{
     App, HttpServer,
@@ -10,12 +14,17 @@ use actix_web::{
 use rustls::ServerConfig;
 
 use super::Gate;
-use crate::limits::{CONNECTIONS_MAXIMUM, KEEP_ALIVE, REQUEST_HEAD_TIMEOUT, SHUTDOWN_TIMEOUT};
+use crate::limits::{
+    CONNECTIONS_MAXIMUM, KEEP_ALIVE, READER_IDLE_TIMEOUT, REQUEST_HEAD_TIMEOUT, SHUTDOWN_TIMEOUT,
+};
 
 /// Threads that serve requests. More would only cost memory: what takes time is done elsewhere.
 const WORKERS: usize = 2;
 /// Threads for reading and writing local files, for each worker.
 const BLOCKING_THREADS: usize = 16;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +62,15 @@ impl GateServer {
         .workers(WORKERS)
         .worker_max_blocking_threads(BLOCKING_THREADS)
         .max_connections(CONNECTIONS_MAXIMUM / WORKERS)
+        // Connections that do not get on with TLS must not keep others from it; they are closed after three seconds.
+        .max_connection_rate(CONNECTIONS_MAXIMUM / WORKERS)
         .client_request_timeout(REQUEST_HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(SHUTDOWN_TIMEOUT.as_secs())
         .disable_signals();
         for address in listen {
-            server = server
-                .bind_rustls_0_23(address, tls.clone())
+            server = listener(address)
+                .and_then(|listener| server.listen_rustls_0_23(listener, tls.clone()))
                 .map_err(|source| ListenError {
                     listen: *address,
                     source,
@@ -91,4 +102,13 @@ impl GateServer {
     pub async fn serve(self) -> io::Result<()> {
         self.server.await
     }
+}
+
+/// A listener whose connections are ended by the operating system when their client takes nothing for too long. They inherit that.
+fn listener(address: &SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    let milliseconds = u32::try_from(READER_IDLE_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(&listener, milliseconds)?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
 }

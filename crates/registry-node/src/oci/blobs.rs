@@ -4,8 +4,9 @@ use actix_web::HttpResponse;
 use actix_web::body::SizedStream;
 use actix_web::http::StatusCode;
 use actix_web::http::header;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 
+use super::download::{Download, PIECE_BYTES};
 use super::error::{ErrorCode, OciError};
 use super::range::RangeRequest;
 use super::{DOCKER_CONTENT_DIGEST, HeadBody, Operation, RepositoryAction};
@@ -56,9 +57,19 @@ pub(super) async fn read(
     }
     let bytes = repository.read_blob(&blob, range).await?;
     let digest = digest.clone();
-    let bytes = bytes.inspect_err(move |error| {
-        let error = error as &dyn std::error::Error;
-        tracing::error!(blob.digest = %digest, error, "a transfer of a blob broke off");
+    // What fits one piece is handed over at once.
+    let bytes = match length > PIECE_BYTES as u64 {
+        true => Download::new(bytes.boxed(), operation.request.version()).boxed_local(),
+        false => bytes.boxed_local(),
+    };
+    let bytes = bytes.inspect_err(move |error| match error {
+        ContentError::ReaderIdle => {
+            tracing::info!(blob.digest = %digest, "a transfer of a blob was given up: {error}");
+        }
+        _ => {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(blob.digest = %digest, error, "a transfer of a blob broke off");
+        }
     });
     Ok(response.body(SizedStream::new(length, Box::pin(bytes))))
 }

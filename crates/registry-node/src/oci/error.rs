@@ -166,6 +166,8 @@ impl From<ContentError> for OciError {
             | ContentError::Write(_)
             | ContentError::Data(_)
             | ContentError::Contended { .. }
+            | ContentError::ReaderIdle
+            | ContentError::TooManyDownloads
             | ContentError::Interrupted => unavailable(&error),
             ContentError::DamagedRecord { .. } | ContentError::DamagedData(_) => damaged(&error),
             ContentError::Body(error) => of_body(error),

@@ -3,6 +3,7 @@
 
 mod blobs;
 mod body;
+mod download;
 mod error;
 mod listings;
 mod manifests;
