@@ -11,6 +11,7 @@ pub mod limits;
 pub mod metrics;
 pub mod names;
 pub mod oci;
+mod open_files;
 mod run;
 
 pub use run::{Arguments, StartError, run};

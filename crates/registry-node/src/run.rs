@@ -144,6 +144,7 @@ pub fn run(arguments: Arguments) -> Result<(), StartError> {
     service::install_crypto_provider();
     service::logs::initialise(arguments.log_format);
     check(&arguments)?;
+    crate::open_files::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .enable_all()

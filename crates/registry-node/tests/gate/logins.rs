@@ -314,3 +314,21 @@ async fn failed_logins_are_limited_and_a_correct_secret_never_is() {
     assert_eq!(last, 429);
     assert_eq!(attempt("contoso", &node.passwords[1]).await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_do_not_get_on_with_tls_hold_nobody_up() {
+    let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: allowed.maximum,
+        maximum: allowed.maximum,
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("allowed");
+    let node = Node::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..600 {
+        let connection = tokio::net::TcpStream::connect(("127.0.0.1", node.port)).await;
+        silent.push(connection.expect("an open port"));
+    }
+    let answer = send(node.get("/v2/").timeout(std::time::Duration::from_secs(2))).await;
+    assert_eq!(answer.status, 401);
+}
