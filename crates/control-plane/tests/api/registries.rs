@@ -451,3 +451,29 @@ async fn a_renewal_succeeds_beside_a_password_that_cannot_be_opened(pool: PgPool
         reply.body
     );
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_list_in_a_group_that_is_not_there_says_so_to_who_could_see_it(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let nobody = app.create_principal("nobody").await;
+    for list in [
+        at(&format!(
+            "{}/providers/Microsoft.ContainerRegistry/registries",
+            app.group("nope")
+        )),
+        format!("{}/resources?api-version=2024-11-01", app.group("nope")),
+    ] {
+        let reply = app.get(&list).await;
+        assert_eq!(
+            (reply.status, reply.code()),
+            (404, "ResourceGroupNotFound"),
+            "{list}"
+        );
+        let reply = app.send(Method::GET, &list, &nobody.token, None).await;
+        assert_eq!(
+            (reply.status, &reply.body["value"]),
+            (200, &json!([])),
+            "{list}"
+        );
+    }
+}

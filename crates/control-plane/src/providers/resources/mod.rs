@@ -35,4 +35,6 @@ pub(crate) const RESOURCE_VERSIONS: &[&str] = &[
     "2019-10-01",
 ];
 
-pub(crate) use resource_groups::{group_of, known_location, missing_subscription};
+pub(crate) use resource_groups::{
+    check_group_of_list, group_of, known_location, missing_subscription,
+};

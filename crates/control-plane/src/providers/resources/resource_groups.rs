@@ -194,6 +194,31 @@ pub(crate) fn group_of(request: &Request) -> Result<&ResourceGroup, ApiError> {
         })
 }
 
+/// Refuses a list in a group that is not there to callers who could see the group; to others it is empty, like one they may not see.
+///
+/// # Errors
+/// 404 naming the subscription or the group.
+pub(crate) fn check_group_of_list(
+    request: &Request,
+    visibility: &Visibility,
+) -> Result<(), ApiError> {
+    let is_in_group = request
+        .parameters
+        .iter()
+        .any(|(name, _)| name == "resourceGroupName");
+    if !is_in_group {
+        return Ok(());
+    }
+    let id = arm::ResourceId::resource_group(
+        subscription_id(request),
+        request.parameter("resourceGroupName"),
+    );
+    if visibility.allows(id.as_str(), READ) {
+        group_of(request)?;
+    }
+    Ok(())
+}
+
 fn tags(tags: Option<BTreeMap<String, Option<String>>>) -> Result<Tags, ApiError> {
     Tags::parse(tags.unwrap_or_default()).map_err(|invalid| ApiError::from_faults(invalid.0))
 }
