@@ -40,6 +40,10 @@ pub enum StoreError {
     Corrupt { table: &'static str, reason: String },
     #[error("the migrations of the database and of this build do not fit")]
     Migration(#[source] sqlx::migrate::MigrateError),
+    #[error(
+        "the database lacks a table of this build: run `wharfinger admin init` on a new one, `wharfinger migrate` after an upgrade"
+    )]
+    NotMigrated(#[source] sqlx::Error),
     #[error("the database is not initialised: run `wharfinger admin init` first")]
     NotInitialised,
 }
@@ -60,8 +64,13 @@ impl From<sqlx::Error> for StoreError {
             }),
             _ => false,
         };
+        // 42P01: undefined table.
+        let not_migrated = matches!(&error, sqlx::Error::Database(database)
+            if database.code().as_deref() == Some("42P01"));
         if unavailable {
             Self::Unavailable(error)
+        } else if not_migrated {
+            Self::NotMigrated(error)
         } else {
             Self::Database(error)
         }
@@ -88,6 +97,15 @@ impl Store {
             .test_before_acquire(false)
             .connect_lazy_with(options);
         Ok(Self { pool })
+    }
+
+    /// The same database by a pool of its own, of so many connections.
+    ///
+    /// A connection belongs to the reactor of the thread that opened it. A thread that serves requests has a pool of its own, or each answer
+    /// of the database would wake two threads.
+    pub fn with_own_pool(&self, maximum_connections: u32) -> Self {
+        let options = self.pool.options().clone().max_connections(maximum_connections);
+        Self { pool: options.connect_lazy_with((*self.pool.connect_options()).clone()) }
     }
 
     /// A store over a pool that a test made.

@@ -82,9 +82,8 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), AdminError> {
                 &existing.login_server_suffix,
                 &suffix,
             )?;
-            for name in &arguments.region {
-                store.region_put(&region::parse(name, None)?).await?;
-            }
+            same_key(&existing, &key_ring)?;
+            add_regions(&store, &arguments.region).await?;
             if !arguments.bootstrap_file.exists() {
                 renew_bootstrap(&store, &existing, &arguments.bootstrap_file).await?;
             }
@@ -106,6 +105,31 @@ fn same(what: &'static str, existing: &str, given: &str) -> Result<(), AdminErro
         existing: existing.to_owned(),
         given: given.to_owned(),
     })
+}
+
+/// What the installation sealed, this key must open; and nothing may be sealed with another.
+fn same_key(existing: &Installation, key_ring: &KeyRing) -> Result<(), AdminError> {
+    let fingerprint = &existing.key_encryption_fingerprint;
+    if key_ring.fingerprints().contains(fingerprint) {
+        return Ok(());
+    }
+    same(
+        "key-encryption key with the fingerprint",
+        fingerprint,
+        &key_ring.fingerprint(),
+    )
+}
+
+/// Adds the regions that are not there; one that is keeps its display name.
+async fn add_regions(store: &Store, names: &[String]) -> Result<(), AdminError> {
+    let known = store.region_list().await?;
+    for name in names {
+        let region = region::parse(name, None)?;
+        if !known.iter().any(|known| known.name == region.name) {
+            store.region_put(&region).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn create(
@@ -252,13 +276,17 @@ fn write_bootstrap(
 
 fn public_url(text: &str) -> Result<String, AdminError> {
     let url = text.trim_end_matches('/');
-    let host = url.strip_prefix("https://").unwrap_or_default();
-    let valid = !host.is_empty()
-        && host == host.to_ascii_lowercase()
-        && host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte));
-    if valid {
+    let authority = url.strip_prefix("https://").unwrap_or_default();
+    let (host, port) = match authority.rsplit_once(':') {
+        // The last colon of an IPv6 address without a port is the address's own.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let is_ipv6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+    if (is_ipv6 || host.split('.').all(is_label)) && is_port(port) {
         return Ok(url.to_owned());
     }
     Err(AdminError::Argument {
@@ -272,17 +300,10 @@ fn login_server_suffix(text: &str) -> Result<String, AdminError> {
     let (host, port) = text
         .split_once(':')
         .map_or((text, None), |(host, port)| (host, Some(port)));
-    let host_is_valid = host.len() > 1
-        && host.starts_with('.')
-        && host.split('.').skip(1).all(|label| {
-            !label.is_empty()
-                && label.len() <= 63
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        });
-    let port_is_valid = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-    if host_is_valid && port_is_valid {
+    let host_is_valid = host
+        .strip_prefix('.')
+        .is_some_and(|domain| domain.split('.').all(is_label));
+    if host_is_valid && is_port(port) {
         return Ok(text.to_owned());
     }
     Err(AdminError::Argument {
@@ -290,4 +311,86 @@ fn login_server_suffix(text: &str) -> Result<String, AdminError> {
         value: text.to_owned(),
         rule: "it must read .domain or .domain:port, in lower case",
     })
+}
+
+/// A label of a host name, in lower case (RFC 1123, 2.1).
+fn is_label(label: &str) -> bool {
+    (1..=63).contains(&label.len())
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+        && label
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// A port, if there is one, in digits only.
+fn is_port(port: Option<&str>) -> bool {
+    port.is_none_or(|port| {
+        port.bytes().all(|byte| byte.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_public_url_is_a_host_and_perhaps_a_port() {
+        for text in [
+            "https://localhost",
+            "https://a-1.example:8443",
+            "https://[::1]:8443",
+            "https://[::1]",
+            "https://10.0.0.1:1/",
+        ] {
+            assert_eq!(
+                public_url(text).ok().as_deref(),
+                Some(text.trim_end_matches('/'))
+            );
+        }
+        for text in [
+            "",
+            "http://a",
+            "https://",
+            "https://:::",
+            "https://a:",
+            "https://a:0",
+            "https://a:+1",
+            "https://A",
+            "https://a..b",
+            "https://-a",
+            "https://a/b",
+            "https://[a]",
+            "https://user@a",
+            "https://a:65536",
+        ] {
+            assert!(public_url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_suffix_is_a_domain_with_a_leading_dot_and_perhaps_a_port() {
+        for text in [".r", ".registry.localhost:5443"] {
+            assert_eq!(login_server_suffix(text).ok().as_deref(), Some(text));
+        }
+        for text in [
+            "", ".", "r", ".r.", "..r", ".R", ".r:", ".r:+1", ".-r", ".r/x",
+        ] {
+            assert!(login_server_suffix(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_as_it_is_or_refused(text in "\\PC{0,40}") {
+            if let Ok(url) = public_url(&text) {
+                prop_assert_eq!(url, text.trim_end_matches('/'));
+            }
+            if let Ok(suffix) = login_server_suffix(&text) {
+                prop_assert_eq!(suffix, text);
+            }
+        }
+    }
 }

@@ -44,8 +44,18 @@ pub(super) fn parse(name: &str, display_name: Option<&str>) -> Result<Region, Ad
             rule: "a region's name has 2 to 50 lower-case letters and digits",
         });
     }
+    let display_name = display_name.unwrap_or(name);
+    let is_readable = (1..=100).contains(&display_name.trim().chars().count())
+        && !display_name.chars().any(char::is_control);
+    if !is_readable {
+        return Err(AdminError::Argument {
+            argument: "display-name",
+            value: display_name.escape_debug().to_string(),
+            rule: "a display name has 1 to 100 characters, none of them control characters",
+        });
+    }
     Ok(Region {
         name: name.to_owned(),
-        display_name: display_name.unwrap_or(name).to_owned(),
+        display_name: display_name.to_owned(),
     })
 }
