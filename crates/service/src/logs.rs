@@ -6,8 +6,9 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `RUST_LOG` says otherwise. The web server tells of every listener and thread, as we do.
-const DEFAULT_FILTER: &str = "info,actix_server=warn";
+/// What is logged unless `RUST_LOG` says otherwise. The web server tells of every listener and thread, as we do; and, as errors, of
+/// every request that it cannot read, which lets any stranger fill the disk.
+const DEFAULT_FILTER: &str = "info,actix_server=warn,actix_http=off";
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -35,7 +35,7 @@ use std::{
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, header},
+    http::{Method, StatusCode, header},
     web::Payload,
 };
 use credentials::{SecretKind, SigningKey};
@@ -130,10 +130,15 @@ impl Gate {
         let response = result.unwrap_or_else(OciError::into_response);
         let (status, took) = (response.status(), started_at.elapsed());
         self.metrics.request(operation, status, took);
-        // Reads are most of the traffic; writes are what somebody asks about later.
+        // Reads are most of the traffic; writes are what somebody asks about later. What a stranger is refused is counted, but must
+        // not fill the disk.
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_refused = matches!(
+            status,
+            StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS
+        ) || matches!(operation, "unknown-registry" | "malformed" | "exchange");
         let (status, milliseconds) = (status.as_u16(), took.as_secs_f64() * 1000.0);
-        if is_read {
+        if is_read || is_refused {
             tracing::debug!(http.status = status, milliseconds, "{operation}: {status}");
         } else {
             tracing::info!(http.status = status, milliseconds, "{operation}: {status}");
