@@ -25,6 +25,9 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 /// How long a request waits for a connection before it is told to come back later.
 pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a statement waits for what another transaction holds: a writer that hangs must not take every other one with it.
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Connections of one control plane: few, because Postgres does not get faster with more.
 pub const MAXIMUM_CONNECTIONS: u32 = 10;
 
@@ -55,12 +58,15 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::Tls(_) => true,
-            // Class 57: operator intervention (shutdown, crash recovery); 53: insufficient resources; 08: connection; 25006: read-only.
+            // Class 57: operator intervention (shutdown, crash recovery); 53: insufficient resources; 08: connection; 25006: read-only;
+            // 55P03: a lock was waited for too long; 40: the transaction lost against another and may be repeated.
             sqlx::Error::Database(database) => database.code().is_some_and(|code| {
                 code.starts_with("57P")
                     || code.starts_with("53")
                     || code.starts_with("08")
+                    || code.starts_with("40")
                     || code == "25006"
+                    || code == "55P03"
             }),
             _ => false,
         };
@@ -89,7 +95,9 @@ impl Store {
     /// # Errors
     /// A malformed URL.
     pub fn open(database_url: &str) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(database_url)?.application_name("wharfinger");
+        let options = PgConnectOptions::from_str(database_url)?
+            .application_name("wharfinger")
+            .options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))]);
         let pool = PgPoolOptions::new()
             .max_connections(MAXIMUM_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
