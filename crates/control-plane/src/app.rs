@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use crate::config_feed::ConfigFeed;
 use crate::front_door::Router;
+use crate::limits::WORKER_CONNECTIONS;
 use crate::metrics::RequestMetrics;
 use crate::sign_in::{SignIn, SignInError};
 
@@ -19,6 +20,7 @@ use crate::sign_in::{SignIn, SignInError};
 pub type Clock = Arc<dyn Fn() -> OffsetDateTime + Send + Sync>;
 
 /// What every request shares.
+#[derive(Clone)]
 pub struct App {
     pub(crate) store: Store,
     pub(crate) installation: Installation,
@@ -28,8 +30,8 @@ pub struct App {
     pub(crate) sign_in: Arc<SignIn>,
     pub(crate) config_feed: Arc<ConfigFeed>,
     pub(crate) settings: Settings,
-    pub(crate) router: Router,
-    pub(crate) request_metrics: RequestMetrics,
+    pub(crate) router: Arc<Router>,
+    pub(crate) request_metrics: Arc<RequestMetrics>,
 }
 
 /// What an operator may choose.
@@ -88,7 +90,7 @@ impl App {
             parts.shutdown.clone(),
         );
         Ok(Arc::new(Self {
-            request_metrics: RequestMetrics::new(&parts.metrics),
+            request_metrics: Arc::new(RequestMetrics::new(&parts.metrics)),
             store: parts.store,
             installation,
             key_ring: parts.key_ring,
@@ -97,8 +99,18 @@ impl App {
             sign_in,
             config_feed,
             settings: parts.settings,
-            router: Router::new(crate::operations()),
+            router: Arc::new(Router::new(crate::operations())),
         }))
+    }
+}
+
+impl App {
+    /// The same app for one of the threads that serve requests, with database connections of its own.
+    pub(crate) fn of_worker(&self) -> Arc<Self> {
+        Arc::new(Self {
+            store: self.store.with_own_pool(WORKER_CONNECTIONS),
+            ..self.clone()
+        })
     }
 }
 

@@ -12,6 +12,9 @@ pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the rest of a refused request's body is read, so that the client reads the refusal.
 pub(crate) const UNREAD_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long the database may take over a decision, and over an operation, before the client is told to come back.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// How long a client may take to send a request's head.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -68,3 +71,6 @@ pub(crate) const MAXIMUM_DIRECTORY_PAGE_SIZE: i64 = 999;
 
 /// Object ids in one request to `getByIds`.
 pub(crate) const MAXIMUM_OBJECT_IDS: usize = 1000;
+
+/// Database connections of each thread that serves requests. Few, because Postgres does not get faster with more.
+pub(crate) const WORKER_CONNECTIONS: u32 = 5;

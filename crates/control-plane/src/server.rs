@@ -174,7 +174,7 @@ pub fn serve(
 ) -> std::io::Result<Server> {
     let mut server = HttpServer::new(move || {
         ActixApp::new()
-            .app_data(web::Data::new(Arc::clone(&app)))
+            .app_data(web::Data::new(app.of_worker()))
             .configure(crate::config_feed::configure)
             .default_service(web::to(dispatch))
     })

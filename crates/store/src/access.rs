@@ -64,10 +64,8 @@ impl Store {
                    WHERE p.object_id = $1 AND p.enabled AND c.key_id = $2 AND c.expires_at > $3) AS "good!",
                  EXISTS (SELECT 1 FROM directory_role_members d
                    WHERE d.principal_id = $1 AND d.role = 'administrator') AS "administrator!",
-                 ARRAY (SELECT a.scope_key FROM role_assignments a
-                   WHERE a.principal_id = $1 AND a.scope_key = ANY ($4) ORDER BY a.name) AS "scope_keys!",
-                 ARRAY (SELECT a.role_definition_id FROM role_assignments a
-                   WHERE a.principal_id = $1 AND a.scope_key = ANY ($4) ORDER BY a.name) AS "roles!",
+                 ARRAY (SELECT a.role_definition_id::text || a.scope_key FROM role_assignments a
+                   WHERE a.principal_id = $1 AND a.scope_key = ANY ($4)) AS "assignments!",
                  s.subscription_id AS "subscription_id?",
                  g.uid AS "group_uid?", g.name AS "group_name?", g.location AS "group_location?",
                  g.tags AS "group_tags?", g.created_at AS "group_created_at?",
@@ -131,15 +129,10 @@ impl Store {
             credential_is_good: row.good,
             is_directory_administrator: row.administrator,
             assignments: row
-                .scope_keys
-                .into_iter()
-                .zip(row.roles)
-                .map(|(scope_key, role_definition_id)| AssignedRole {
-                    scope_key,
-                    principal_id: credential.object_id,
-                    role_definition_id,
-                })
-                .collect(),
+                .assignments
+                .iter()
+                .map(|text| assigned_role(credential.object_id, text))
+                .collect::<Result<_, _>>()?,
             subscription_exists: row.subscription_id.is_some(),
             resource_group,
             registry,
@@ -160,4 +153,20 @@ impl Store {
         .await?;
         Ok(rows)
     }
+}
+
+/// Reads a role's id followed by the key of its scope: one column for both, so that one scan gives them.
+fn assigned_role(principal_id: Uuid, text: &str) -> Result<AssignedRole, StoreError> {
+    let (role, scope_key) = text
+        .split_at_checked(uuid::fmt::Hyphenated::LENGTH)
+        .unwrap_or((text, ""));
+    let role_definition_id = Uuid::try_parse(role).map_err(|error| StoreError::Corrupt {
+        table: "role_assignments",
+        reason: error.to_string(),
+    })?;
+    Ok(AssignedRole {
+        scope_key: scope_key.to_owned(),
+        principal_id,
+        role_definition_id,
+    })
 }

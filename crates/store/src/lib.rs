@@ -112,8 +112,14 @@ impl Store {
     /// A connection belongs to the reactor of the thread that opened it. A thread that serves requests has a pool of its own, or each answer
     /// of the database would wake two threads.
     pub fn with_own_pool(&self, maximum_connections: u32) -> Self {
-        let options = self.pool.options().clone().max_connections(maximum_connections);
-        Self { pool: options.connect_lazy_with((*self.pool.connect_options()).clone()) }
+        let options = self
+            .pool
+            .options()
+            .clone()
+            .max_connections(maximum_connections);
+        Self {
+            pool: options.connect_lazy_with((*self.pool.connect_options()).clone()),
+        }
     }
 
     /// A store over a pool that a test made.

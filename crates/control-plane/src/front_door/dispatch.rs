@@ -21,7 +21,10 @@ use super::body::{pass_over, read_body};
 use super::router::{Found, decode_query, decode_segments};
 use super::{Access, Answer, Operation, Protocol, Request, cors, errors};
 use crate::App;
-use crate::limits::{MAXIMUM_CLIENT_REQUEST_ID_CHARACTERS, MAXIMUM_PATH_CHARACTERS};
+use crate::limits::{
+    ANSWER_TIMEOUT, MAXIMUM_CLIENT_REQUEST_ID_CHARACTERS, MAXIMUM_PATH_CHARACTERS,
+    RETRY_AFTER_SECONDS,
+};
 
 /// Headers that only the service may set (RPC "common API details", R15); a client's are dropped.
 const RESERVED_HEADERS: [&str; 11] = [
@@ -295,7 +298,7 @@ async fn answer(
                 key_id: claims.cred,
                 now,
             };
-            Some(decide(app, &question).await?)
+            Some(in_time(decide(app, &question)).await?)
         }
     };
     let (caller, facts) = decided
@@ -315,8 +318,21 @@ async fn answer(
         caller,
         facts,
     };
-    let answer = (operation.handler)(Arc::clone(app), request).await?;
+    let answer = in_time((operation.handler)(Arc::clone(app), request)).await?;
     Ok(respond(app, answer).await)
+}
+
+/// Bounds the wait for a database that neither answers nor breaks its connections. Like a connection that breaks, it leaves open whether a
+/// change was committed; repeating it tells.
+async fn in_time<T>(work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
+        Ok(outcome) => outcome,
+        Err(elapsed) => Err(ApiError::unavailable(
+            "The service's database does not answer at the moment. Repeat the request.",
+            RETRY_AFTER_SECONDS,
+            elapsed,
+        )),
+    }
 }
 
 /// Postgres cannot keep or compare text with U+0000, so no parameter may bring it in.
@@ -406,7 +422,7 @@ async fn respond(app: &Arc<App>, answer: Answer) -> HttpResponse {
     match answer.body {
         Some(body) => builder
             .content_type("application/json; charset=utf-8")
-            .body(body.to_string()),
+            .body(body),
         None => builder.finish(),
     }
 }

@@ -143,7 +143,8 @@ fn place_of_nul(value: &Value) -> Option<String> {
 /// What a handler answers.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    pub(crate) body: Option<serde_json::Value>,
+    /// JSON text.
+    pub(crate) body: Option<String>,
     pub(crate) headers: Vec<(&'static str, String)>,
     /// What the change published to nodes: the front door waits for its propagation before it answers.
     pub(crate) published: Option<Published>,
@@ -151,7 +152,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json(status: StatusCode, body: &impl serde::Serialize) -> Result<Self, ApiError> {
-        let body = serde_json::to_value(body).map_err(ApiError::internal)?;
+        let body = serde_json::to_string(body).map_err(ApiError::internal)?;
         Ok(Self {
             status,
             body: Some(body),

@@ -169,7 +169,7 @@ impl Refusal {
             "correlation_id": request.correlation_id,
         });
         let mut answer = Answer::empty(self.status);
-        answer.body = Some(body);
+        answer.body = Some(body.to_string());
         if self.status == StatusCode::UNAUTHORIZED {
             answer = answer.header("www-authenticate", format!("Basic realm=\"{public_url}\""));
         }
