@@ -19,6 +19,8 @@ use rbac::{
 };
 use uuid::Uuid;
 
+use super::sharded_map::ShardedMap;
+
 /// A registry of this node's region, ready for requests.
 pub struct RegistryEntry {
     /// The document.
@@ -37,19 +39,19 @@ pub struct SigningKeyEntry {
     pub verifier: TokenVerifier,
 }
 
-/// The configuration in memory.
+/// The configuration in memory. What there may be much of is in maps that grow in small steps.
 #[derive(Default)]
 pub struct Index {
-    registries: HashMap<Uuid, Arc<RegistryEntry>>,
+    registries: ShardedMap<Uuid, Arc<RegistryEntry>>,
     /// Login servers of this region's registries, without port.
-    hosts: HashMap<String, Uuid>,
-    names: HashMap<String, RegistryName>,
+    hosts: ShardedMap<String, Uuid>,
+    names: ShardedMap<String, RegistryName>,
     /// Login servers of every registry there is, without port.
-    name_hosts: HashMap<String, String>,
+    name_hosts: ShardedMap<String, String>,
     nodes: HashMap<Uuid, Node>,
-    principals: HashMap<Uuid, Principal>,
-    app_ids: HashMap<Uuid, Uuid>,
-    groups: HashMap<Uuid, Group>,
+    principals: ShardedMap<Uuid, Principal>,
+    app_ids: ShardedMap<Uuid, Uuid>,
+    groups: ShardedMap<Uuid, Group>,
     role_definitions: HashMap<Uuid, RoleDefinition>,
     assignments: Assignments,
     signing_keys: HashMap<String, Arc<SigningKeyEntry>>,
@@ -104,7 +106,7 @@ impl Index {
     }
 
     /// The uids of this region's registries.
-    pub fn registry_uids(&self) -> impl ExactSizeIterator<Item = Uuid> {
+    pub fn registry_uids(&self) -> impl Iterator<Item = Uuid> {
         self.registries.keys().copied()
     }
 
@@ -179,22 +181,26 @@ impl Index {
         }
     }
 
-    fn candidates<'a>(
-        &'a self,
-        scope: &'a Scope,
-        caller: &'a Closure,
-    ) -> impl Iterator<Item = Candidate<'a>> {
-        scope.ancestors_and_self().flat_map(move |scope_key| {
-            self.assignments.at(scope_key, caller).filter_map(
-                move |(principal_id, role_definition_id)| {
+    /// The assignments that may count: those of the caller and its groups at the scope and above it.
+    fn candidates<'a>(&'a self, scope: &'a Scope, caller: &Closure) -> Vec<Candidate<'a>> {
+        let scopes: Vec<(&str, u32)> = scope
+            .ancestors_and_self()
+            .filter_map(|key| Some((key, self.assignments.scope_number(key)?)))
+            .collect();
+        let mut candidates = Vec::new();
+        for principal_id in caller.iter() {
+            let held = self.assignments.held_by(principal_id);
+            for (scope_key, number) in &scopes {
+                candidates.extend(held_at(held, *number).iter().filter_map(|held| {
                     Some(Candidate {
                         scope_key,
                         principal_id,
-                        role: self.role_definitions.get(&role_definition_id)?,
+                        role: self.role_definitions.get(&held.role_definition_id)?,
                     })
-                },
-            )
-        })
+                }));
+            }
+        }
+        candidates
     }
 
     /// # Errors
@@ -259,7 +265,8 @@ impl Index {
         match (kind, Uuid::try_parse(key)) {
             (Kind::RegistryName, _) => {
                 if let Some(name) = self.names.remove(key) {
-                    remove_if_same(&mut self.name_hosts, &host_of(&name.login_server), key);
+                    let host = host_of(&name.login_server);
+                    self.name_hosts.remove_if(host.as_str(), key);
                 }
             }
             (Kind::SigningKey, _) => {
@@ -270,7 +277,7 @@ impl Index {
             (Kind::Registry, Ok(uid)) => {
                 if let Some(entry) = self.registries.remove(&uid) {
                     let host = host_of(&entry.registry.login_server);
-                    remove_if_same(&mut self.hosts, &host, &uid);
+                    self.hosts.remove_if(host.as_str(), &uid);
                 }
             }
             (Kind::Node, Ok(id)) => {
@@ -278,7 +285,7 @@ impl Index {
             }
             (Kind::Principal, Ok(id)) => {
                 if let Some(app_id) = self.principals.remove(&id).and_then(|old| old.app_id) {
-                    remove_if_same(&mut self.app_ids, &app_id, &id);
+                    self.app_ids.remove_if(&app_id, &id);
                 }
             }
             (Kind::Group, Ok(id)) => {
@@ -292,19 +299,6 @@ impl Index {
     }
 }
 
-/// Takes the entry away unless a later document has taken its place.
-fn remove_if_same<K, Q, V, W>(map: &mut HashMap<K, V>, key: &Q, value: &W)
-where
-    K: std::borrow::Borrow<Q> + std::hash::Hash + Eq,
-    Q: std::hash::Hash + Eq + ?Sized,
-    V: PartialEq<W>,
-    W: ?Sized,
-{
-    if map.get(key).is_some_and(|found| *found == *value) {
-        map.remove(key);
-    }
-}
-
 /// A login server without its port.
 fn host_of(login_server: &str) -> String {
     let host = login_server
@@ -313,67 +307,74 @@ fn host_of(login_server: &str) -> String {
     host.to_ascii_lowercase()
 }
 
-/// Role assignments by scope and principal. Scopes are numbered, so that each long key is kept once.
+/// Role assignments by principal and scope. Scopes are numbered, so that each long key is kept once and compared once a decision.
 #[derive(Default)]
 struct Assignments {
-    by_id: HashMap<Uuid, (u32, Uuid)>,
-    scopes: HashMap<Box<str>, u32>,
+    by_id: ShardedMap<Uuid, (u32, Uuid)>,
+    scopes: ShardedMap<Box<str>, u32>,
     /// For each number its key and how many assignments use it; numbers without use are free.
     uses: Vec<(Box<str>, u32)>,
     free: Vec<u32>,
-    held: HashMap<(u32, Uuid), Vec<Held>>,
+    /// Of each principal what it holds, ordered by scope.
+    held: ShardedMap<Uuid, Vec<Held>>,
 }
 
 struct Held {
+    scope: u32,
     assignment_id: Uuid,
     role_definition_id: Uuid,
 }
 
+/// What is held at exactly this scope.
+fn held_at(held: &[Held], scope: u32) -> &[Held] {
+    let start = held.partition_point(|held| held.scope < scope);
+    let rest = &held[start..];
+    let length = rest.iter().take_while(|held| held.scope == scope).count();
+    &rest[..length]
+}
+
 impl Assignments {
-    /// The principals of the closure that hold a role at exactly this scope, with the role's id.
-    fn at<'a>(
-        &'a self,
-        scope_key: &str,
-        caller: &'a Closure,
-    ) -> impl Iterator<Item = (Uuid, Uuid)> + use<'a> {
-        let scope = self.scopes.get(scope_key).copied();
-        scope.into_iter().flat_map(move |scope| {
-            caller.iter().flat_map(move |principal_id| {
-                self.held
-                    .get(&(scope, principal_id))
-                    .into_iter()
-                    .flatten()
-                    .map(move |held| (principal_id, held.role_definition_id))
-            })
-        })
+    /// The number of a scope at which anything is assigned.
+    fn scope_number(&self, scope_key: &str) -> Option<u32> {
+        self.scopes.get(scope_key).copied()
+    }
+
+    fn held_by(&self, principal_id: Uuid) -> &[Held] {
+        self.held.get(&principal_id).map_or(&[], Vec::as_slice)
     }
 
     fn insert(&mut self, assignment: RoleAssignment) {
         let scope = self.number_of(assignment.scope.key());
-        let place = (scope, assignment.principal_id);
-        self.by_id.insert(assignment.id, place);
-        self.held.entry(place).or_default().push(Held {
-            assignment_id: assignment.id,
-            role_definition_id: assignment.role_definition_id,
-        });
+        self.by_id
+            .insert(assignment.id, (scope, assignment.principal_id));
+        let held = self.held.get_or_default(assignment.principal_id);
+        let at = held.partition_point(|held| held.scope <= scope);
+        held.insert(
+            at,
+            Held {
+                scope,
+                assignment_id: assignment.id,
+                role_definition_id: assignment.role_definition_id,
+            },
+        );
     }
 
     fn remove(&mut self, id: Uuid) {
-        let Some(place) = self.by_id.remove(&id) else {
+        let Some((scope, principal_id)) = self.by_id.remove(&id) else {
             return;
         };
-        if let Some(held) = self.held.get_mut(&place) {
+        if let Some(held) = self.held.get_mut(&principal_id) {
             held.retain(|held| held.assignment_id != id);
             if held.is_empty() {
-                self.held.remove(&place);
+                self.held.remove(&principal_id);
             }
         }
-        let (key, uses) = &mut self.uses[place.0 as usize];
+        let (key, uses) = &mut self.uses[scope as usize];
         *uses -= 1;
         if *uses == 0 {
             self.scopes.remove(key.as_ref());
             *key = Box::default();
-            self.free.push(place.0);
+            self.free.push(scope);
         }
     }
 

@@ -11,6 +11,7 @@ mod follower;
 mod index;
 mod joining;
 mod local_copy;
+mod sharded_map;
 
 pub use applier::{Applier, ApplyError};
 pub use control_plane::{ControlPlane, ControlPlaneError};
