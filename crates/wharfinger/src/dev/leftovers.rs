@@ -35,6 +35,8 @@ fn works_in(process: Pid, name: &str, directory: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -48,7 +50,13 @@ mod tests {
             .stdin(Stdio::piped())
             .spawn()
             .expect("cat runs");
-        let found = processes("cat", directory.path());
+        // The new program's name shows a moment after it has begun.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut found = processes("cat", directory.path());
+        while found.is_empty() && Instant::now() < deadline {
+            thread::yield_now();
+            found = processes("cat", directory.path());
+        }
         assert_eq!(found.len(), 1);
         assert_eq!(
             u32::try_from(found[0].as_raw_nonzero().get()).expect("positive"),
