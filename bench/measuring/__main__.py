@@ -1,0 +1,83 @@
+"""Runs the measurements and prints the table. A goal that is missed is shown; only a measurement that fails ends in an error."""
+
+import argparse
+import json
+import pathlib
+import signal
+import sys
+
+from . import table
+from .installation import ControlPlane
+from .machine import Failure, Surroundings, description
+from .postgres import Postgres
+from .rows import Bench
+
+ROWS = ("rest", "show", "login", "renew", "create", "index")
+
+
+def options():
+    parser = argparse.ArgumentParser(prog="bench/run", description="Measures Wharfinger against peers and limits on this machine.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these: {' '.join(ROWS)}")
+    parser.add_argument("--repetitions", type=int, default=5, help="of every measurement (default: 5)")
+    parser.add_argument("--seconds", type=int, default=5, help="of load for each side (default: 5)")
+    parser.add_argument("--wait", type=int, default=20, help="seconds to wait for a busy machine before each side (default: 20)")
+    parser.add_argument("--programs", type=pathlib.Path, help="directory of a build to measure as it is, without building")
+    parser.add_argument("--samples", type=pathlib.Path, help="file for every figure that was taken, as JSON")
+    parser.add_argument("--keep", action="store_true", help="put the result into docs/benchmarks.md")
+    chosen = parser.parse_args()
+    unknown = set(chosen.rows) - set(ROWS)
+    if unknown:
+        parser.error(f"unknown rows: {' '.join(sorted(unknown))}; there are: {' '.join(ROWS)}")
+    chosen.rows = chosen.rows or list(ROWS)
+    return chosen
+
+
+def say(text):
+    print(f"== {text}", file=sys.stderr, flush=True)
+
+
+def measure(bench, chosen):
+    """Everything but the memory at rest in one installation, all rows in each repetition."""
+    if "rest" in chosen.rows:
+        say("memory at rest")
+        bench.rest()
+    say("starting an installation")
+    bench.prepare(ControlPlane, Postgres)
+    for repetition in range(chosen.repetitions):
+        for row in chosen.rows:
+            if row != "rest":
+                say(f"repetition {repetition + 1} of {chosen.repetitions}: {row}")
+                getattr(bench, row)(repetition)
+    bench.after_load()
+
+
+def main():
+    chosen = options()
+    # So that what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    surroundings = Surroundings(chosen.wait)
+    bench = Bench(chosen, surroundings)
+    try:
+        measure(bench, chosen)
+        result = "\n".join(
+            [
+                *description(bench.postgres.version()),
+                f"- {chosen.repetitions} repetitions, {chosen.seconds} s a side; {surroundings.text()}",
+                "",
+                table.Table(bench.samples).text(),
+            ]
+        )
+        print(result)
+        if chosen.samples:
+            chosen.samples.write_text(json.dumps(bench.samples, indent=1) + "\n")
+        if chosen.keep:
+            table.keep(result)
+    except Failure as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    finally:
+        bench.end()
+    return 0
+
+
+sys.exit(main())
