@@ -29,6 +29,8 @@ pub struct RegistryEntry {
     pub scope: Scope,
     /// The canonical key of the admin account's user name.
     pub admin_user_key: Option<String>,
+    /// The numbers of the scope and of all above it, in the order of [`Scope::ancestors_and_self`].
+    scope_numbers: Box<[u32]>,
 }
 
 /// A key that tokens of this region may be signed with.
@@ -152,9 +154,15 @@ impl Index {
 
     fn closure(&self, object_id: Uuid) -> Closure {
         rbac::closure(object_id, |id| {
-            let of_principal = self.principals.get(&id).map(|principal| &principal.groups);
-            let of_group = self.groups.get(&id).map(|group| &group.groups);
-            of_principal.or(of_group).into_iter().flatten().copied()
+            // Whatever is reached is a group; only the start can be a principal.
+            let of_group = || self.groups.get(&id).map(|group| &group.groups);
+            let direct = if id == object_id {
+                let of_principal = self.principals.get(&id).map(|principal| &principal.groups);
+                of_principal.or_else(of_group)
+            } else {
+                of_group()
+            };
+            direct.into_iter().flatten().copied()
         })
     }
 
@@ -164,7 +172,7 @@ impl Index {
         caller: &Closure,
         permission: RepositoryPermission,
     ) -> bool {
-        let candidates = self.candidates(&registry.scope, caller);
+        let candidates = self.candidates(registry, caller);
         match registry.registry.role_assignment_mode {
             RoleAssignmentMode::LegacyRegistryPermissions => rbac::decide(
                 candidates,
@@ -181,16 +189,16 @@ impl Index {
         }
     }
 
-    /// The assignments that may count: those of the caller and its groups at the scope and above it.
-    fn candidates<'a>(&'a self, scope: &'a Scope, caller: &Closure) -> Vec<Candidate<'a>> {
-        let scopes: Vec<(&str, u32)> = scope
-            .ancestors_and_self()
-            .filter_map(|key| Some((key, self.assignments.scope_number(key)?)))
-            .collect();
+    /// The assignments that may count: those of the caller and its groups at the registry's scope and above it.
+    fn candidates<'a>(&'a self, entry: &'a RegistryEntry, caller: &Closure) -> Vec<Candidate<'a>> {
         let mut candidates = Vec::new();
         for principal_id in caller.iter() {
             let held = self.assignments.held_by(principal_id);
-            for (scope_key, number) in &scopes {
+            if held.is_empty() {
+                continue;
+            }
+            let scopes = entry.scope.ancestors_and_self().zip(&entry.scope_numbers);
+            for (scope_key, number) in scopes {
                 candidates.extend(held_at(held, *number).iter().filter_map(|held| {
                     Some(Candidate {
                         scope_key,
@@ -249,9 +257,14 @@ impl Index {
             .map(|user| arm::canonical_key(&user.username));
         self.hosts
             .insert(host_of(&registry.login_server), registry.uid);
+        let scope_numbers = scope
+            .ancestors_and_self()
+            .map(|key| self.assignments.number_of(key))
+            .collect();
         let entry = RegistryEntry {
             scope,
             admin_user_key,
+            scope_numbers,
             registry,
         };
         self.registries.insert(entry.registry.uid, Arc::new(entry));
@@ -278,6 +291,9 @@ impl Index {
                 if let Some(entry) = self.registries.remove(&uid) {
                     let host = host_of(&entry.registry.login_server);
                     self.hosts.remove_if(host.as_str(), &uid);
+                    for number in &entry.scope_numbers {
+                        self.assignments.give_back(*number);
+                    }
                 }
             }
             (Kind::Node, Ok(id)) => {
@@ -312,7 +328,7 @@ fn host_of(login_server: &str) -> String {
 struct Assignments {
     by_id: ShardedMap<Uuid, (u32, Uuid)>,
     scopes: ShardedMap<Box<str>, u32>,
-    /// For each number its key and how many assignments use it; numbers without use are free.
+    /// For each number its key and how many assignments and registries use it; numbers without use are free.
     uses: Vec<(Box<str>, u32)>,
     free: Vec<u32>,
     /// Of each principal what it holds, ordered by scope.
@@ -334,11 +350,6 @@ fn held_at(held: &[Held], scope: u32) -> &[Held] {
 }
 
 impl Assignments {
-    /// The number of a scope at which anything is assigned.
-    fn scope_number(&self, scope_key: &str) -> Option<u32> {
-        self.scopes.get(scope_key).copied()
-    }
-
     fn held_by(&self, principal_id: Uuid) -> &[Held] {
         self.held.get(&principal_id).map_or(&[], Vec::as_slice)
     }
@@ -369,6 +380,11 @@ impl Assignments {
                 self.held.remove(&principal_id);
             }
         }
+        self.give_back(scope);
+    }
+
+    /// One use less of a number that [`Self::number_of`] gave.
+    fn give_back(&mut self, scope: u32) {
         let (key, uses) = &mut self.uses[scope as usize];
         *uses -= 1;
         if *uses == 0 {
@@ -378,6 +394,7 @@ impl Assignments {
         }
     }
 
+    /// The number of a scope, with one use more.
     fn number_of(&mut self, scope_key: &str) -> u32 {
         if let Some(number) = self.scopes.get(scope_key).copied() {
             self.uses[number as usize].1 += 1;
