@@ -31,6 +31,13 @@ pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections of one control plane: few, because Postgres does not get faster with more.
 pub const MAXIMUM_CONNECTIONS: u32 = 10;
 
+/// How statements are planned.
+///
+/// A connection keeps its plans, and makes them while tables are small: reading all of a table is cheapest then, and goes on until Postgres
+/// next gathers statistics, however much the table has grown since. Every statement here finds its rows by key, so the index is never
+/// wrong. Where reading all is unavoidable (tables of a few rows) its nominal cost would set off the compiler.
+const PLANS: [(&str, &str); 2] = [("enable_seqscan", "off"), ("jit", "off")];
+
 /// A failure of the database, as opposed to an outcome that the caller of a function has to expect.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -97,7 +104,8 @@ impl Store {
     pub fn open(database_url: &str) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(database_url)?
             .application_name("wharfinger")
-            .options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))]);
+            .options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))])
+            .options(PLANS);
         let pool = PgPoolOptions::new()
             .max_connections(MAXIMUM_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
