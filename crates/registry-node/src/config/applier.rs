@@ -207,6 +207,7 @@ impl Applier {
             index.apply(document);
         }
         self.configuration.replace(index);
+        self.tell_of_deleted_registries(staged);
         tracing::info!(
             config.epoch = %state.epoch,
             config.revision = state.revision.0,

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use config_documents::{JoinAnswer, JoinRequest, NodeMessage};
 use credentials::Secret;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use reqwest::{StatusCode, Url};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -29,6 +29,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
 const BUFFER_BYTES: usize = 16 * 1024;
 /// Largest message taken from the control plane. One batch of documents is one message.
 const MESSAGE_BYTES_MAXIMUM: usize = 256 * 1024 * 1024;
+/// Messages taken at once. The control plane sends at most 16 marks ahead of the answers.
+const ARRIVED_MAXIMUM: usize = 32;
 
 /// Where the control plane is.
 #[derive(Clone)]
@@ -70,6 +72,8 @@ pub enum ControlPlaneError {
 /// An open stream.
 pub(super) struct Stream {
     socket: WebSocketStream<TlsStream<TcpStream>>,
+    /// What ended it, while messages from before are still being applied.
+    broken: Option<ControlPlaneError>,
 }
 
 impl ControlPlane {
@@ -164,7 +168,10 @@ impl ControlPlane {
         let upgraded =
             tokio_tungstenite::client_async_with_config(request, tls, Some(config)).await;
         match upgraded {
-            Ok((socket, _)) => Ok(Stream { socket }),
+            Ok((socket, _)) => Ok(Stream {
+                socket,
+                broken: None,
+            }),
             Err(WebSocketError::Http(response)) => Err(refused(
                 response.status().as_u16(),
                 response.body().as_deref().unwrap_or_default(),
@@ -194,10 +201,32 @@ impl Stream {
             .map_err(unreachable)
     }
 
-    /// The next message, whatever comes first.
-    pub(super) async fn receive<M: for<'de> Deserialize<'de>>(
+    /// The next message and those behind it that have arrived already, in their order; at most [`ARRIVED_MAXIMUM`].
+    ///
+    /// # Errors
+    /// When nothing came before the stream broke. What came is returned first.
+    pub(super) async fn receive_arrived<M: for<'de> Deserialize<'de>>(
         &mut self,
-    ) -> Result<M, ControlPlaneError> {
+    ) -> Result<Vec<M>, ControlPlaneError> {
+        if let Some(broken) = self.broken.take() {
+            return Err(broken);
+        }
+        let mut arrived = vec![self.receive().await?];
+        while arrived.len() < ARRIVED_MAXIMUM {
+            match self.receive().now_or_never() {
+                Some(Ok(message)) => arrived.push(message),
+                Some(Err(error)) => {
+                    self.broken = Some(error);
+                    break;
+                }
+                None => break,
+            }
+        }
+        Ok(arrived)
+    }
+
+    /// The next message, whatever comes first.
+    async fn receive<M: for<'de> Deserialize<'de>>(&mut self) -> Result<M, ControlPlaneError> {
         loop {
             let next = tokio::time::timeout(SILENCE_TIMEOUT, self.socket.next())
                 .await

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use config_documents::{ControlPlaneMessage, NodeMessage, Region, Revision, forms};
+use config_documents::{ControlPlaneMessage, Epoch, NodeMessage, Region, Revision, forms};
 use credentials::{Randomness, Secret};
 use service::shutdown::Shutdown;
 use time::OffsetDateTime;
@@ -86,17 +86,20 @@ impl Follower {
             })
             .await?;
         loop {
-            let message: ControlPlaneMessage = stream.receive().await?;
+            // What arrived while the disk worked becomes durable together.
+            let arrived = stream.receive_arrived().await?;
             self.report_connected();
-            let applier = &mut self.applier;
-            let now = OffsetDateTime::now_utc();
-            let answer = tokio::task::block_in_place(|| applier.receive(message, now));
-            match answer {
-                Ok(Some(answer)) => stream.send(&answer).await?,
-                Ok(None) => {}
-                Err(error) => {
-                    stream.close().await;
-                    return Err(error.into());
+            for message in without_superseded_marks(arrived) {
+                let applier = &mut self.applier;
+                let now = OffsetDateTime::now_utc();
+                let answer = tokio::task::block_in_place(|| applier.receive(message, now));
+                match answer {
+                    Ok(Some(answer)) => stream.send(&answer).await?,
+                    Ok(None) => {}
+                    Err(error) => {
+                        stream.close().await;
+                        return Err(error.into());
+                    }
                 }
             }
         }
@@ -133,4 +136,29 @@ impl Follower {
         self.randomness.fill(&mut byte);
         wait / 2 + wait / 2 * u32::from(byte[0]) / 255
     }
+}
+
+/// Leaves out each mark behind which only changes follow, and then another mark of the same epoch: the later one closes both batches.
+fn without_superseded_marks(messages: Vec<ControlPlaneMessage>) -> Vec<ControlPlaneMessage> {
+    let mut kept: Vec<ControlPlaneMessage> = Vec::with_capacity(messages.len());
+    // Where the last mark stands that the next one may supersede.
+    let mut open: Option<(usize, Epoch)> = None;
+    for message in messages {
+        match &message {
+            ControlPlaneMessage::Mark { epoch, .. } => {
+                if let Some((place, before)) = open
+                    && before == *epoch
+                {
+                    kept.remove(place);
+                }
+                open = Some((kept.len(), *epoch));
+            }
+            ControlPlaneMessage::SnapshotBegin { .. } | ControlPlaneMessage::SnapshotEnd => {
+                open = None;
+            }
+            ControlPlaneMessage::Documents { .. } => {}
+        }
+        kept.push(message);
+    }
+    kept
 }
