@@ -31,16 +31,21 @@ const KINDS: [(Kind, &str, u32); 8] = [
     (Kind::Group, "group", 1),
     (Kind::RoleDefinition, "role-definition", 1),
     (Kind::RoleAssignment, "role-assignment", 1),
-    (Kind::SigningKey, "signing-key", 1),
+    // Form 2 names the node's region, so that the document can be for all regions.
+    (Kind::SigningKey, "signing-key", 2),
 ];
 
-/// The newest form of each kind that this build understands, as a node announces it.
+/// The newest form of each kind that this build understands, and of the stream's messages, as a node announces it.
 pub fn forms() -> BTreeMap<String, u32> {
     KINDS
         .iter()
         .map(|(_, name, form)| ((*name).to_owned(), *form))
+        .chain([(crate::STREAM_FORM.to_owned(), NEWEST_STREAM_FORM)])
         .collect()
 }
+
+/// The newest form of the stream's messages that this build understands.
+const NEWEST_STREAM_FORM: u32 = 2;
 
 impl Kind {
     pub fn parse(name: &str) -> Option<Self> {
@@ -201,12 +206,15 @@ pub struct Group {
     pub groups: Vec<Uuid>,
 }
 
-/// The public part of the key with which a node signs its registry tokens; accepted only in that node's region.
+/// The public part of the key with which a node signs its registry tokens; accepted only for registries present in that node's region.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SigningKey {
     pub node_id: Uuid,
     pub public_key: PublicKey,
+    /// Where the node is. Absent in form 1, whose documents are for the node's region only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
 }
 
 /// A document that this build cannot understand.
@@ -262,31 +270,39 @@ impl Document {
         }
     }
 
-    /// The JSON text that is stored, sent and summed: `form` beside the members of the kind.
+    /// [`Document::body_in_form`] in the newest form.
     pub fn body(&self) -> String {
+        self.body_in_form(self.kind().form())
+    }
+
+    /// The JSON text that is stored, sent and summed: `form` beside the members of the kind. What an older form cannot say is left out;
+    /// whoever publishes decides whether the document still means the same without it.
+    pub fn body_in_form(&self, form: u32) -> String {
         #[derive(Serialize)]
         struct Body<'a, T> {
             form: u32,
             #[serde(flatten)]
             content: &'a T,
         }
-        fn text<T: Serialize>(kind: Kind, content: &T) -> String {
-            serde_json::to_string(&Body {
-                form: kind.form(),
-                content,
-            })
-            .expect("documents have string keys only")
+        fn text<T: Serialize>(form: u32, content: &T) -> String {
+            serde_json::to_string(&Body { form, content }).expect("documents have string keys only")
         }
-        let kind = self.kind();
         match self {
-            Self::Registry(content) => text(kind, content),
-            Self::RegistryName(content) => text(kind, content),
-            Self::Node(content) => text(kind, content),
-            Self::Principal(content) => text(kind, content),
-            Self::Group(content) => text(kind, content),
-            Self::RoleDefinition(content) => text(kind, content),
-            Self::RoleAssignment(content) => text(kind, content),
-            Self::SigningKey(content) => text(kind, content),
+            Self::Registry(content) => text(form, content),
+            Self::RegistryName(content) => text(form, content),
+            Self::Node(content) => text(form, content),
+            Self::Principal(content) => text(form, content),
+            Self::Group(content) => text(form, content),
+            Self::RoleDefinition(content) => text(form, content),
+            Self::RoleAssignment(content) => text(form, content),
+            Self::SigningKey(content) if form == 1 => text(
+                form,
+                &SigningKey {
+                    region: None,
+                    ..content.clone()
+                },
+            ),
+            Self::SigningKey(content) => text(form, content),
         }
     }
 

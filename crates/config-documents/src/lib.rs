@@ -13,8 +13,8 @@ pub use document::{
     AdminPassword, AdminPasswordSlot, AdminUser, Document, Group, Kind, MalformedDocument, Node,
     Principal, PrincipalSecret, Registry, RegistryName, RoleAssignmentMode, SigningKey, forms,
 };
-pub use enrolment::{JoinAnswer, JoinRequest, MINIMUM_MARK_INTERVAL_MILLISECONDS};
-pub use stream::{ControlPlaneMessage, NodeMessage, Rejected, StoredDocument};
+pub use enrolment::{JoinAnswer, JoinRequest, MINIMUM_MARK_INTERVAL_MILLISECONDS, RotateRequest};
+pub use stream::{ControlPlaneMessage, NodeMessage, Rejected, STREAM_FORM, StoredDocument};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -36,11 +36,17 @@ pub enum NodeMessage {
         epoch: Option<Epoch>,
         revision: Revision,
         address: String,
+        /// The age of its configuration past which the node refuses requests; absent when it serves without bound.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        staleness_bound_seconds: Option<u32>,
     },
     /// The answer to a mark: all up to `revision` is durable and visible to requests, but for what is rejected.
     Applied {
         /// Goes up by one with each answer on this stream.
         sequence: u64,
+        /// The epoch of the revision; an early build leaves it out and means the one that its stream began with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<Epoch>,
         revision: Revision,
         /// Every document that the node holds and cannot understand; what it governs is denied.
         rejected: Vec<Rejected>,
@@ -82,4 +88,14 @@ pub enum ControlPlaneMessage {
         /// The highest `applied` sequence of this stream that is committed; 0 for none.
         heard: u64,
     },
+    /// An operator asks for a new credential and signing key: the node calls `POST /config/v1/rotate`. Said on every stream until it has
+    /// happened; only to nodes that announce form 2 of [`STREAM_FORM`].
+    Rotate,
+    /// This node was removed: it refuses every request from now on. Said before the stream ends, or as the answer to a hello; only to
+    /// nodes that announce form 2 of [`STREAM_FORM`].
+    Removed,
 }
+
+/// The name under which a node announces, beside the forms of documents, which messages of the stream it understands.
+/// Form 1: all but `rotate` and `removed`.
+pub const STREAM_FORM: &str = "stream";

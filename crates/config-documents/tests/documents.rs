@@ -212,10 +212,13 @@ fn document() -> impl Strategy<Value = Document> {
                 role_definition_id,
             })
         }),
-        (id(), public_key()).prop_map(|(node_id, public_key)| Document::SigningKey(SigningKey {
-            node_id,
-            public_key
-        })),
+        (id(), public_key(), proptest::option::of(region())).prop_map(
+            |(node_id, public_key, region)| Document::SigningKey(SigningKey {
+                node_id,
+                public_key,
+                region,
+            })
+        ),
     ]
 }
 

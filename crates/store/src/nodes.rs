@@ -212,6 +212,7 @@ async fn enrol_first(
     let signing_key = Document::SigningKey(SigningKey {
         node_id: new.node_id,
         public_key: new.public_key.clone(),
+        region: Some(new.region.clone()),
     });
     let changes = [
         node_change(new.node_id, &new.region, &new.address),

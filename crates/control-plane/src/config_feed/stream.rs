@@ -244,6 +244,7 @@ async fn hello(
         epoch,
         revision,
         address,
+        staleness_bound_seconds: _,
     } = first
     else {
         return Err(End::Protocol("the first message must be 'hello'".into()));
@@ -394,6 +395,7 @@ impl Inbound {
             }
             NodeMessage::Applied {
                 sequence,
+                epoch: _,
                 revision,
                 rejected,
             } => self.take_applied(sequence, revision, rejected),

@@ -368,6 +368,7 @@ async fn what_breaks_the_protocol_ends_the_stream_with_the_reason(pool: PgPool) 
     let node = TestNode::joined(&app, region("westus")).await;
     let applied = |sequence, revision| NodeMessage::Applied {
         sequence,
+        epoch: None,
         revision: Revision(revision),
         rejected: Vec::new(),
     };

@@ -107,6 +107,7 @@ impl TestNode {
             epoch: self.position.map(|(epoch, _)| epoch),
             revision: self.position.map_or(Revision(0), |(_, revision)| revision),
             address: "localhost:5443".to_owned(),
+            staleness_bound_seconds: None,
         }
     }
 
@@ -236,6 +237,7 @@ impl Stream {
         self.sequence += 1;
         let applied = NodeMessage::Applied {
             sequence: self.sequence,
+            epoch: None,
             revision: mark.revision,
             rejected: self.rejected.clone(),
         };

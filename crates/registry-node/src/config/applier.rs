@@ -134,6 +134,9 @@ impl Applier {
                     checksum,
                 })
             }
+            ControlPlaneMessage::Rotate | ControlPlaneMessage::Removed => Err(out_of_order(
+                "the control plane asks for what this build cannot do",
+            )),
         }
     }
 
@@ -295,6 +298,7 @@ impl Applier {
         self.sequence += 1;
         NodeMessage::Applied {
             sequence: self.sequence,
+            epoch: Some(state.epoch),
             revision: state.revision,
             rejected,
         }

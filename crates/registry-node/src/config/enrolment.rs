@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use config_documents::{JoinRequest, Region};
+use config_documents::{JoinRequest, Region, forms};
 use credentials::{Secret, SigningKey};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -141,6 +141,7 @@ pub async fn join(
         region: region.clone(),
         public_key: signing_key.public(),
         address: address.to_owned(),
+        forms: forms(),
     };
     let answer = control_plane
         .join(&request)

@@ -83,6 +83,7 @@ impl Follower {
                 epoch: state.map(|state| state.epoch),
                 revision: state.map_or(Revision(0), |state| state.revision),
                 address: self.address.clone(),
+                staleness_bound_seconds: None,
             })
             .await?;
         loop {
@@ -156,7 +157,9 @@ fn without_superseded_marks(messages: Vec<ControlPlaneMessage>) -> Vec<ControlPl
             ControlPlaneMessage::SnapshotBegin { .. } | ControlPlaneMessage::SnapshotEnd => {
                 open = None;
             }
-            ControlPlaneMessage::Documents { .. } => {}
+            ControlPlaneMessage::Documents { .. }
+            | ControlPlaneMessage::Rotate
+            | ControlPlaneMessage::Removed => {}
         }
         kept.push(message);
     }

@@ -75,6 +75,7 @@ fn answers_count_up_and_name_the_revision() {
         let answer = feed.mark();
         let Some(NodeMessage::Applied {
             sequence,
+            epoch,
             revision,
             rejected,
         }) = answer
@@ -82,6 +83,7 @@ fn answers_count_up_and_name_the_revision() {
             panic!("{answer:?}");
         };
         assert_eq!(sequence, expected);
+        assert!(epoch.is_some());
         assert_eq!(revision, Revision(feed.revision));
         assert!(rejected.is_empty());
     }

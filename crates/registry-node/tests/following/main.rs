@@ -152,6 +152,7 @@ async fn a_node_says_hello_applies_and_answers() {
         epoch,
         revision,
         address,
+        staleness_bound_seconds: None,
     } = control_plane.next().await
     else {
         panic!("the first message is hello");

@@ -274,5 +274,6 @@ pub(crate) fn signing_key(key: PublicKey) -> Document {
     Document::SigningKey(SigningKeyDocument {
         node_id: Uuid::from_u128(99),
         public_key: key,
+        region: Some(Region("westus".to_owned())),
     })
 }
