@@ -190,7 +190,9 @@ impl Stream {
                     self.snapshots += 1;
                     self.node.documents.clear();
                 }
-                ControlPlaneMessage::SnapshotEnd => {}
+                ControlPlaneMessage::SnapshotEnd
+                | ControlPlaneMessage::Rotate
+                | ControlPlaneMessage::Removed => {}
                 ControlPlaneMessage::Documents { documents } => {
                     for document in documents {
                         self.keep(document);
