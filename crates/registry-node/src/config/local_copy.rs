@@ -11,7 +11,7 @@ use std::{
 use config_documents::{Checksum, Epoch, Region, Revision, StoredDocument};
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table,
-    TableDefinition,
+    TableDefinition, backends::InMemoryBackend,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -130,6 +130,26 @@ impl LocalCopy {
                 source: Box::new(redb::Error::Corrupted(reason)),
             }),
         }
+    }
+
+    /// An empty copy that ends with this process, for measurements with many nodes in one process.
+    ///
+    /// # Errors
+    /// [`CopyError::Disk`], though there is none.
+    pub fn in_memory() -> Result<Self, CopyError> {
+        let path = PathBuf::from("in memory");
+        let database = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(InMemoryBackend::new())
+            .map_err(|error| CopyError::Disk {
+                path: path.clone(),
+                source: Box::new(error.into()),
+            })?;
+        Ok(Self {
+            path,
+            database,
+            state: None,
+        })
     }
 
     fn load(path: &Path) -> Result<Opened, LoadFault> {
