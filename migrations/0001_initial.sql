@@ -182,13 +182,28 @@ CREATE INDEX config_documents_revision ON config_documents (revision);
 
 -- Enrolled nodes.
 CREATE TABLE nodes (
-    node_id    uuid PRIMARY KEY,
-    region     text NOT NULL REFERENCES regions,
-    address    text NOT NULL,
-    verifier   bytea NOT NULL,
+    node_id               uuid PRIMARY KEY,
+    region                text NOT NULL REFERENCES regions,
+    address               text NOT NULL,
+    verifier              bytea NOT NULL,
     -- The key that it signs registry tokens with; unique, so that no node can put its key in another's place.
-    kid        text NOT NULL UNIQUE,
-    created_at timestamptz NOT NULL
+    kid                   text NOT NULL UNIQUE,
+    -- Of a rotation that has begun: what counts beside the two above until it is first used.
+    next_verifier         bytea,
+    next_kid              text UNIQUE,
+    -- An operator asked for a rotation, and the node has not begun it.
+    rotation_requested_at timestamptz,
+    -- The newest form of each kind that the node understands, as it last announced it.
+    forms                 jsonb NOT NULL DEFAULT '{}',
+    created_at            timestamptz NOT NULL
+);
+
+-- Keys that nodes signed with before a rotation: withdrawn when the last token signed with them is dead.
+CREATE TABLE retired_signing_keys (
+    kid        text PRIMARY KEY,
+    node_id    uuid NOT NULL,
+    region     text NOT NULL,
+    retired_at timestamptz NOT NULL
 );
 
 -- Used and expired ones are kept a while, so that an operator is told which of the two it was.
