@@ -13,5 +13,7 @@ pub mod names;
 pub mod oci;
 mod open_files;
 mod run;
+pub mod status;
+mod watching;
 
 pub use run::{Arguments, StartError, run};

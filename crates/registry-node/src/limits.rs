@@ -88,5 +88,17 @@ pub const CONNECTIONS_MAXIMUM: usize = 10_000;
 /// Requests under way may take this long to end when the node stops.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The shortest bound on the age of a node's configuration past which it refuses every request. Marks come every second.
+pub const STALENESS_BOUND_MINIMUM: Duration = Duration::from_secs(10);
+
+/// When two snapshots in a row do not add up, the next is asked for after this, then after twice as long and so on …
+pub const SNAPSHOT_RETRY_MINIMUM: Duration = Duration::from_secs(5);
+
+/// … and after this at most.
+pub const SNAPSHOT_RETRY_MAXIMUM: Duration = Duration::from_secs(60);
+
+/// While no control plane is connected, a node says how old its configuration is this often.
+pub const AGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 /// A node that starts waits this long for a control plane before it serves from its copy.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);

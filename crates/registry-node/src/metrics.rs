@@ -23,7 +23,7 @@ use service::metrics::{FloatGauge, HistogramFamily, Metrics, REQUEST_SECONDS};
 use time::OffsetDateTime;
 
 use crate::{
-    config::{Connection, Progress},
+    config::{Connection, Progress, Refusal, StandingNow},
     gate::LoginFailure,
     oci::{OciError, RepositoryRoute, Route},
 };
@@ -62,6 +62,11 @@ pub struct NodeMetrics {
     revision: Family<EpochLabels, Gauge>,
     lag: Gauge,
     age_seconds: FloatGauge,
+    unconfirmed_seconds: FloatGauge,
+    staleness_bound_seconds: FloatGauge,
+    is_fenced: Gauge,
+    is_removed: Gauge,
+    failed_snapshots: Gauge,
     is_connected: Gauge,
     rejected: Gauge,
     clock_offset_seconds: FloatGauge,
@@ -109,6 +114,26 @@ impl NodeMetrics {
             age_seconds: metrics.float_gauge(
                 "wharfinger_config_age_seconds",
                 "Time since a control plane vouched for the configuration",
+            ),
+            unconfirmed_seconds: metrics.float_gauge(
+                "wharfinger_config_unconfirmed_seconds",
+                "Time, by the machine's own clock, since this node sent the last answer that a control plane committed; -1 when not known",
+            ),
+            staleness_bound_seconds: metrics.float_gauge(
+                "wharfinger_config_staleness_bound_seconds",
+                "Age of the configuration past which this node refuses requests; 0 for no bound",
+            ),
+            is_fenced: metrics.gauge(
+                "wharfinger_node_fenced",
+                "Whether this node refuses requests because its configuration is too old",
+            ),
+            is_removed: metrics.gauge(
+                "wharfinger_node_removed",
+                "Whether this node refuses requests because it was removed",
+            ),
+            failed_snapshots: metrics.gauge(
+                "wharfinger_config_failed_snapshots",
+                "Snapshots in a row that did not add up",
             ),
             is_connected: metrics.gauge(
                 "wharfinger_config_connected",
@@ -181,6 +206,19 @@ impl NodeMetrics {
             .inc();
     }
 
+    pub(crate) fn standing(&self, standing: &StandingNow) {
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+        self.unconfirmed_seconds
+            .set(seconds(standing.freshness_age).unwrap_or(-1.0));
+        self.staleness_bound_seconds
+            .set(seconds(standing.bound).unwrap_or(0.0));
+        let refusal = standing.refusal.as_ref();
+        self.is_fenced
+            .set(i64::from(matches!(refusal, Some(Refusal::Stale { .. }))));
+        self.is_removed
+            .set(i64::from(matches!(refusal, Some(Refusal::Removed { .. }))));
+    }
+
     pub(crate) fn configuration(&self, progress: &Progress, now: OffsetDateTime) {
         self.revision.clear();
         if let Some(state) = &progress.state {
@@ -198,6 +236,10 @@ impl NodeMetrics {
             .set(i64::from(progress.connection == Connection::Connected));
         self.rejected.set(count(progress.rejected_count as u64));
         self.clock_offset_seconds.set(progress.clock_offset_seconds);
+        let divergence = progress.divergence.as_ref();
+        self.failed_snapshots.set(count(
+            divergence.map_or(0, |divergence| u64::from(divergence.failed_snapshots)),
+        ));
     }
 
     /// Counts a request's body as it is read.

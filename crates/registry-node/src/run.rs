@@ -1,43 +1,42 @@
 //! From the command line to a serving node, and down again in order.
 
 use std::{
-    fs, io,
-    net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    fs, io, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc, time::Duration,
 };
 
 use config_documents::Region;
 use credentials::{Secret, SigningKey, SystemRandomness};
 use service::{
-    logs::LogFormat, metrics::Metrics, readiness::Readiness, shutdown::Shutdown, tls::TlsArguments,
+    logs::LogFormat,
+    metrics::Metrics,
+    observe::{self, Page},
+    readiness::Readiness,
+    shutdown::Shutdown,
+    tls::TlsArguments,
 };
 use time::OffsetDateTime;
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::{
     config::{
-        self, Applier, Configuration, ControlPlane, ControlPlaneError, CopyError, Follower, Index,
-        LocalCopy,
-        enrolment::{self, Enrolment, EnrolmentError},
+        self, Applier, BootClock, Configuration, ControlPlane, ControlPlaneError, CopyError,
+        Follower, Identities, Index, LocalCopy, Standing, StandingError,
+        enrolment::{self, EnrolmentError},
     },
     content::{Content, OpenError, OpenOptions, Sources},
     gate::{Gate, GateServer, ListenError},
-    limits::{JOIN_TIMEOUT, SHUTDOWN_TIMEOUT},
+    limits::{JOIN_TIMEOUT, SHUTDOWN_TIMEOUT, STALENESS_BOUND_MINIMUM},
     metrics::NodeMetrics,
+    status::{self, Status},
+    watching,
 };
 
 /// Threads for the configuration, signals and the like; requests have their own.
 const RUNTIME_THREADS: usize = 2;
 const JOIN_RETRY_MAXIMUM: Duration = Duration::from_secs(5);
 
-/// The content store is asked this often to take a mark that it refused.
-const DELETED_RETRY: Duration = Duration::from_secs(5);
-
-const CONFIGURATION: &str = "configuration";
+pub(crate) const CONFIGURATION: &str = "configuration";
 const CONTENT: &str = "content";
 const DATA_PORT: &str = "data-port";
 
@@ -77,6 +76,9 @@ pub struct Arguments {
     /// Address for metrics and health, plain HTTP
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Refuse every request once no control plane has confirmed the configuration for this long, at least 10 (default: serve on)
+    #[arg(long, value_name = "SECONDS")]
+    pub staleness_bound: Option<u32>,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -122,6 +124,9 @@ pub enum StartError {
     /// The copy of the configuration cannot be used.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// Whether this node may serve is not known.
+    #[error(transparent)]
+    Standing(#[from] StandingError),
     /// The content cannot be used.
     #[error(transparent)]
     Content(#[from] OpenError),
@@ -179,6 +184,15 @@ fn check(arguments: &Arguments) -> Result<(), StartError> {
             "it is a host, a colon and a port",
         );
     }
+    if let Some(seconds) = arguments.staleness_bound
+        && Duration::from_secs(seconds.into()) < STALENESS_BOUND_MINIMUM
+    {
+        return refuse(
+            "staleness-bound",
+            &seconds.to_string(),
+            "it is at least 10 seconds",
+        );
+    }
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -195,34 +209,45 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     let readiness = Readiness::new(&[CONFIGURATION, CONTENT, DATA_PORT]);
     let metrics = Metrics::new("registry-node");
     let node_metrics = NodeMetrics::new(&metrics);
-    if let Some(listen) = arguments.metrics_listen {
-        service::observe::serve(listen, metrics, readiness.clone())?;
-    }
     let region = Region(arguments.region.clone());
     let tls = service::tls::server_config(&arguments.tls)?;
     let control_plane = ControlPlane::new(
         &arguments.control_plane,
         arguments.control_plane_ca.as_deref(),
     )?;
-    let (configuration, copy) = open_copy(&arguments.state_dir)?;
-    tokio::spawn(observe(
+    let (configuration, copy) = open_copy(&arguments)?;
+    let (enrolled, enrolment) = watch::channel(None);
+    if let Some(listen) = arguments.metrics_listen {
+        let page = status_page(&arguments, &configuration, enrolment, &readiness);
+        observe::serve_with(listen, metrics, readiness.clone(), page)?;
+    }
+    tokio::spawn(watching::watch(
         Arc::clone(&configuration),
         readiness.clone(),
         node_metrics.clone(),
     ));
     let content = open_content(&arguments, &readiness, &sources).await?;
-    let enrolment = tokio::select! {
-        enrolment = enrol(&arguments, &control_plane, &region, &readiness) => enrolment?,
+    let identities = tokio::select! {
+        identities = enrol(&arguments, &control_plane, &region, &readiness) => identities?,
         () = shutdown.wait() => return Ok(()),
     };
-    let kid = enrolment.signing_key.kid().to_owned();
+    let identities = Arc::new(identities);
+    enrolled.send_replace(Some(Arc::clone(&identities)));
     let (deleted, of_deleted) = mpsc::unbounded_channel();
-    tokio::spawn(mark_deleted(content.clone(), of_deleted));
+    let deletions = copy.deleted_registries();
+    for registry in deletions.list()? {
+        // The receiver is here.
+        let _ = deleted.send(registry);
+    }
+    tokio::spawn(watching::mark_deleted(
+        content.clone(),
+        Arc::clone(&configuration),
+        deletions,
+        of_deleted,
+    ));
     let follower = Follower {
         control_plane,
-        node_id: enrolment.node_id,
-        region: region.clone(),
-        credential: enrolment.credential,
+        identities: Arc::clone(&identities),
         address: arguments.advertised_address.clone(),
         configuration: Arc::clone(&configuration),
         applier: Applier::new(Arc::clone(&configuration), copy, region)
@@ -232,18 +257,12 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     };
     let following = tokio::spawn(follower.run());
     tokio::select! {
-        () = config::wait_until_servable(&configuration, &kid, JOIN_TIMEOUT, |why| {
+        () = config::wait_until_servable(&configuration, &identities, JOIN_TIMEOUT, |why| {
             readiness.set(DATA_PORT, Err(format!("closed: {why}")));
         }) => {}
         () = shutdown.wait() => return Ok(()),
     }
-    let gate = Gate::new(
-        configuration,
-        content,
-        enrolment.signing_key,
-        node_metrics,
-        sources,
-    );
+    let gate = Gate::new(configuration, content, identities, node_metrics, sources);
     let served = serve_gate(Arc::new(gate), &arguments, &tls, &readiness, &shutdown).await;
     shutdown.request();
     // The follower ends at once; a panic in it has been reported by the runtime.
@@ -252,8 +271,40 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     served
 }
 
-fn open_copy(state_directory: &Path) -> Result<(Arc<Configuration>, LocalCopy), StartError> {
-    let opened = LocalCopy::open(state_directory, OffsetDateTime::now_utc())?;
+fn status_page(
+    arguments: &Arguments,
+    configuration: &Arc<Configuration>,
+    enrolment: watch::Receiver<Option<Arc<Identities>>>,
+    readiness: &Readiness,
+) -> Page {
+    let (region, readiness) = (arguments.region.clone(), readiness.clone());
+    let configuration = Arc::clone(configuration);
+    let show = move || {
+        let identities = enrolment.borrow().clone();
+        let now = OffsetDateTime::now_utc();
+        let status = Status::of(
+            &region,
+            &configuration,
+            identities.as_ref(),
+            &readiness,
+            now,
+        );
+        serde_json::to_value(status).expect("a status has string keys only")
+    };
+    Page {
+        path: status::PATH,
+        show: Arc::new(show),
+    }
+}
+
+fn open_copy(arguments: &Arguments) -> Result<(Arc<Configuration>, LocalCopy), StartError> {
+    let bound = arguments.staleness_bound.map(u64::from);
+    let standing = Standing::open(
+        &arguments.state_dir,
+        BootClock::of_the_system(),
+        bound.map(Duration::from_secs),
+    )?;
+    let opened = LocalCopy::open(&arguments.state_dir, OffsetDateTime::now_utc())?;
     if let Some((aside, reason)) = &opened.set_aside {
         tracing::error!(
             copy.aside = %aside.display(),
@@ -266,7 +317,7 @@ fn open_copy(state_directory: &Path) -> Result<(Arc<Configuration>, LocalCopy), 
         index.apply(document);
     }
     let state = opened.copy.state().copied();
-    let configuration = Configuration::new(index, state);
+    let configuration = Configuration::with_standing(index, state, standing);
     Ok((Arc::new(configuration), opened.copy))
 }
 
@@ -293,9 +344,9 @@ async fn enrol(
     control_plane: &ControlPlane,
     region: &Region,
     readiness: &Readiness,
-) -> Result<Enrolment, StartError> {
-    if let Some(enrolment) = enrolment::load(&arguments.state_dir, region)? {
-        return Ok(enrolment);
+) -> Result<Identities, StartError> {
+    if let Some(identities) = enrolment::load(&arguments.state_dir, region)? {
+        return Ok(identities);
     }
     let token = service::configuration::require_secret(
         "join-token",
@@ -320,13 +371,13 @@ async fn enrol(
         )
         .await;
         let error = match joined {
-            Ok(enrolment) => {
+            Ok(identities) => {
                 tracing::info!(
-                    node = %enrolment.node_id,
+                    node = %identities.node_id(),
                     "enrolled as node {} of region {region}",
-                    enrolment.node_id
+                    identities.node_id()
                 );
-                return Ok(enrolment);
+                return Ok(identities);
             }
             Err(EnrolmentError::Join(error)) if !error.is_refusal() => error,
             Err(error) => return Err(error.into()),
@@ -370,41 +421,5 @@ async fn serve_gate(
             Err(error) => Err(StartError::DataPort(io::Error::other(error))),
         },
         () = stopping => Ok(()),
-    }
-}
-
-/// Marks the content of registries that were deleted. A mark that a crash loses leaves bytes behind, and nothing worse.
-async fn mark_deleted(content: Content, mut registries: UnboundedReceiver<Uuid>) {
-    while let Some(registry) = registries.recv().await {
-        while let Err(error) = content.mark_registry_deleted(registry).await {
-            tracing::warn!(
-                registry.uid = %registry,
-                "the content of a deleted registry is not marked yet: {}",
-                service::errors::chain(&error)
-            );
-            tokio::time::sleep(DELETED_RETRY).await;
-        }
-        tracing::info!(registry.uid = %registry, "a registry was deleted; its content is marked");
-    }
-}
-
-/// Keeps readiness and metrics at what the configuration is.
-async fn observe(configuration: Arc<Configuration>, readiness: Readiness, metrics: NodeMetrics) {
-    let mut interval = tokio::time::interval(Duration::from_secs(1));
-    let mut progress = configuration.subscribe();
-    loop {
-        tokio::select! {
-            _ = interval.tick() => {}
-            () = config::wait_for_change(&mut progress) => {}
-        }
-        let now = OffsetDateTime::now_utc();
-        let current = progress.borrow_and_update().clone();
-        let detail = current.describe(now);
-        let state = match current.state {
-            Some(_) => Ok(detail),
-            None => Err(detail),
-        };
-        readiness.set(CONFIGURATION, state);
-        metrics.configuration(&current, now);
     }
 }

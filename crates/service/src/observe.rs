@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
@@ -37,21 +38,58 @@ pub fn serve(
     metrics: Metrics,
     readiness: Readiness,
 ) -> Result<SocketAddr, ObserveError> {
-    start(listen, metrics, readiness).map_err(|source| ObserveError { listen, source })
+    start(listen, metrics, readiness, None).map_err(|source| ObserveError { listen, source })
 }
 
-fn start(listen: SocketAddr, metrics: Metrics, readiness: Readiness) -> io::Result<SocketAddr> {
+/// A page of JSON that only this kind of process has.
+#[derive(Clone)]
+pub struct Page {
+    /// Where it stands.
+    pub path: &'static str,
+    /// Says what is on it now.
+    pub show: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+}
+
+/// [`serve`] with one page more.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub fn serve_with(
+    listen: SocketAddr,
+    metrics: Metrics,
+    readiness: Readiness,
+    page: Page,
+) -> Result<SocketAddr, ObserveError> {
+    start(listen, metrics, readiness, Some(page)).map_err(|source| ObserveError { listen, source })
+}
+
+fn start(
+    listen: SocketAddr,
+    metrics: Metrics,
+    readiness: Readiness,
+    page: Option<Page>,
+) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen)?;
     let bound = listener.local_addr()?;
     let metrics = web::Data::new(metrics);
     let readiness = web::Data::new(readiness);
     let server = HttpServer::new(move || {
-        App::new()
+        let app = App::new()
             .app_data(metrics.clone())
             .app_data(readiness.clone())
             .route("/metrics", web::get().to(show_metrics))
             .route("/healthz", web::get().to(show_health))
-            .route("/readyz", web::get().to(show_readiness))
+            .route("/readyz", web::get().to(show_readiness));
+        match page.clone() {
+            None => app,
+            Some(page) => app.route(
+                page.path,
+                web::get().to(move || {
+                    let shown = (page.show)();
+                    async move { HttpResponse::Ok().json(shown) }
+                }),
+            ),
+        }
     })
     .listen(listener)?
     .workers(1)

@@ -65,6 +65,15 @@ impl Readiness {
         all_ready(&self.checks.read())
     }
 
+    /// What each check that is not ready says, with its name.
+    pub fn why_not(&self) -> Vec<String> {
+        let checks = self.checks.read();
+        let waiting = checks.iter().filter(|(_, check)| !check.ready);
+        waiting
+            .map(|(name, check)| format!("{name}: {}", check.detail))
+            .collect()
+    }
+
     /// All checks as they stand now.
     pub fn report(&self) -> ReadinessReport {
         let checks = self.checks.read().clone();

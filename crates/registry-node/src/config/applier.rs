@@ -4,14 +4,17 @@
 use std::{collections::HashSet, sync::Arc};
 
 use config_documents::{
-    Checksum, ControlPlaneMessage, Epoch, Kind, NodeMessage, Region, Rejected, Revision,
-    StoredDocument,
+    Checksum, ControlPlaneMessage, Epoch, NodeMessage, Region, Rejected, Revision, StoredDocument,
 };
 use time::{Duration, OffsetDateTime};
 use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
-use super::{Configuration, CopyError, CopyState, Index, LocalCopy, Written};
+use super::{
+    BootTime, Configuration, CopyError, CopyState, Divergence, Index, LocalCopy, Written,
+    local_copy::deleted_registries_in,
+};
+use crate::limits::{SNAPSHOT_RETRY_MAXIMUM, SNAPSHOT_RETRY_MINIMUM};
 
 /// A mark that changes nothing is written to the copy this often, so that it knows its age.
 const REFRESH_INTERVAL: Duration = Duration::minutes(1);
@@ -37,6 +40,8 @@ pub struct Applier {
     state: Option<CopyState>,
     staged: Vec<StoredDocument>,
     snapshot: Snapshot,
+    /// Snapshots in a row that did not add up.
+    failed_snapshots: u32,
     sequence: u64,
     clock_is_off: bool,
     deleted_registries: Option<UnboundedSender<Uuid>>,
@@ -48,6 +53,8 @@ enum Snapshot {
     No,
     /// It was asked for; nothing counts until it begins.
     Awaited,
+    /// It will be asked for at the first mark after this: the last ones did not add up either.
+    AskAt(BootTime),
     /// It is coming.
     Begun(Epoch),
     /// All of it is staged; the next mark applies it.
@@ -72,6 +79,7 @@ impl Applier {
             state,
             staged: Vec::new(),
             snapshot: Snapshot::No,
+            failed_snapshots: 0,
             sequence: 0,
             clock_is_off: false,
             deleted_registries: None,
@@ -134,9 +142,9 @@ impl Applier {
                     checksum,
                 })
             }
-            ControlPlaneMessage::Rotate | ControlPlaneMessage::Removed => Err(out_of_order(
-                "the control plane asks for what this build cannot do",
-            )),
+            ControlPlaneMessage::Rotate | ControlPlaneMessage::Removed => {
+                Err(out_of_order("a request to the node is no configuration"))
+            }
         }
     }
 
@@ -150,7 +158,7 @@ impl Applier {
                 document.region, self.region
             )));
         }
-        if self.snapshot != Snapshot::Awaited {
+        if !matches!(self.snapshot, Snapshot::Awaited | Snapshot::AskAt(_)) {
             self.staged.extend(documents);
         }
         Ok(())
@@ -160,18 +168,17 @@ impl Applier {
         let staged = latest(std::mem::take(&mut self.staged));
         let epoch = match (self.snapshot, self.state) {
             (Snapshot::Awaited, _) => return Ok(None),
+            (Snapshot::AskAt(at), _) => return Ok(self.ask_if_due(at)),
             (Snapshot::Begun(_), _) => return Err(out_of_order("a mark came inside a snapshot")),
             (Snapshot::Complete(epoch), _) => epoch,
             (Snapshot::No, Some(state)) => state.epoch,
             (Snapshot::No, None) => {
-                return Ok(Some(
-                    self.want_snapshot("nothing is applied yet".to_owned()),
-                ));
+                return Ok(self.want_snapshot("nothing is applied yet".to_owned()));
             }
         };
         if epoch != mark.epoch {
             let reason = format!("the mark is of epoch {}, not {epoch}", mark.epoch);
-            return Ok(Some(self.want_snapshot(reason)));
+            return Ok(self.want_snapshot(reason));
         }
         let state = CopyState {
             epoch,
@@ -202,8 +209,9 @@ impl Applier {
             .filter(|document| document.body.is_some())
             .cloned()
             .collect();
-        if let Written::ChecksumDiffers { found } = self.copy.replace(&live, state)? {
-            return Ok(Some(self.want_snapshot(differs(found, state.checksum))));
+        if let Written::ChecksumDiffers { found } = self.copy.replace(staged, state)? {
+            self.failed_snapshots = self.failed_snapshots.saturating_add(1);
+            return Ok(self.want_snapshot(differs(found, state.checksum)));
         }
         let mut index = Index::default();
         for document in &live {
@@ -236,7 +244,7 @@ impl Applier {
             return self.confirm(state);
         }
         if let Written::ChecksumDiffers { found } = self.copy.apply(&staged, state)? {
-            return Ok(Some(self.want_snapshot(differs(found, state.checksum))));
+            return Ok(self.want_snapshot(differs(found, state.checksum)));
         }
         self.configuration.change(|index| {
             // What disappears goes first: its place may be taken by something else in this batch.
@@ -260,12 +268,7 @@ impl Applier {
         let Some(told) = &self.deleted_registries else {
             return;
         };
-        let deleted = applied
-            .iter()
-            .filter(|document| document.body.is_none())
-            .filter(|document| Kind::parse(&document.kind) == Some(Kind::Registry))
-            .filter_map(|document| Uuid::try_parse(&document.key).ok());
-        for uid in deleted {
+        for uid in deleted_registries_in(applied) {
             // Nobody listens any more when the node ends.
             let _ = told.send(uid);
         }
@@ -275,7 +278,7 @@ impl Applier {
     fn confirm(&mut self, state: CopyState) -> Result<Option<NodeMessage>, ApplyError> {
         let found = self.state.map_or(Checksum::default(), |old| old.checksum);
         if found != state.checksum {
-            return Ok(Some(self.want_snapshot(differs(found, state.checksum))));
+            return Ok(self.want_snapshot(differs(found, state.checksum)));
         }
         let is_due = self
             .copy
@@ -289,11 +292,13 @@ impl Applier {
 
     fn applied(&mut self, state: CopyState) -> NodeMessage {
         self.state = Some(state);
+        self.failed_snapshots = 0;
         let rejected: Vec<Rejected> = self.configuration.index().rejected().cloned().collect();
         self.configuration.report(|progress| {
             progress.state = Some(state);
             progress.is_confirmed = true;
             progress.rejected_count = rejected.len();
+            progress.divergence = None;
         });
         self.sequence += 1;
         NodeMessage::Applied {
@@ -304,11 +309,40 @@ impl Applier {
         }
     }
 
-    fn want_snapshot(&mut self, reason: String) -> NodeMessage {
-        tracing::warn!("configuration kept as it is, a snapshot is asked for: {reason}");
-        self.snapshot = Snapshot::Awaited;
+    /// Asks for a snapshot: at once, unless the last ones did not add up either.
+    fn want_snapshot(&mut self, reason: String) -> Option<NodeMessage> {
+        tracing::warn!(
+            snapshots.failed = self.failed_snapshots,
+            "configuration kept as it is, a snapshot is asked for: {reason}"
+        );
         self.staged = Vec::new();
-        NodeMessage::SnapshotWanted { reason }
+        let failed_snapshots = self.failed_snapshots;
+        self.configuration.report(|progress| {
+            progress.divergence = Some(Divergence {
+                reason,
+                failed_snapshots,
+            });
+        });
+        let wait = match failed_snapshots {
+            0 | 1 => std::time::Duration::ZERO,
+            failed => (SNAPSHOT_RETRY_MINIMUM * 2_u32.saturating_pow(failed - 2))
+                .min(SNAPSHOT_RETRY_MAXIMUM),
+        };
+        self.ask_if_due(BootTime(
+            self.configuration.standing().clock().now().0 + wait,
+        ))
+    }
+
+    fn ask_if_due(&mut self, at: BootTime) -> Option<NodeMessage> {
+        if self.configuration.standing().clock().now() < at {
+            self.snapshot = Snapshot::AskAt(at);
+            return None;
+        }
+        self.snapshot = Snapshot::Awaited;
+        let divergence = self.configuration.progress().divergence;
+        Some(NodeMessage::SnapshotWanted {
+            reason: divergence.map_or_else(String::new, |divergence| divergence.reason),
+        })
     }
 
     fn compare_clocks(&mut self, theirs: OffsetDateTime, ours: OffsetDateTime) {

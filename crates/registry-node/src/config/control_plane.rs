@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use config_documents::{JoinAnswer, JoinRequest, NodeMessage};
+use config_documents::{JoinAnswer, JoinRequest, NodeMessage, RotateRequest};
 use credentials::Secret;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use reqwest::{StatusCode, Url};
@@ -25,7 +25,9 @@ use tokio_tungstenite::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream that brings nothing for this long is given up; marks come every second.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
-const JOIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// One that enrols or renews a node waits for other nodes, for two seconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+const PROPAGATION_HEADER: &str = "x-wharfinger-propagation";
 const BUFFER_BYTES: usize = 16 * 1024;
 /// Largest message taken from the control plane. One batch of documents is one message.
 const MESSAGE_BYTES_MAXIMUM: usize = 256 * 1024 * 1024;
@@ -69,6 +71,15 @@ pub enum ControlPlaneError {
     Message(String),
 }
 
+/// How far a change had got when its operation answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Propagated {
+    /// Every node with a live lease has it.
+    ToLiveNodes,
+    /// A live node may lack it.
+    Pending,
+}
+
 /// An open stream.
 pub(super) struct Stream {
     socket: WebSocketStream<TlsStream<TcpStream>>,
@@ -109,24 +120,42 @@ impl ControlPlane {
     /// # Errors
     /// [`ControlPlaneError::Unreachable`] may be tried again; [`ControlPlaneError::Refused`] with
     /// a status below 500 (and not 429) may not.
-    pub async fn join(&self, request: &JoinRequest) -> Result<JoinAnswer, ControlPlaneError> {
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured((*self.tls).clone())
-            .timeout(JOIN_TIMEOUT)
-            .build()
-            .map_err(unreachable)?;
-        let response = client
-            .post(self.endpoint("https", "/config/v1/join"))
-            .json(request)
-            .send()
-            .await
-            .map_err(unreachable)?;
-        let status = response.status();
+    pub async fn join(&self, request_body: &JoinRequest) -> Result<JoinAnswer, ControlPlaneError> {
+        let request = self
+            .client()?
+            .post(self.endpoint("https", "/config/v1/join"));
+        let response = answered(request.json(request_body)).await?;
         let body = response.bytes().await.map_err(unreachable)?;
-        if !status.is_success() {
-            return Err(refused(status.as_u16(), &body));
-        }
         serde_json::from_slice(&body).map_err(|error| ControlPlaneError::Message(error.to_string()))
+    }
+
+    /// Announces a new credential and key of the node whose credential this is, and says whether other nodes have the key. It may be
+    /// repeated.
+    ///
+    /// # Errors
+    /// Those of [`Self::join`].
+    pub(super) async fn rotate(
+        &self,
+        credential: &Secret,
+        body: &RotateRequest,
+    ) -> Result<Propagated, ControlPlaneError> {
+        let request = self
+            .client()?
+            .post(self.endpoint("https", "/config/v1/rotate"))
+            .bearer_auth(credential.expose());
+        let response = answered(request.json(body)).await?;
+        match response.headers().get(PROPAGATION_HEADER) {
+            Some(value) if value != "pending" => Ok(Propagated::ToLiveNodes),
+            _ => Ok(Propagated::Pending),
+        }
+    }
+
+    fn client(&self) -> Result<reqwest::Client, ControlPlaneError> {
+        reqwest::Client::builder()
+            .tls_backend_preconfigured((*self.tls).clone())
+            .timeout(REQUEST_TIMEOUT)
+            .build()
+            .map_err(unreachable)
     }
 
     pub(super) async fn connect(&self, credential: &Secret) -> Result<Stream, ControlPlaneError> {
@@ -269,11 +298,30 @@ impl Stream {
 }
 
 impl ControlPlaneError {
+    /// Whether no node has the credential that was shown.
+    pub(super) fn is_unknown_credential(&self) -> bool {
+        matches!(self, Self::Refused { status: 401, .. })
+    }
+
     /// Whether the control plane will go on answering so until an operator does something.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { status, .. }
             if (400..500).contains(status) && *status != StatusCode::TOO_MANY_REQUESTS.as_u16())
     }
+}
+
+/// # Errors
+/// When there is no answer, or it is a refusal.
+async fn answered(
+    request: reqwest::RequestBuilder,
+) -> Result<reqwest::Response, ControlPlaneError> {
+    let response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = response.bytes().await.map_err(unreachable)?;
+    Err(refused(status.as_u16(), &body))
 }
 
 fn unreachable(error: impl std::error::Error + 'static) -> ControlPlaneError {

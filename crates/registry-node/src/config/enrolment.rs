@@ -4,6 +4,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -13,21 +14,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{ControlPlane, ControlPlaneError};
+use super::{
+    ControlPlane, ControlPlaneError,
+    identities::{Identities, Identity, State},
+};
 
 const FILE: &str = "credential.json";
-
-/// What makes this process a node.
-pub struct Enrolment {
-    /// The node's id.
-    pub node_id: Uuid,
-    /// Where it belongs, for good.
-    pub region: Region,
-    /// The bearer of its stream.
-    pub credential: Secret,
-    /// What it signs registry tokens with.
-    pub signing_key: SigningKey,
-}
 
 /// Why this process is not a node.
 #[derive(Debug, thiserror::Error)]
@@ -71,16 +63,59 @@ struct Stored {
     form: u32,
     node_id: Uuid,
     region: Region,
+    #[serde(flatten)]
+    in_use: StoredIdentity,
+    /// What will take the place of the one in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<StoredIdentity>,
+    /// Whose place the one in use has taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<StoredIdentity>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredIdentity {
     credential: String,
     signing_key_id: String,
     /// PKCS #8, base64.
     signing_key: String,
+    #[serde(default = "yes")]
+    is_announced: bool,
 }
 
-impl Drop for Stored {
+fn yes() -> bool {
+    true
+}
+
+impl Drop for StoredIdentity {
     fn drop(&mut self) {
         self.credential.zeroize();
         self.signing_key.zeroize();
+    }
+}
+
+impl StoredIdentity {
+    fn of(identity: &Identity) -> Self {
+        Self {
+            credential: identity.credential.expose().to_owned(),
+            signing_key_id: identity.kid().to_owned(),
+            signing_key: STANDARD.encode(identity.signing_key.pkcs8()),
+            is_announced: identity.is_announced,
+        }
+    }
+
+    fn parse(&self) -> Result<Identity, String> {
+        let pkcs8 = STANDARD
+            .decode(self.signing_key.as_bytes())
+            .map(Zeroizing::new)
+            .map_err(|_| "the signing key is not base64".to_owned())?;
+        let signing_key = SigningKey::from_pkcs8(&self.signing_key_id, &pkcs8)
+            .map_err(|error| error.to_string())?;
+        Ok(Identity {
+            credential: Secret::new(self.credential.clone()),
+            signing_key: Arc::new(signing_key),
+            is_announced: self.is_announced,
+        })
     }
 }
 
@@ -88,40 +123,82 @@ impl Drop for Stored {
 ///
 /// # Errors
 /// [`EnrolmentError::Read`], [`EnrolmentError::Damaged`] and [`EnrolmentError::Region`].
-pub fn load(state_directory: &Path, region: &Region) -> Result<Option<Enrolment>, EnrolmentError> {
+pub fn load(state_directory: &Path, region: &Region) -> Result<Option<Identities>, EnrolmentError> {
     let path = state_directory.join(FILE);
     let text = match fs::read(&path) {
         Ok(text) => Zeroizing::new(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(EnrolmentError::Read { path, source }),
     };
-    let enrolment = parse(&text).map_err(|reason| EnrolmentError::Damaged { path, reason })?;
-    if enrolment.region != *region {
+    let (stored, state) =
+        parse(&text).map_err(|reason| EnrolmentError::Damaged { path, reason })?;
+    if stored.region != *region {
         return Err(EnrolmentError::Region {
-            enrolled: enrolment.region,
+            enrolled: stored.region.clone(),
             given: region.clone(),
         });
     }
-    Ok(Some(enrolment))
+    let directory = Some(state_directory.to_owned());
+    Ok(Some(Identities::new(
+        stored.node_id,
+        stored.region,
+        directory,
+        state,
+    )))
 }
 
-fn parse(text: &[u8]) -> Result<Enrolment, String> {
+fn parse(text: &[u8]) -> Result<(Stored, State), String> {
     let stored: Stored = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if stored.form != 1 {
         return Err(format!("its form {} is unknown", stored.form));
     }
-    let pkcs8 = STANDARD
-        .decode(stored.signing_key.as_bytes())
-        .map(Zeroizing::new)
-        .map_err(|_| "the signing key is not base64".to_owned())?;
-    let signing_key = SigningKey::from_pkcs8(&stored.signing_key_id, &pkcs8)
-        .map_err(|error| error.to_string())?;
-    Ok(Enrolment {
-        node_id: stored.node_id,
-        region: stored.region.clone(),
-        credential: Secret::new(stored.credential.clone()),
-        signing_key,
-    })
+    let mut identities = Vec::new();
+    let parts = [
+        stored.next.as_ref(),
+        Some(&stored.in_use),
+        stored.previous.as_ref(),
+    ];
+    for identity in parts.into_iter().flatten() {
+        identities.push(identity.parse()?);
+    }
+    identities.truncate(2);
+    let in_use = usize::from(stored.next.is_some());
+    let state = State {
+        identities,
+        in_use,
+        // The next one may have come into force without an answer.
+        preferred: 0,
+    };
+    Ok((stored, state))
+}
+
+/// Writes down what the node shows and signs with.
+///
+/// # Errors
+/// [`EnrolmentError::Write`]
+pub(super) fn keep(
+    state_directory: &Path,
+    node_id: Uuid,
+    region: &Region,
+    state: &State,
+) -> Result<(), EnrolmentError> {
+    let stored_at = |place: usize| state.identities.get(place).map(StoredIdentity::of);
+    let (next, in_use, previous) = match state.in_use {
+        0 => (None, 0, stored_at(1)),
+        place => (stored_at(0), place, None),
+    };
+    let stored = Stored {
+        form: 1,
+        node_id,
+        region: region.clone(),
+        in_use: StoredIdentity::of(&state.identities[in_use]),
+        next,
+        previous,
+    };
+    let text = serde_json::to_vec_pretty(&stored).expect("the enrolment has string keys only");
+    let text = Zeroizing::new(text);
+    service::configuration::write_secret_file(&state_directory.join(FILE), &text)?;
+    Ok(())
 }
 
 /// Enrols this process with a join token: makes the key pair, asks, and keeps what comes back.
@@ -135,7 +212,7 @@ pub async fn join(
     address: &str,
     signing_key: SigningKey,
     state_directory: &Path,
-) -> Result<Enrolment, EnrolmentError> {
+) -> Result<Identities, EnrolmentError> {
     let request = JoinRequest {
         join_token: join_token.expose().to_owned(),
         region: region.clone(),
@@ -147,21 +224,21 @@ pub async fn join(
         .join(&request)
         .await
         .map_err(EnrolmentError::Join)?;
-    let stored = Stored {
-        form: 1,
-        node_id: answer.node_id,
-        region: region.clone(),
-        credential: answer.credential,
-        signing_key_id: signing_key.kid().to_owned(),
-        signing_key: STANDARD.encode(signing_key.pkcs8()),
+    let state = State {
+        identities: vec![Identity {
+            credential: Secret::new(answer.credential),
+            signing_key: Arc::new(signing_key),
+            is_announced: true,
+        }],
+        in_use: 0,
+        preferred: 0,
     };
-    let text = serde_json::to_vec_pretty(&stored).expect("the enrolment has string keys only");
-    let text = Zeroizing::new(text);
-    service::configuration::write_secret_file(&state_directory.join(FILE), &text)?;
-    Ok(Enrolment {
-        node_id: stored.node_id,
-        region: stored.region.clone(),
-        credential: Secret::new(stored.credential.clone()),
-        signing_key,
-    })
+    keep(state_directory, answer.node_id, region, &state)?;
+    let directory = Some(state_directory.to_owned());
+    Ok(Identities::new(
+        answer.node_id,
+        region.clone(),
+        directory,
+        state,
+    ))
 }

@@ -2,13 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use config_documents::{ControlPlaneMessage, Epoch, NodeMessage, Region, Revision, forms};
-use credentials::{Randomness, Secret};
+use config_documents::{ControlPlaneMessage, Epoch, NodeMessage, Revision, forms};
+use credentials::Randomness;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Fuse},
+};
 use service::shutdown::Shutdown;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use super::{Applier, ApplyError, Configuration, Connection, ControlPlane, ControlPlaneError};
+use super::{
+    Applier, ApplyError, Configuration, Connection, ControlPlane, ControlPlaneError, Identities,
+    control_plane::Stream,
+    identities::Identity,
+    rotation::{Announced, Rotation},
+};
 
 const RETRY_MINIMUM: Duration = Duration::from_millis(100);
 const RETRY_MAXIMUM: Duration = Duration::from_secs(5);
@@ -17,12 +25,8 @@ const RETRY_MAXIMUM: Duration = Duration::from_secs(5);
 pub struct Follower {
     /// Where the configuration comes from.
     pub control_plane: ControlPlane,
-    /// Who asks.
-    pub node_id: Uuid,
-    /// For which region.
-    pub region: Region,
-    /// With what.
-    pub credential: Secret,
+    /// Who asks, and with what.
+    pub identities: Arc<Identities>,
     /// Where other nodes reach this one.
     pub address: String,
     /// What requests see.
@@ -42,7 +46,14 @@ enum StreamEnd {
     ControlPlane(#[from] ControlPlaneError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error("this node was removed")]
+    Removed,
+    #[error("it is opened again with a new credential")]
+    Rotated,
 }
+
+/// What is under way beside a stream.
+type Task = Fuse<BoxFuture<'static, ()>>;
 
 impl Follower {
     /// Follows until shutdown is asked for.
@@ -61,6 +72,10 @@ impl Follower {
                 Ok(never) => match never {},
                 Err(end) => end,
             };
+            if matches!(end, StreamEnd::Rotated) {
+                tokio::time::sleep(RETRY_MINIMUM).await;
+                continue;
+            }
             let was_connected = self.configuration.progress().connection == Connection::Connected;
             if was_connected {
                 wait = RETRY_MINIMUM;
@@ -73,37 +88,146 @@ impl Follower {
 
     /// One stream from its beginning to its end, which is always an error.
     async fn stream(&mut self) -> Result<std::convert::Infallible, StreamEnd> {
-        let mut stream = self.control_plane.connect(&self.credential).await?;
+        let (mut stream, identity) = self.connect().await?;
         let state = self.applier.begin_stream();
+        self.configuration.standing().begin_stream();
         stream
             .send(&NodeMessage::Hello {
-                node_id: self.node_id,
-                region: self.region.clone(),
+                node_id: self.identities.node_id(),
+                region: self.identities.region().clone(),
                 forms: forms(),
                 epoch: state.map(|state| state.epoch),
                 revision: state.map_or(Revision(0), |state| state.revision),
                 address: self.address.clone(),
-                staleness_bound_seconds: None,
+                staleness_bound_seconds: self
+                    .configuration
+                    .standing()
+                    .given_bound()
+                    .map(seconds_of),
             })
             .await?;
+        let end = self.exchange(&mut stream, &identity).await;
+        if !matches!(end, Err(StreamEnd::ControlPlane(_))) {
+            stream.close().await;
+        }
+        end
+    }
+
+    /// A stream with the first of the node's credentials that is accepted.
+    async fn connect(&self) -> Result<(Stream, Identity), ControlPlaneError> {
+        let mut refused = None;
+        for identity in self.identities.attempts() {
+            match self.control_plane.connect(&identity.credential).await {
+                Ok(stream) => return Ok((stream, identity)),
+                Err(error) if error.is_unknown_credential() => refused = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused.expect("a node has one credential at least"))
+    }
+
+    async fn exchange(
+        &mut self,
+        stream: &mut Stream,
+        identity: &Identity,
+    ) -> Result<std::convert::Infallible, StreamEnd> {
+        let mut has_applied = false;
+        let mut rotation: Task = Fuse::terminated();
+        let mut makes_sure: Task = Fuse::terminated();
         loop {
             // What arrived while the disk worked becomes durable together.
-            let arrived = stream.receive_arrived().await?;
+            let arrived = tokio::select! {
+                arrived = stream.receive_arrived() => arrived?,
+                () = &mut rotation => return Err(StreamEnd::Rotated),
+                () = &mut makes_sure => continue,
+            };
             self.report_connected();
+            let had_applied = has_applied;
             for message in without_superseded_marks(arrived) {
-                let applier = &mut self.applier;
-                let now = OffsetDateTime::now_utc();
-                let answer = tokio::task::block_in_place(|| applier.receive(message, now));
-                match answer {
-                    Ok(Some(answer)) => stream.send(&answer).await?,
-                    Ok(None) => {}
-                    Err(error) => {
-                        stream.close().await;
-                        return Err(error.into());
+                match message {
+                    ControlPlaneMessage::Rotate if is_idle(&rotation) => {
+                        rotation = self.rotation(identity).run(Announced::New).boxed().fuse();
                     }
+                    ControlPlaneMessage::Rotate => {}
+                    ControlPlaneMessage::Removed => return Err(self.removed()),
+                    message => has_applied |= self.apply(message, stream).await?,
+                }
+            }
+            if has_applied && !had_applied {
+                self.accepted(identity);
+                if !identity.is_announced && is_idle(&rotation) {
+                    makes_sure = self.rotation(identity).run(Announced::InUse).boxed().fuse();
                 }
             }
         }
+    }
+
+    /// True when something is applied and has been answered so.
+    async fn apply(
+        &mut self,
+        message: ControlPlaneMessage,
+        stream: &mut Stream,
+    ) -> Result<bool, StreamEnd> {
+        if let ControlPlaneMessage::Mark { heard, .. } = &message {
+            tokio::task::block_in_place(|| self.configuration.standing().heard(*heard));
+        }
+        let applier = &mut self.applier;
+        let now = OffsetDateTime::now_utc();
+        let Some(answer) = tokio::task::block_in_place(|| applier.receive(message, now))? else {
+            return Ok(false);
+        };
+        let NodeMessage::Applied { sequence, .. } = &answer else {
+            stream.send(&answer).await?;
+            return Ok(false);
+        };
+        self.configuration.standing().sending(*sequence);
+        stream.send(&answer).await?;
+        Ok(true)
+    }
+
+    fn rotation(&self, identity: &Identity) -> Rotation {
+        Rotation {
+            control_plane: self.control_plane.clone(),
+            identities: Arc::clone(&self.identities),
+            configuration: Arc::clone(&self.configuration),
+            randomness: Arc::clone(&self.randomness),
+            in_use: identity.clone(),
+        }
+    }
+
+    /// A control plane has taken this node's hello.
+    fn accepted(&self, identity: &Identity) {
+        let kept = tokio::task::block_in_place(|| self.identities.accepted(identity.kid()));
+        if let Err(error) = kept {
+            tracing::warn!(
+                "which credential is in use cannot be kept: {}",
+                service::errors::chain(&error)
+            );
+        }
+        match tokio::task::block_in_place(|| self.configuration.standing().enrolled()) {
+            Ok(true) => tracing::warn!("this node had been removed, and serves again"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(
+                "that this node is enrolled again cannot be kept: {}",
+                service::errors::chain(&error)
+            ),
+        }
+    }
+
+    fn removed(&self) -> StreamEnd {
+        let standing = self.configuration.standing();
+        let now = OffsetDateTime::now_utc();
+        match tokio::task::block_in_place(|| standing.removed(now)) {
+            Ok(true) => {
+                tracing::error!("this node was removed and refuses every request from now on");
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(
+                "this node was removed and refuses every request until it ends, but that cannot be kept: {}",
+                service::errors::chain(&error)
+            ),
+        }
+        StreamEnd::Removed
     }
 
     fn report_connected(&self) {
@@ -120,7 +244,8 @@ impl Follower {
             // Anything else may come from whatever stands in for a control plane that is down.
             StreamEnd::ControlPlane(ControlPlaneError::Refused {
                 status: 401 | 403, ..
-            }) => Connection::Refused(reason.clone()),
+            })
+            | StreamEnd::Removed => Connection::Refused(reason.clone()),
             _ => Connection::Unreachable(reason.clone()),
         };
         // Once for each new reason: attempts go on every few seconds.
@@ -137,6 +262,15 @@ impl Follower {
         self.randomness.fill(&mut byte);
         wait / 2 + wait / 2 * u32::from(byte[0]) / 255
     }
+}
+
+fn is_idle(task: &Task) -> bool {
+    use futures_util::future::FusedFuture;
+    task.is_terminated()
+}
+
+fn seconds_of(bound: Duration) -> u32 {
+    u32::try_from(bound.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// Leaves out each mark behind which only changes follow, and then another mark of the same epoch: the later one closes both batches.

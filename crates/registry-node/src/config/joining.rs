@@ -5,14 +5,14 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::{Configuration, Connection, Progress};
+use super::{Configuration, Connection, Identities, Progress};
 
 /// Returns when the node may serve: a control plane has vouched for the configuration, with this
-/// node's own key in it; or none answered within `timeout` and there is a copy. Until then `report`
+/// key of this node in it; or none answered within `timeout` and there is a copy. Until then `report`
 /// hears why not.
 pub async fn wait_until_servable(
     configuration: &Configuration,
-    kid: &str,
+    identities: &Identities,
     timeout: Duration,
     report: impl Fn(&str),
 ) {
@@ -22,7 +22,7 @@ pub async fn wait_until_servable(
     let mut is_late = false;
     loop {
         let current = progress.borrow_and_update().clone();
-        let has_key = configuration.index().signing_key(kid).is_some();
+        let has_key = identities.signing_key(&configuration.index()).is_some();
         if current.is_confirmed && has_key {
             return;
         }

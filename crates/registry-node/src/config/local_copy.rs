@@ -6,21 +6,25 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use config_documents::{Checksum, Epoch, Region, Revision, StoredDocument};
+use config_documents::{Checksum, Epoch, Kind, Region, Revision, StoredDocument};
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table,
     TableDefinition, backends::InMemoryBackend,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 const FILE: &str = "configuration.redb";
 /// Key: region, kind and key, each ended by a zero byte. Value: revision (8 bytes), then the body.
 const DOCUMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("documents");
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 const STATE_KEY: &str = "state";
+/// The uids of registries whose deletion was applied and whose content is not marked yet.
+const DELETED: TableDefinition<'_, u128, ()> = TableDefinition::new("deleted-registries");
 /// Bytes of the file that are kept in memory. The index is in memory anyway; this only serves writing.
 const CACHE_BYTES: usize = 2 * 1024 * 1024;
 
@@ -70,8 +74,54 @@ pub enum CopyError {
 /// The copy, open for this process alone.
 pub struct LocalCopy {
     path: PathBuf,
-    database: Database,
+    database: Arc<Database>,
     state: Option<CopyState>,
+}
+
+/// The registries whose deletion was applied and whose content is not marked yet: written with the deletion, so that a crash forgets none.
+#[derive(Clone)]
+pub struct DeletedRegistries {
+    path: PathBuf,
+    database: Arc<Database>,
+}
+
+impl DeletedRegistries {
+    /// Their uids.
+    ///
+    /// # Errors
+    /// [`CopyError::Disk`]
+    pub fn list(&self) -> Result<Vec<Uuid>, CopyError> {
+        let read = || -> Result<Vec<Uuid>, redb::Error> {
+            let table = self.database.begin_read()?.open_table(DELETED)?;
+            table
+                .iter()?
+                .map(|entry| Ok(Uuid::from_u128(entry?.0.value())))
+                .collect()
+        };
+        read().map_err(|error| disk(&self.path, error))
+    }
+
+    /// The content is marked.
+    ///
+    /// # Errors
+    /// [`CopyError::Disk`]; it is marked once more after the next start then.
+    pub fn marked(&self, registry: Uuid) -> Result<(), CopyError> {
+        let write = || -> Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            transaction
+                .open_table(DELETED)?
+                .remove(registry.as_u128())?;
+            Ok(transaction.commit()?)
+        };
+        write().map_err(|error| disk(&self.path, error))
+    }
+}
+
+fn disk(path: &Path, error: redb::Error) -> CopyError {
+    CopyError::Disk {
+        path: path.to_owned(),
+        source: Box::new(error),
+    }
 }
 
 /// A copy just opened, with what it holds.
@@ -141,13 +191,10 @@ impl LocalCopy {
         let database = Builder::new()
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(InMemoryBackend::new())
-            .map_err(|error| CopyError::Disk {
-                path: path.clone(),
-                source: Box::new(error.into()),
-            })?;
+            .map_err(|error| disk(&path, error.into()))?;
         Ok(Self {
             path,
-            database,
+            database: Arc::new(database),
             state: None,
         })
     }
@@ -179,7 +226,7 @@ impl LocalCopy {
             .map_err(LoadFault::Damaged)?;
         let copy = Self {
             path: path.to_owned(),
-            database,
+            database: Arc::new(database),
             state,
         };
         Ok(Opened {
@@ -192,6 +239,14 @@ impl LocalCopy {
     /// How far the copy has come; `None` while it has never held anything.
     pub fn state(&self) -> Option<&CopyState> {
         self.state.as_ref()
+    }
+
+    /// The registries whose content is to be marked as deleted.
+    pub fn deleted_registries(&self) -> DeletedRegistries {
+        DeletedRegistries {
+            path: self.path.clone(),
+            database: Arc::clone(&self.database),
+        }
     }
 
     /// Adds what changed, if all documents together then have the checksum of `state`.
@@ -228,12 +283,8 @@ impl LocalCopy {
         clear: bool,
         state: CopyState,
     ) -> Result<Written, CopyError> {
-        let written = write(&self.database, documents, before, clear, &state).map_err(|error| {
-            CopyError::Disk {
-                path: self.path.clone(),
-                source: Box::new(error),
-            }
-        })?;
+        let written = write(&self.database, documents, before, clear, &state)
+            .map_err(|error| disk(&self.path, error))?;
         if written == Written::Yes {
             self.state = Some(state);
         }
@@ -264,6 +315,12 @@ fn write(
         return Ok(Written::ChecksumDiffers { found: checksum });
     }
     {
+        let mut deleted = transaction.open_table(DELETED)?;
+        for registry in deleted_registries_in(documents) {
+            deleted.insert(registry.as_u128(), ())?;
+        }
+    }
+    {
         let text = serde_json::to_vec(state).expect("the state has string keys only");
         transaction
             .open_table(STATE)?
@@ -271,6 +328,15 @@ fn write(
     }
     transaction.commit()?;
     Ok(Written::Yes)
+}
+
+/// The registries whose tombstones are among the documents.
+pub(super) fn deleted_registries_in(documents: &[StoredDocument]) -> impl Iterator<Item = Uuid> {
+    documents
+        .iter()
+        .filter(|document| document.body.is_none())
+        .filter(|document| Kind::parse(&document.kind) == Some(Kind::Registry))
+        .filter_map(|document| Uuid::try_parse(&document.key).ok())
 }
 
 /// Writes one document and says by how much the checksum changes.
@@ -322,6 +388,7 @@ fn read_all(database: &Database) -> Result<Result<Content, String>, redb::Error>
     // Tables are made here, so that reading need not know whether they exist.
     transaction.open_table(DOCUMENTS)?;
     transaction.open_table(STATE)?;
+    transaction.open_table(DELETED)?;
     transaction.commit()?;
     let transaction = database.begin_read()?;
     let state = match transaction.open_table(STATE)?.get(STATE_KEY)? {

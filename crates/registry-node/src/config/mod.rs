@@ -2,23 +2,31 @@
 //!
 //! [`Index`] is what requests are decided by; [`LocalCopy`] is the same on disk; [`Applier`] takes
 //! batches from the stream into both; [`Follower`] keeps the stream; [`enrolment`] is how the node
-//! became one. What requests do with the index belongs to the gate.
+//! became one, [`Identities`] what it shows and signs with, [`Standing`] whether it may serve at all.
+//! What requests do with the index belongs to the gate.
 
 mod applier;
 mod control_plane;
 pub mod enrolment;
 mod follower;
+mod freshness;
+mod identities;
 mod index;
 mod joining;
 mod local_copy;
+mod rotation;
 mod sharded_map;
+mod standing;
 
 pub use applier::{Applier, ApplyError};
 pub use control_plane::{ControlPlane, ControlPlaneError};
 pub use follower::Follower;
+pub use freshness::{BootTime, Freshness, Stale};
+pub use identities::{Identities, Identity};
 pub use index::{Index, RegistryEntry, SigningKeyEntry};
 pub use joining::{wait_for_change, wait_until_servable};
-pub use local_copy::{CopyError, CopyState, LocalCopy, Opened, Written};
+pub use local_copy::{CopyError, CopyState, DeletedRegistries, LocalCopy, Opened, Written};
+pub use standing::{BootClock, Refusal, Standing, StandingError, StandingNow};
 
 use std::time::Duration;
 
@@ -31,6 +39,7 @@ use tokio::sync::watch;
 pub struct Configuration {
     index: RwLock<Index>,
     progress: watch::Sender<Progress>,
+    standing: Standing,
 }
 
 /// How far the configuration has come.
@@ -48,6 +57,17 @@ pub struct Progress {
     pub clock_offset_seconds: f64,
     /// Documents that the node holds and cannot understand.
     pub rejected_count: usize,
+    /// What the control plane sent did not add up, and it has not sent anything since that did.
+    pub divergence: Option<Divergence>,
+}
+
+/// Nothing is applied until a snapshot adds up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Divergence {
+    /// What did not hold.
+    pub reason: String,
+    /// Snapshots that did not add up either.
+    pub failed_snapshots: u32,
 }
 
 /// The stream to the control plane.
@@ -71,8 +91,13 @@ impl Default for Configuration {
 }
 
 impl Configuration {
-    /// Begins with what a copy held.
+    /// Begins with what a copy held, and serves however old it gets.
     pub fn new(index: Index, state: Option<CopyState>) -> Self {
+        Self::with_standing(index, state, Standing::unbounded())
+    }
+
+    /// Begins with what a copy held.
+    pub fn with_standing(index: Index, state: Option<CopyState>, standing: Standing) -> Self {
         let rejected_count = index.rejected().len();
         Self {
             index: RwLock::new(index),
@@ -81,7 +106,13 @@ impl Configuration {
                 rejected_count,
                 ..Progress::default()
             }),
+            standing,
         }
+    }
+
+    /// Whether this node may serve at all.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// What requests are decided by, as it is now. Hold it for a decision, never across an await.
@@ -150,6 +181,13 @@ impl Progress {
             0 => String::new(),
             count => format!("; {count} documents are not understood"),
         };
-        format!("{state}; {connection}{rejected}")
+        let divergence = match &self.divergence {
+            None => String::new(),
+            Some(divergence) => format!(
+                "; nothing is applied until a snapshot adds up ({} did not): {}",
+                divergence.failed_snapshots, divergence.reason
+            ),
+        };
+        format!("{state}; {connection}{rejected}{divergence}")
     }
 }

@@ -36,6 +36,9 @@ impl Caller {
     }
 
     fn rights_at(&self, now: OffsetDateTime) -> RepositoryPermissions {
+        if self.configuration.standing().refusal().is_some() {
+            return RepositoryPermissions::NONE;
+        }
         let index = self.configuration.index();
         let Some(entry) = index.registry(self.registry) else {
             return RepositoryPermissions::NONE;

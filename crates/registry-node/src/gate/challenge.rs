@@ -9,7 +9,11 @@ use actix_web::http::{
 };
 use serde_json::{Value, json};
 
-use crate::oci::{ErrorCode, OciError, RepositoryAction, RequiredAccess};
+use crate::{
+    config::Refusal,
+    limits::RETRY_AFTER_SECONDS,
+    oci::{ErrorCode, OciError, RepositoryAction, RequiredAccess},
+};
 
 /// The value of the one `WWW-Authenticate` header. Clients split it at blanks and commas, so there
 /// is none but the blank behind `Bearer` and the commas between the parts.
@@ -111,6 +115,16 @@ pub(super) fn too_many_failures(wait: Duration) -> OciError {
         ),
     )
     .with_header(RETRY_AFTER, &seconds.to_string())
+}
+
+/// This node must not serve anybody.
+pub(super) fn not_serving(refusal: &Refusal) -> OciError {
+    OciError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Unavailable,
+        refusal.to_string(),
+    )
+    .with_header(RETRY_AFTER, &RETRY_AFTER_SECONDS.to_string())
 }
 
 /// No registry has this login server here.

@@ -38,11 +38,11 @@ use actix_web::{
     http::{Method, StatusCode, header},
     web::Payload,
 };
-use credentials::{SecretKind, SigningKey};
+use credentials::SecretKind;
 use tracing::Instrument;
 
 use crate::{
-    config::{Configuration, RegistryEntry},
+    config::{Configuration, Identities, RegistryEntry},
     content::{Content, Sources},
     metrics::NodeMetrics,
     names::shown,
@@ -69,18 +69,18 @@ enum Target {
 }
 
 impl Gate {
-    /// A gate to `content`, by `configuration`. Tokens are signed with `signing_key`.
+    /// A gate to `content`, by `configuration`. Tokens are signed with the key of one of the `identities`.
     pub fn new(
         configuration: Arc<Configuration>,
         content: Content,
-        signing_key: SigningKey,
+        identities: Arc<Identities>,
         metrics: NodeMetrics,
         sources: Sources,
     ) -> Self {
         Self {
             configuration,
             content,
-            tokens: Tokens::new(signing_key),
+            tokens: Tokens::new(identities),
             failed_logins: FailedLogins::default(),
             metrics,
             sources,
@@ -113,8 +113,14 @@ impl Gate {
     async fn answer(&self, request: HttpRequest, payload: Payload) -> HttpResponse {
         let started_at = Instant::now();
         let mut unread = Some(payload);
-        let (operation, result) = match self.registry_of(&request) {
-            Err(error) => ("unknown-registry", Err(error)),
+        let registry = match self.configuration.standing().refusal() {
+            Some(refusal) => Err(("refused", challenge::not_serving(&refusal))),
+            None => self
+                .registry_of(&request)
+                .map_err(|error| ("unknown-registry", error)),
+        };
+        let (operation, result) = match registry {
+            Err((operation, error)) => (operation, Err(error)),
             Ok(entry) => {
                 tracing::Span::current().record("registry", entry.registry.name.as_str());
                 match target_of(request.path()) {
@@ -124,6 +130,13 @@ impl Gate {
                 }
             }
         };
+        // From then on nobody has any right: that is not the caller's fault.
+        let result = result.map_err(|error| match self.configuration.standing().refusal() {
+            Some(refusal) if error.status == StatusCode::UNAUTHORIZED => {
+                challenge::not_serving(&refusal)
+            }
+            _ => error,
+        });
         if let Some(payload) = unread {
             unread_body::pass_over(&request, payload).await;
         }
@@ -136,7 +149,10 @@ impl Gate {
         let is_refused = matches!(
             status,
             StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS
-        ) || matches!(operation, "unknown-registry" | "malformed" | "exchange");
+        ) || matches!(
+            operation,
+            "refused" | "unknown-registry" | "malformed" | "exchange"
+        );
         let (status, milliseconds) = (status.as_u16(), took.as_secs_f64() * 1000.0);
         if is_read || is_refused {
             tracing::debug!(http.status = status, milliseconds, "{operation}: {status}");

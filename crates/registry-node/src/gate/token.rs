@@ -14,7 +14,7 @@ use super::{
     token_scope::{AccessEntry, TokenScope},
 };
 use crate::{
-    config::{Index, RegistryEntry},
+    config::{Configuration, Identities, RegistryEntry},
     limits::{ACCESS_TOKEN_LIFETIME, REMEMBERED_TOKENS_BYTES_MAXIMUM},
 };
 
@@ -73,7 +73,7 @@ impl VerifiedToken {
 
 /// Signs with this node's key, and verifies with those of the region's nodes.
 pub(super) struct Tokens {
-    key: SigningKey,
+    identities: Arc<Identities>,
     /// By the hash of the token.
     remembered: Cache<[u8; 32], Arc<VerifiedToken>>,
 }
@@ -91,10 +91,10 @@ pub(super) struct Grant<'a> {
 }
 
 impl Tokens {
-    /// Signs with `key`, once the index knows it.
-    pub(super) fn new(key: SigningKey) -> Self {
+    /// Signs with the newest key of this node that the index knows.
+    pub(super) fn new(identities: Arc<Identities>) -> Self {
         Self {
-            key,
+            identities,
             remembered: Cache::builder()
                 .max_capacity(REMEMBERED_TOKENS_BYTES_MAXIMUM)
                 .weigher(|_, token: &Arc<VerifiedToken>| token.weight_bytes())
@@ -103,13 +103,18 @@ impl Tokens {
         }
     }
 
-    /// The name of this node's key.
-    pub(super) fn kid(&self) -> &str {
-        self.key.kid()
+    /// What to sign with now; `None` while no key of this node has come back through the configuration.
+    pub(super) fn signing_key(&self, configuration: &Configuration) -> Option<Arc<SigningKey>> {
+        self.identities.signing_key(&configuration.index())
     }
 
-    /// Signs a token. Sign only what the index says that others accept: see [`Tokens::kid`].
-    pub(super) fn issue(&self, grant: &Grant<'_>, id: Uuid, now: OffsetDateTime) -> String {
+    /// Signs a token, with [`Tokens::signing_key`].
+    pub(super) fn issue(
+        key: &SigningKey,
+        grant: &Grant<'_>,
+        id: Uuid,
+        now: OffsetDateTime,
+    ) -> String {
         let issued_at = now.unix_timestamp();
         let lifetime = i64::try_from(ACCESS_TOKEN_LIFETIME.as_secs())
             .expect("the lifetime is far below the end of time");
@@ -129,8 +134,7 @@ impl Tokens {
             registry: grant.entry.registry.uid,
             credential: grant.credential,
         };
-        self.key
-            .sign(&claims)
+        key.sign(&claims)
             .expect("the claims are plain text and numbers")
     }
 
@@ -172,10 +176,5 @@ impl Tokens {
         };
         check_times(Some(verified.not_before), verified.expires_at, now)?;
         Ok(verified)
-    }
-
-    /// Whether this node may sign: its key has come back through the configuration.
-    pub(super) fn can_issue(&self, index: &Index) -> bool {
-        index.signing_key(self.kid()).is_some()
     }
 }

@@ -14,7 +14,7 @@ use super::{
     authorization::{Authorization, Login},
     challenge,
     form::Form,
-    token::Grant,
+    token::{Grant, Tokens},
     token_scope::TokenScope,
 };
 use crate::{
@@ -72,23 +72,22 @@ impl Gate {
         if rights.is_empty() {
             return Err(self.no_rights(entry, &caller));
         }
-        if !self.tokens.can_issue(&self.configuration.index()) {
+        let Some(key) = self.tokens.signing_key(&self.configuration) else {
             return Err(OciError::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 ErrorCode::Unavailable,
                 "this node cannot sign tokens yet; try again, or send the user name and password with each request",
             )
             .with_header(header::RETRY_AFTER, &RETRY_AFTER_SECONDS.to_string()));
-        }
+        };
         let grant = Grant {
             entry,
             subject: &asked.login.user,
             credential: caller.credential,
             scope: &asked.scope.granted(rights),
         };
-        let token = self
-            .tokens
-            .issue(&grant, (self.sources.random_id)(), (self.sources.now)());
+        let (id, now) = ((self.sources.random_id)(), (self.sources.now)());
+        let token = Tokens::issue(&key, &grant, id, now);
         Ok(HttpResponse::Ok()
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .insert_header((header::CONTENT_TYPE, "application/json; charset=utf-8"))

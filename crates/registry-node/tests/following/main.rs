@@ -12,8 +12,8 @@ use config_documents::{NodeMessage, Region, forms};
 use control_plane::TestControlPlane;
 use credentials::{Secret, SecretKind, SigningKey, SystemRandomness};
 use registry_node::config::{
-    Configuration, Connection, ControlPlane, Follower, Progress,
-    enrolment::{self, Enrolment, EnrolmentError},
+    Configuration, Connection, ControlPlane, Follower, Identities, Progress,
+    enrolment::{self, EnrolmentError},
     wait_for_change, wait_until_servable,
 };
 use service::shutdown::Shutdown;
@@ -22,18 +22,27 @@ use support::*;
 /// A node's configuration, followed in the background until it is dropped.
 struct Following {
     configuration: Arc<Configuration>,
+    identities: Arc<Identities>,
     shutdown: Shutdown,
 }
 
 impl Following {
     fn start(directory: &Path, control_plane: ControlPlane, credential: Secret) -> Self {
+        let key = SigningKey::generate("kid");
+        let identities = Identities::in_memory(control_plane::NODE_ID, region(), credential, key);
+        Self::start_as(directory, control_plane, Arc::new(identities))
+    }
+
+    fn start_as(
+        directory: &Path,
+        control_plane: ControlPlane,
+        identities: Arc<Identities>,
+    ) -> Self {
         let feed = Feed::new(directory);
         let shutdown = Shutdown::new();
         let follower = Follower {
             control_plane,
-            node_id: control_plane::NODE_ID,
-            region: region(),
-            credential,
+            identities: Arc::clone(&identities),
             address: "node:5443".to_owned(),
             configuration: Arc::clone(&feed.configuration),
             applier: feed.applier,
@@ -43,6 +52,7 @@ impl Following {
         tokio::spawn(follower.run());
         Self {
             configuration: feed.configuration,
+            identities,
             shutdown,
         }
     }
@@ -55,9 +65,9 @@ impl Following {
     }
 
     /// Whether the node serves within a moment, and else what it says.
-    async fn opens(&self, kid: &str, timeout: Duration) -> Result<(), String> {
+    async fn opens(&self, timeout: Duration) -> Result<(), String> {
         let said = parking_lot::Mutex::new(String::new());
-        let waiting = wait_until_servable(&self.configuration, kid, timeout, |why| {
+        let waiting = wait_until_servable(&self.configuration, &self.identities, timeout, |why| {
             *said.lock() = why.to_owned();
         });
         let opened = tokio::time::timeout(timeout * 4, waiting).await;
@@ -74,7 +84,7 @@ impl Drop for Following {
 async fn join(
     control_plane: &TestControlPlane,
     directory: &Path,
-) -> Result<Enrolment, EnrolmentError> {
+) -> Result<Identities, EnrolmentError> {
     enrolment::join(
         &control_plane.client(),
         &control_plane.join_token,
@@ -99,6 +109,7 @@ async fn a_node_joins_once_and_keeps_what_it_got_for_its_owner_only() {
     let request = control_plane.joined().expect("a request came");
     assert_eq!(request.region, region());
     assert_eq!(request.address, "node:5443");
+    let joined = joined.in_use();
     assert_eq!(request.public_key, joined.signing_key.public());
     let file = directory.path().join("credential.json");
     let mode = fs::metadata(&file).expect("the file").permissions().mode();
@@ -106,7 +117,8 @@ async fn a_node_joins_once_and_keeps_what_it_got_for_its_owner_only() {
     let again = enrolment::load(directory.path(), &region())
         .expect("readable")
         .expect("there");
-    assert_eq!(again.node_id, control_plane::NODE_ID);
+    assert_eq!(again.node_id(), control_plane::NODE_ID);
+    let again = again.in_use();
     assert_eq!(again.credential.expose(), control_plane.credential.expose());
     assert_eq!(again.signing_key.public(), joined.signing_key.public());
     let elsewhere = enrolment::load(directory.path(), &Region("eastus".to_owned()));
@@ -264,7 +276,7 @@ async fn a_refused_node_knows_it_and_does_not_open() {
     node.until(|progress| matches!(progress.connection, Connection::Refused(_)))
         .await;
     let said = node
-        .opens("kid", Duration::from_millis(200))
+        .opens(Duration::from_millis(200))
         .await
         .expect_err("closed");
     assert!(said.contains("refuses this node"), "{said}");
@@ -286,7 +298,7 @@ async fn a_node_opens_when_the_head_is_applied_with_its_own_key() {
         NodeMessage::Applied { .. }
     ));
     let said = node
-        .opens("kid", Duration::from_millis(100))
+        .opens(Duration::from_millis(100))
         .await
         .expect_err("closed");
     assert!(said.contains("signing key"), "{said}");
@@ -297,9 +309,7 @@ async fn a_node_opens_when_the_head_is_applied_with_its_own_key() {
         control_plane.next().await,
         NodeMessage::Applied { .. }
     ));
-    node.opens("kid", Duration::from_secs(5))
-        .await
-        .expect("open");
+    node.opens(Duration::from_secs(5)).await.expect("open");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,7 +323,7 @@ async fn without_a_control_plane_a_node_serves_from_its_copy_and_without_a_copy_
         }
         let credential = control_plane.credential.clone();
         let node = Following::start(directory.path(), control_plane.client(), credential);
-        let opened = node.opens("kid", Duration::from_millis(200)).await;
+        let opened = node.opens(Duration::from_millis(200)).await;
         match opened {
             Ok(()) => assert!(has_copy),
             Err(said) => assert!(!has_copy && said.contains("no copy"), "{said}"),

@@ -6,6 +6,7 @@ use actix_web::dev::ServerHandle;
 use config_documents::{Document, Registry};
 use credentials::{Secret, SecretKind, SigningKey};
 use registry_node::{
+    config::Identities,
     content::{Content, OpenOptions, Sources},
     gate::{Gate, GateServer},
     metrics::NodeMetrics,
@@ -98,7 +99,12 @@ impl Node {
         let gate = Gate::new(
             Arc::clone(&feed.configuration),
             content,
-            same_key,
+            Arc::new(Identities::in_memory(
+                uuid::Uuid::from_u128(99),
+                region(),
+                secret(SecretKind::NodeCredential),
+                same_key,
+            )),
             NodeMetrics::new(&metrics),
             Sources::of_the_system(),
         );
