@@ -115,6 +115,8 @@ def content(history: History, model: Model) -> Iterator[Violation]:
         seen.add(pull.push) if pull.found == "identical" else None
         if pull.found == "different":
             yield Violation("content-differs", f"pull {pull.number} of {push.repository}:{push.tag} at {pull.node}: {pull.detail}")
+        if pull.found == "identical" and not meets(model.may_accept(((push.registry,),), pull.node), pull.start, pull.end):
+            yield Violation("content-resurrected", f"pull {pull.number} at {pull.node} found {push.tag} of {push.registry}, which is gone")
         if pull.found != "absent" or not push.acknowledged or push.end > pull.start:
             continue
         condition: Condition = ((push.registry,),)

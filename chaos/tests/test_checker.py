@@ -227,6 +227,14 @@ def test_what_was_not_acknowledged_or_went_with_its_registry_may_be_absent():
     assert pulled(story, push, 5, 5.5, "absent").found() == ["content-lost"]
 
 
+def test_what_went_with_its_registry_must_not_come_back():
+    story = Story().change(0, 1, "here-1", register="registry").change(4, 5, "gone", register="registry")
+    push = Push(50, Literal("registry", "here-1"), "app", "v1", "sha256:1", ONE, 2, 3, True)
+    story.history.pushes.append(push)
+    story.change(6, 7, "here-2", register="registry")
+    assert pulled(story, push, 8, 9, "identical").found() == ["content-resurrected"]
+
+
 def test_an_incident_is_a_violation():
     story = begun()
     story.history.incidents.append((3.0, "a node answered 500"))

@@ -1,0 +1,68 @@
+"""The command line: python -m chaos [OPTION…], see scripts/chaos."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import pathlib
+import sys
+import time
+
+from . import faults, report
+from .run import Result, Settings, run
+from .system import Options
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description="Breaks a running system and checks every answer.")
+    parser.add_argument("--seed", type=int, default=1, help="replays a run's faults and choices (default 1)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long things break (default 30)")
+    parser.add_argument("--interval", type=float, default=2.0, help="seconds between faults, on average (default 2)")
+    parser.add_argument("--nodes", type=int, default=3, help="nodes of the first region (default 3)")
+    parser.add_argument("--regions", type=int, choices=(1, 2), default=1, help="with 2, a second region with one node (default 1)")
+    parser.add_argument("--only", metavar="KIND,…", help="only these kinds of faults: " + " ".join(faults.WEIGHTS))
+    parser.add_argument("--staleness-bound", type=int, metavar="SECONDS", help="the bound that every node is started with")
+    parser.add_argument("--keep-files", action="store_true", help="keep the directory with logs and history even without violations")
+    return parser.parse_args()
+
+
+def settings_of(given: argparse.Namespace) -> Settings:
+    kinds = faults.WEIGHTS
+    if given.only:
+        unknown = [kind for kind in given.only.split(",") if kind not in faults.WEIGHTS]
+        if unknown:
+            sys.exit(f"unknown kinds of faults: {', '.join(unknown)}")
+        kinds = {kind: weight for kind, weight in faults.WEIGHTS.items() if kind in given.only.split(",")}
+    nodes = {"westus": given.nodes} | ({"northeurope": 1} if given.regions == 2 else {})
+    binary = pathlib.Path(os.environ.get("WHARFINGER_BIN", ROOT / "target/debug/wharfinger"))
+    planned = faults.plan(given.seed, given.seconds, kinds, given.interval)
+    return Settings(given.seed, given.seconds, binary, Options(nodes, staleness_bound=given.staleness_bound), planned,
+                    keep_files=given.keep_files)  # fmt: skip
+
+
+def tell(result: Result, seed: int, took: float) -> None:
+    for line in report.details(result.violations):
+        print(line)
+    print(f"seed {seed}, {took:.0f} s")
+    for line in report.summary(result.history, result.faults, result.violations):
+        print(line)
+    if result.violations:
+        print(f"logs and history are in {result.directory}")
+
+
+def main() -> int:
+    settings = settings_of(arguments())
+    print(f"seed {settings.seed}: {len(settings.planned)} faults planned")
+    for planned in settings.planned:
+        print(f"  {planned}")
+    begun = time.monotonic()
+    result = asyncio.run(run(settings))
+    tell(result, settings.seed, time.monotonic() - begun)
+    return 1 if result.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""Calls of the control planes, each with its place in the history."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+import urllib.parse
+from collections.abc import Awaitable, Callable, Mapping
+
+from .history import CONTROL_PLANE, Answer, Change, History, Literal, Outcome, Push, Value, Verdict
+from .http_client import Broken, Connections, Response
+from .system import ControlPlane, System
+from .world import Registry
+
+CHANGE_TIMEOUT_SECONDS = 25.0
+LOOK_TIMEOUT_SECONDS = 5.0
+# A call that broke may still be carried out: a request in a paused process's buffer, a statement behind a blocked proxy.
+# No fault that holds either back lasts longer than half of this.
+SETTLE_SECONDS = 20.0
+
+REGISTRIES, GROUPS, ASSIGNMENTS = "2025-11-01", "2024-11-01", "2022-04-01"
+ROLES = {
+    "Contributor": "b24988ac-6180-42a0-ab88-20f7382dd24c",
+    "Reader": "acdd72a7-3385-48ef-bd42-f606fba81ae7",
+    "AcrPull": "7f951dda-4ed3-4680-a7ca-43fe172d538d",
+    "AcrPush": "8311e382-0749-4cb8-b61a-304f252e45ec",
+}
+
+# What a look at the control plane shows: the values of the registers it was made for; None when nobody answered.
+Look = Callable[[], Awaitable[Mapping[str, Value] | None]]
+
+
+class Refused(Exception):
+    """The control plane answered 4xx to a call that is right."""
+
+
+class Run:
+    """What all tasks of a run share: the system, the history and whether it goes on."""
+
+    def __init__(self, system: System, history: History) -> None:
+        self.system = system
+        self.history = history
+        self.is_ending = asyncio.Event()
+        # Cleared while writers have to wait, as for a restore of the database.
+        self.may_write = asyncio.Event()
+        self.may_write.set()
+        self.writing = 0
+        self.settling = 0
+        self.generation = 0
+        # Acknowledged pushes, for those who pull.
+        self.pushed: list[tuple[Push, Registry]] = []
+
+    @property
+    def subscription(self) -> str:
+        return f"/subscriptions/{self.system.bootstrap['subscription_id']}"
+
+
+class Caller:
+    """The bootstrap principal, through whichever control plane a call is sent to."""
+
+    def __init__(self, run: Run, randomness: random.Random) -> None:
+        self.run = run
+        self.random = randomness
+        self._connections = Connections(f"127.{randomness.randrange(1, 255)}.{randomness.randrange(1, 255)}.{randomness.randrange(1, 255)}")
+        self._token: str | None = None
+
+    def close(self) -> None:
+        self._connections.close()
+
+    async def _send(
+        self, control_plane: ControlPlane, method: str, path: str, version: str | None, body: object, timeout: float
+    ) -> Response:
+        if self._token is None:
+            self._token = await self._sign_in(control_plane)
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        query = f"?api-version={version}" if version else ""
+        content = json.dumps(body).encode() if body is not None else b""
+        host = f"localhost:{control_plane.server.port}"
+        return await self._connections.request(control_plane.server, host, method, path + query, headers, content, timeout)
+
+    async def _sign_in(self, control_plane: ControlPlane) -> str:
+        bootstrap = self.run.system.bootstrap
+        form = urllib.parse.urlencode(
+            {
+                "grant_type": "client_credentials",
+                "client_id": bootstrap["client_id"],
+                "client_secret": bootstrap["client_secret"],
+                "scope": f"{self.run.system.public_url}/.default",
+            }
+        )
+        response = await self._connections.request(
+            control_plane.server,
+            f"localhost:{control_plane.server.port}",
+            "POST",
+            f"/{bootstrap['tenant_id']}/oauth2/v2.0/token",
+            {"Content-Type": "application/x-www-form-urlencoded"},
+            form.encode(),
+            LOOK_TIMEOUT_SECONDS,
+        )
+        if response.status != 200:
+            raise Broken(f"sign-in answered {response.status}")
+        return response.json()["access_token"]
+
+    def any_control_plane(self) -> ControlPlane:
+        return self.random.choice(self.run.system.control_planes)
+
+    async def get(self, path: str, version: str | None = None, control_plane: ControlPlane | None = None) -> Response:
+        """One try at one control plane."""
+        return await self._send(control_plane or self.any_control_plane(), "GET", path, version, None, LOOK_TIMEOUT_SECONDS)
+
+    async def get_by_post(self, path: str, version: str) -> Response:
+        """One try at a POST that changes nothing."""
+        return await self._send(self.any_control_plane(), "POST", path, version, None, LOOK_TIMEOUT_SECONDS)
+
+    async def change(
+        self,
+        what: str,
+        method: str,
+        path: str,
+        version: str | None,
+        body: object,
+        effects: Callable[[dict], Mapping[str, Value]],
+        registers: Mapping[str, Value],
+        regions: frozenset[str] | None = None,
+    ) -> tuple[Change, dict | None]:
+        """One change, sent once. `effects` reads the new values out of the answer; `registers` has those that a call that broke may have
+        written, with their new values as far as they are known beforehand. Returns None for the body when there was no answer of success.
+        """
+        control_plane = self.any_control_plane()
+        if self._token is None:
+            # A sign-in that breaks is no change.
+            await self.signed_in()
+        history = self.run.history
+        change = Change(history.number(), what, time.monotonic(), 0.0, dict(registers), Outcome.UNKNOWN, by=control_plane.name,
+                        regions=regions, generation=self.run.generation)  # fmt: skip
+        history.changes.append(change)
+        try:
+            response = await self._send(control_plane, method, path, version, body, CHANGE_TIMEOUT_SECONDS)
+        except Broken:
+            change.end = time.monotonic()
+            return change, None
+        change.end = time.monotonic()
+        change.status = response.status
+        if response.status >= 500:
+            if response.status != 503:
+                history.incidents.append((change.end, f"{what} through {control_plane.name}: {response.status} {response.body[:300]!r}"))
+            return change, None
+        if response.status >= 400:
+            change.outcome = Outcome.NOT_COMMITTED
+            if response.status != 429:
+                raise Refused(f"{what} through {control_plane.name}: {response.status} {response.body[:300]!r}")
+            return change, None
+        answer = response.json() if response.body else {}
+        change.outcome = Outcome.COMMITTED
+        change.effects = dict(effects(answer))
+        change.propagation = response.headers.get("x-wharfinger-propagation")
+        revision = response.headers.get("x-wharfinger-revision")
+        change.revision = int(revision) if revision else None
+        change.missing = frozenset(part.strip() for part in response.headers.get("x-wharfinger-missing", "").split(",") if part.strip())
+        return change, answer
+
+    async def signed_in(self) -> None:
+        """Tries until a control plane gives a token."""
+        while self._token is None:
+            try:
+                self._token = await self._sign_in(self.any_control_plane())
+            except Broken:
+                await asyncio.sleep(0.2)
+
+    async def look(self, what: str, look: Look) -> Mapping[str, Value] | None:
+        """Looks once, and lets the checker hold what was seen against the history."""
+        start = time.monotonic()
+        try:
+            seen = await look()
+        except Broken:
+            return None
+        end = time.monotonic()
+        if seen is not None:
+            history = self.run.history
+            for register, value in seen.items():
+                condition = ((Literal(register, value),),)
+                history.answers.append(Answer(history.number(), what, CONTROL_PLANE, start, end, condition, Verdict.ACCEPTED))
+        return seen
+
+    async def settle(self, change: Change, before: Mapping[str, Value], look: Look) -> Mapping[str, Value]:
+        """Finds out what became of a call that broke: it shows within `SETTLE_SECONDS`, or never. Returns the registers as they are."""
+        self.run.settling += 1
+        try:
+            since = time.monotonic()
+            while True:
+                start = time.monotonic()
+                try:
+                    seen = await look()
+                except Broken:
+                    seen = None
+                end = time.monotonic()
+                if seen is not None and any(seen[register] != before.get(register) for register in seen):
+                    change.outcome = Outcome.COMMITTED
+                    change.effects = dict(change.effects) | dict(seen)
+                    change.end = end
+                    return seen
+                if seen is not None and start - since > SETTLE_SECONDS:
+                    change.outcome = Outcome.NOT_COMMITTED
+                    return seen
+                await asyncio.sleep(0.3)
+        finally:
+            self.run.settling -= 1

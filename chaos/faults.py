@@ -1,0 +1,280 @@
+"""Faults: a plan made from the seed alone, and what each kind does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import pathlib
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from .api import Run
+from .history import FOREVER, Fault
+from .system import ControlPlane, Node
+
+# No fault that holds a call back lasts longer: what is held back must show before a writer stops looking for it.
+LONGEST_SECONDS = 8.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One fault to come. `target` is taken modulo the number of possible targets, `amount` is from 0 to 1."""
+
+    at: float
+    kind: str
+    target: int
+    seconds: float
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.at:6.1f} s  {self.kind:<26} target {self.target}, {self.seconds:.1f} s, amount {self.amount:.2f}"
+
+
+# How often each kind is drawn.
+WEIGHTS = {
+    "kill-node": 4,
+    "stop-node": 2,
+    "pause-node": 4,
+    "cut-node-link": 3,
+    "partition-node": 4,
+    "deafen-node": 2,
+    "mute-node": 2,
+    "delay-node-link": 3,
+    "slow-disk": 3,
+    "full-state-disk": 2,
+    "full-content-disk": 1,
+    "clock-offset": 3,
+    "kill-control-plane": 3,
+    "stop-control-plane": 2,
+    "pause-control-plane": 2,
+    "partition-database": 2,
+    "cut-database": 2,
+    "delay-database": 2,
+    "kill-postgres": 2,
+    "join-node": 1,
+}
+
+
+def plan(seed: int, seconds: float, kinds: dict[str, int] | None = None, interval: float = 2.0) -> list[Planned]:
+    """The same faults for the same seed, whatever the machine does. The first and the last seconds are quiet."""
+    randomness = random.Random(f"faults {seed}")
+    weights = kinds or WEIGHTS
+    at, planned = 2.0, []
+    while at < seconds - 3.0:
+        kind = randomness.choices(list(weights), list(weights.values()))[0]
+        length = randomness.uniform(0.3, 1.0) * randomness.choice((1.0, 3.0, LONGEST_SECONDS))
+        planned.append(Planned(round(at, 2), kind, randomness.randrange(60), round(min(length, seconds - at), 2), round(randomness.random(), 3)))
+        at += randomness.uniform(0.3, 1.7) * interval
+    return planned
+
+
+class Injector:
+    """Carries out a plan. A fault whose target already has one is left out."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.done: Counter[str] = Counter()
+        self.left_out = 0
+        self._tasks: set[asyncio.Task] = set()
+        self._postgres_is_down = False
+
+    async def carry_out(self, planned: list[Planned]) -> None:
+        begun = time.monotonic()
+        for fault in planned:
+            await asyncio.sleep(max(0.0, begun + fault.at - time.monotonic()))
+            task = asyncio.create_task(self._one(fault), name=str(fault))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def finish(self) -> None:
+        """Waits for the faults under way, each of which mends what it broke."""
+        while self._tasks:
+            await asyncio.gather(*list(self._tasks))
+
+    async def _one(self, planned: Planned) -> None:
+        kinds = {
+            name.removeprefix("_do_").replace("_", "-"): getattr(self, name) for name in dir(self) if name.startswith("_do_")
+        }
+        await kinds[planned.kind](planned)
+
+    def _node(self, planned: Planned) -> Node | None:
+        nodes = [node for node in self.run.system.nodes if not node.has_left]
+        node = nodes[planned.target % len(nodes)]
+        return None if node.is_faulty else node
+
+    def _control_plane(self, planned: Planned) -> ControlPlane | None:
+        control_planes = self.run.system.control_planes
+        control_plane = control_planes[planned.target % len(control_planes)]
+        return None if control_plane.is_faulty else control_plane
+
+    def _begin(self, planned: Planned, target: str, isolates: frozenset[str] = frozenset()) -> Fault:
+        fault = Fault(self.run.history.number(), planned.kind, target, time.monotonic(), FOREVER, isolates)
+        self.run.history.faults.append(fault)
+        self.done[planned.kind] += 1
+        return fault
+
+    async def _with(
+        self, planned: Planned, target: Node | ControlPlane | None, break_: Callable[[], Awaitable[None] | None],
+        mend: Callable[[], Awaitable[None] | None], isolates: bool = False,
+    ) -> None:  # fmt: skip
+        """Breaks, waits, mends. The times of an isolation lie within those of the fault."""
+        if target is None:
+            self.left_out += 1
+            return
+        target.is_faulty = True
+        try:
+            await _maybe(break_())
+            fault = self._begin(planned, target.name, frozenset({target.name}) if isolates else frozenset())
+            try:
+                await asyncio.sleep(planned.seconds)
+            finally:
+                fault.end = time.monotonic()
+                await _maybe(mend())
+        finally:
+            target.is_faulty = False
+
+    # Nodes
+
+    async def _do_kill_node(self, planned: Planned) -> None:
+        if node := self._node(planned):
+            await self._with(planned, node, node.process.kill, node.process.start, isolates=True)
+
+    async def _do_stop_node(self, planned: Planned) -> None:
+        if node := self._node(planned):
+            await self._with(planned, node, lambda: node.process.end(signal.SIGTERM), node.process.start, isolates=True)
+
+    async def _do_pause_node(self, planned: Planned) -> None:
+        if node := self._node(planned):
+            await self._with(planned, node, node.process.pause, node.process.resume, isolates=True)
+
+    async def _do_cut_node_link(self, planned: Planned) -> None:
+        if node := self._node(planned):
+            short = dataclasses.replace(planned, seconds=0.0)
+            await self._with(short, node, node.link.cut, _nothing)
+
+    async def _do_partition_node(self, planned: Planned) -> None:
+        if node := self._node(planned):
+            await self._with(planned, node, node.link.block, lambda: self._mend_link(node, planned), isolates=True)
+
+    async def _do_deafen_node(self, planned: Planned) -> None:
+        if node := self._node(planned):
+            await self._with(planned, node, lambda: node.link.block(forth=False), lambda: self._mend_link(node, planned), isolates=True)
+
+    async def _do_mute_node(self, planned: Planned) -> None:
+        if node := self._node(planned):
+            await self._with(planned, node, lambda: node.link.block(back=False), lambda: self._mend_link(node, planned), isolates=True)
+
+    def _mend_link(self, node: Node, planned: Planned) -> None:
+        """Half of the time what was held back is lost with its connections, half of the time it arrives."""
+        if planned.amount < 0.5:
+            node.link.cut()
+        node.link.open()
+
+    async def _do_delay_node_link(self, planned: Planned) -> None:
+        if node := self._node(planned):
+            way = planned.amount * 0.8
+            await self._with(planned, node, lambda: node.link.delay(way / 2, way), lambda: node.link.delay(0, 0))
+
+    async def _do_slow_disk(self, planned: Planned) -> None:
+        if node := self._node(planned):
+            await self._with(planned, node, lambda: node.slow_down_disk(0.03 + 0.4 * planned.amount), lambda: node.slow_down_disk(0))
+
+    async def _do_clock_offset(self, planned: Planned) -> None:
+        if node := self._node(planned):
+            await self._with(planned, node, lambda: node.set_clock((planned.amount - 0.5) * 240), lambda: node.set_clock(0))
+
+    async def _do_full_state_disk(self, planned: Planned) -> None:
+        if self.run.system.has_disks and (node := self._node(planned)):
+            filler = node.state / "filler"
+            await self._with(planned, node, lambda: _fill(filler), lambda: filler.unlink(missing_ok=True))
+
+    async def _do_full_content_disk(self, planned: Planned) -> None:
+        if self.run.system.has_disks and (node := self._node(planned)):
+            filler = self.run.system.directory / f"content-{node.region}" / "filler"
+            if not filler.exists():
+                await self._with(planned, node, lambda: _fill(filler), lambda: filler.unlink(missing_ok=True))
+
+    async def _do_join_node(self, planned: Planned) -> None:
+        """A node more: enrolled while everybody works."""
+        system = self.run.system
+        regions = system.regions
+        generation = self.run.generation
+        try:
+            node = await system.add_node(regions[planned.target % len(regions)])
+        except RuntimeError:
+            # Postgres is away, so there is no join token.
+            self.left_out += 1
+            return
+        foreign = self.run.history.foreign_revisions
+        foreign[generation] = foreign.get(generation, 0) + 1
+        self._begin(planned, node.name).end = time.monotonic()
+
+    # Control planes and Postgres
+
+    async def _do_kill_control_plane(self, planned: Planned) -> None:
+        if each := self._control_plane(planned):
+            await self._with(planned, each, each.process.kill, each.process.start)
+
+    async def _do_stop_control_plane(self, planned: Planned) -> None:
+        if each := self._control_plane(planned):
+            await self._with(planned, each, lambda: each.process.end(signal.SIGTERM), each.process.start)
+
+    async def _do_pause_control_plane(self, planned: Planned) -> None:
+        if each := self._control_plane(planned):
+            await self._with(planned, each, each.process.pause, each.process.resume)
+
+    async def _do_partition_database(self, planned: Planned) -> None:
+        if each := self._control_plane(planned):
+
+            def mend() -> None:
+                if planned.amount < 0.5:
+                    each.database.cut()
+                each.database.open()
+
+            await self._with(planned, each, each.database.block, mend)
+
+    async def _do_cut_database(self, planned: Planned) -> None:
+        if each := self._control_plane(planned):
+            await self._with(dataclasses.replace(planned, seconds=0.0), each, each.database.cut, _nothing)
+
+    async def _do_delay_database(self, planned: Planned) -> None:
+        if each := self._control_plane(planned):
+            way = planned.amount * 0.1
+            await self._with(planned, each, lambda: each.database.delay(way, way), lambda: each.database.delay(0, 0))
+
+    async def _do_kill_postgres(self, planned: Planned) -> None:
+        if self._postgres_is_down:
+            self.left_out += 1
+            return
+        self._postgres_is_down = True
+        postgres = self.run.system.postgres
+        await postgres.process.kill()
+        fault = self._begin(planned, "postgres")
+        await asyncio.sleep(min(planned.seconds, 3.0) * planned.amount)
+        await postgres.start()
+        fault.end = time.monotonic()
+        self._postgres_is_down = False
+
+
+def _fill(file: pathlib.Path) -> None:
+    """Takes what is left of a small disk, so that the next write fails."""
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as filler:
+        left = os.statvfs(file.parent)
+        # Never the disk of the machine itself.
+        if left.f_blocks * left.f_frsize <= 2 << 30:
+            while filler.write(bytes(1 << 16)):
+                pass
+
+
+def _nothing() -> None:
+    return None
+
+
+async def _maybe(result: Awaitable[None] | None) -> None:
+    if result is not None:
+        await result

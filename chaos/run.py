@@ -1,0 +1,213 @@
+"""One run: the system comes up, people work while things break, things are mended, and the checker judges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import pathlib
+import random
+import re
+import shutil
+import tempfile
+import time
+from collections import Counter
+
+from .api import Caller, Run
+from .checker import Violation, check
+from .clients import LoginClient, Puller, Pusher
+from .faults import Injector, Planned
+from .history import History
+from .http_client import Broken
+from .processes import wait_until
+from .system import Options, System
+from .world import Registry, World
+from .writers import PrincipalWriter, RegistryWriter, Writer, create_scene
+
+GROUP = "chaos"
+CONVERGENCE_SECONDS = 45.0
+# In the end each of these is asked at every node.
+FINAL_CREDENTIALS, FINAL_TOKENS = 60, 30
+
+
+@dataclasses.dataclass
+class Settings:
+    """What a run is to be."""
+
+    seed: int
+    seconds: float
+    binary: pathlib.Path
+    options: Options
+    planned: list[Planned]
+    earlier_binary: pathlib.Path | None = None
+    keep_files: bool = False
+
+
+@dataclasses.dataclass
+class Result:
+    history: History
+    faults: Counter[str]
+    violations: list[Violation]
+    directory: pathlib.Path
+
+
+async def run(settings: Settings) -> Result:
+    """Brings everything up, runs, and ends all that it started."""
+    # Directly below /tmp: Postgres runs as another user, who has to be able to walk the path.
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="wharfinger-chaos-", dir="/tmp"))
+    directory.chmod(0o755)
+    system = System(settings.binary, directory, random.Random(f"system {settings.seed}"), settings.options)
+    history = History()
+    injector: Injector | None = None
+    try:
+        await system.start()
+        conductor = Conductor(settings, system, history)
+        injector = conductor.injector
+        await conductor.conduct()
+    finally:
+        await system.stop()
+    read_logs(system, history)
+    name_nodes(system, history)
+    history.write(directory / "history.jsonl")
+    violations = check(history)
+    if not violations and not settings.keep_files:
+        shutil.rmtree(directory, ignore_errors=True)
+    return Result(history, injector.done, violations, directory)
+
+
+class Conductor:
+    """The parts of a run, in their order."""
+
+    def __init__(self, settings: Settings, system: System, history: History) -> None:
+        self.settings = settings
+        self.system = system
+        self.history = history
+        self.run = Run(system, history)
+        self.world = World(random.Random(f"world {settings.seed}"))
+        self.injector = Injector(self.run)
+        self.caller = Caller(self.run, random.Random(f"conductor {settings.seed}"))
+        self.writers: list[Writer] = []
+
+    async def conduct(self) -> None:
+        await self.prepare()
+        writing = [asyncio.create_task(writer.work()) for writer in self.writers]
+        clients = [asyncio.create_task(client.work()) for client in self.clients()]
+        await self.injector.carry_out(self.settings.planned)
+        await self.injector.finish()
+        await asyncio.sleep(1.0)
+        self.run.is_ending.set()
+        await asyncio.gather(*clients)
+        await asyncio.gather(*writing)
+        await self.converge()
+        await self.look_at_everything()
+        self.caller.close()
+
+    async def prepare(self) -> None:
+        await self.caller.signed_in()
+        first = (await self.nodes())["revision"]
+        self.history.heads.append((first, first))
+        region = self.system.regions[0]
+        await create_scene(self.run, self.world, GROUP, region)
+        seed = self.settings.seed
+        for number, name in enumerate(("alpha", "beta", "fleeting")):
+            of = self.system.regions[number % len(self.system.regions)]
+            registry = Registry(f"{name}{seed}", of, GROUP, f"{name}{seed}{self.system.suffix}")
+            writer = RegistryWriter(registry, self.run, self.world, f"{name} {seed}", deletes=name == "fleeting")
+            self.world.registries.append(registry)
+            self.writers.append(writer)
+            await writer.caller.signed_in()
+            await writer.create()
+        for number in range(1, 4):
+            self.writers.append(PrincipalWriter(number, self.run, self.world, f"principal {number} {seed}"))
+
+    def clients(self) -> list[LoginClient | Pusher | Puller]:
+        seed = self.settings.seed
+        return [
+            *(LoginClient(self.run, self.world, f"login {number} {seed}") for number in range(4)),
+            *(Pusher(self.run, self.world, f"push {number} {seed}") for number in range(2)),
+            Puller(self.run, self.world, f"pull {seed}"),
+        ]
+
+    async def nodes(self) -> dict:
+        response = await self.caller.get("/config/v1/nodes")
+        if response.status != 200:
+            raise Broken(f"the list of nodes answered {response.status}")
+        return response.json()
+
+    async def converge(self) -> None:
+        """After the last fault everything comes back by itself and has the head, and a change is complete at once."""
+        begun = time.monotonic()
+        seen: dict = {}
+
+        async def all_have_the_head() -> bool:
+            nonlocal seen
+            with contextlib.suppress(Broken):
+                seen = await self.nodes()
+                return all(node["lag"] == 0 and node["isLive"] and not node["rejected"] for node in seen["nodes"]) and all(
+                    [await node.is_ready() for node in self.system.nodes if not node.has_left]
+                )
+            return False
+
+        try:
+            await wait_until(all_have_the_head, "all nodes at the head", CONVERGENCE_SECONDS)
+        except TimeoutError as error:
+            self.history.incidents.append((time.monotonic(), f"{error}: {seen}"))
+        self.converged_after = time.monotonic() - begun
+        # What was only pending or partial is bound by a complete change behind it.
+        for writer in self.writers:
+            if isinstance(writer, RegistryWriter) and writer.registry.exists:
+                if not writer.registry.admin_on:
+                    await writer.switch(True)
+                await writer.renew("password")
+                last = self.history.changes[-1]
+                if last.propagation != "complete":
+                    self.history.incidents.append((last.end, f"after all was mended, '{last.what}' answered {last.propagation} {last.missing}"))
+        head = (await self.nodes())["revision"]
+        self.history.heads[-1] = (self.history.heads[-1][0], head)
+
+    async def look_at_everything(self) -> None:
+        """The control plane's state, every credential at every node, and every image that was acknowledged."""
+        for writer in self.writers:
+            writer.caller.close()
+            await writer.observe()
+            writer.caller.close()
+        client = LoginClient(self.run, self.world, "final")
+        nodes = [node for node in self.system.nodes if not node.has_left]
+        credentials = [*self.world.current(), *self.world.old[-FINAL_CREDENTIALS:]]
+        for node in nodes:
+            for credential in credentials:
+                await client.log_in(credential, node)
+            for token in self.world.tokens[-FINAL_TOKENS:]:
+                if node.region == client.region_of(token):
+                    await client.show(token, node)
+        client.close()
+        puller = Puller(self.run, self.world, "final")
+        for number, (push, registry) in enumerate(self.run.pushed):
+            of_region = [node for node in nodes if node.region == registry.region]
+            if push.registry == registry.literal and registry.exists:
+                await puller.pull(push, registry, of_region[number % len(of_region)])
+        puller.close()
+
+
+DIVERGED = re.compile(r"copy diverged|panicked at")
+
+
+def read_logs(system: System, history: History) -> None:
+    """What no process may ever say."""
+    for file in sorted(system.logs.glob("*.log")):
+        for line in file.read_text(errors="replace").splitlines():
+            if DIVERGED.search(line):
+                history.incidents.append((0.0, f"{file.name}: {line[:300]}"))
+
+
+def name_nodes(system: System, history: History) -> None:
+    """The control plane names nodes by their ids, the rest of the history by their names."""
+    names = {node.node_id: node.name for node in system.nodes}
+    for node in system.nodes:
+        history.nodes[node.name] = node.region
+        if system.options.staleness_bound is not None:
+            history.bounds[node.name] = float(system.options.staleness_bound)
+    for change in history.changes:
+        change.missing = frozenset(names.get(part, part) for part in change.missing)
+
+
