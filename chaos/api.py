@@ -16,9 +16,11 @@ from .world import Registry
 
 CHANGE_TIMEOUT_SECONDS = 25.0
 LOOK_TIMEOUT_SECONDS = 5.0
-# A call that broke may still be carried out: a request in a paused process's buffer, a statement behind a blocked proxy.
-# No fault that holds either back lasts longer than half of this.
-SETTLE_SECONDS = 20.0
+# A call that broke may still be carried out: a request in a paused process's buffer, a statement behind a blocked proxy or waiting for a
+# lock (5 s). It shows within this time after the last fault of its control plane, or never; …
+SETTLE_SECONDS = 7.0
+# … sooner where the call was answered, or its control plane has died: then only a commit can be on its way.
+SETTLE_COMMIT_SECONDS = 2.0
 
 REGISTRIES, GROUPS, ASSIGNMENTS = "2025-11-01", "2024-11-01", "2022-04-01"
 ROLES = {
@@ -185,12 +187,17 @@ class Caller:
         return seen
 
     async def settle(self, change: Change, before: Mapping[str, Value], look: Look) -> Mapping[str, Value]:
-        """Finds out what became of a call that broke: it shows within `SETTLE_SECONDS`, or never. Returns the registers as they are."""
+        """Finds out what became of a call that broke. Returns the registers as they are."""
+        through = next(each for each in self.run.system.control_planes if each.name == change.by)
+        starts = through.process.starts
         self.run.settling += 1
         try:
             since = time.monotonic()
             while True:
                 start = time.monotonic()
+                if through.is_faulty or self.run.system.postgres.is_down:
+                    since = start
+                is_over = change.status is not None or through.process.starts != starts
                 try:
                     seen = await look()
                 except Broken:
@@ -201,7 +208,7 @@ class Caller:
                     change.effects = dict(change.effects) | dict(seen)
                     change.end = end
                     return seen
-                if seen is not None and start - since > SETTLE_SECONDS:
+                if seen is not None and start - since > (SETTLE_COMMIT_SECONDS if is_over else SETTLE_SECONDS):
                     change.outcome = Outcome.NOT_COMMITTED
                     return seen
                 await asyncio.sleep(0.3)

@@ -161,11 +161,16 @@ class LoginClient(Client):
 
     async def mint(self, credential: Credential, node: Node) -> Token | None:
         query = urllib.parse.urlencode({"service": credential.registry.login_server, "scope": SCOPE})
-        start, first = time.monotonic(), credential.registry.incarnation
+        registry = credential.registry
+        start, incarnation, switched_on = time.monotonic(), registry.incarnation, registry.switched_on
         response = await self.ask("token request", node, credential, None, "GET", f"/oauth2/token?{query}")
         if response is None or response.status != 200:
             return None
-        token = Token(response.json()["access_token"], credential, node.name, start, (first, credential.registry.incarnation))
+        token = Token(
+            response.json()["access_token"], credential, node.name, start, (incarnation, registry.incarnation),
+            # A call that is under way may have switched it on already.
+            (switched_on, registry.switched_on + 1),
+        )  # fmt: skip
         self.world.remember(token)
         return token
 

@@ -81,7 +81,6 @@ class Injector:
         self.done: Counter[str] = Counter()
         self.left_out = 0
         self._tasks: set[asyncio.Task] = set()
-        self._postgres_is_down = False
 
     async def carry_out(self, planned: list[Planned]) -> None:
         begun = time.monotonic()
@@ -248,17 +247,17 @@ class Injector:
             await self._with(planned, each, lambda: each.database.delay(way, way), lambda: each.database.delay(0, 0))
 
     async def _do_kill_postgres(self, planned: Planned) -> None:
-        if self._postgres_is_down:
+        postgres = self.run.system.postgres
+        if postgres.is_down:
             self.left_out += 1
             return
-        self._postgres_is_down = True
-        postgres = self.run.system.postgres
+        postgres.is_down = True
         await postgres.process.kill()
         fault = self._begin(planned, "postgres")
         await asyncio.sleep(min(planned.seconds, 3.0) * planned.amount)
         await postgres.start()
         fault.end = time.monotonic()
-        self._postgres_is_down = False
+        postgres.is_down = False
 
 
 def _fill(file: pathlib.Path) -> None:

@@ -28,6 +28,7 @@ class Postgres:
 
     def __init__(self, directory: pathlib.Path, port: int) -> None:
         self.port = port
+        self.is_down = False
         self._directory = directory
         self._programs = programs()
         self._password = secrets.token_hex(16)

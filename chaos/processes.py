@@ -54,6 +54,7 @@ class Process:
         self.log = log
         self.environment = dict(environment or {})
         self._user, self._group = user, group
+        self.starts = 0
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -66,6 +67,7 @@ class Process:
         return self._process.pid
 
     async def start(self) -> None:
+        self.starts += 1
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self.arguments,

@@ -26,6 +26,9 @@ from .writers import PrincipalWriter, RegistryWriter, Writer, create_scene
 
 GROUP = "chaos"
 CONVERGENCE_SECONDS = 45.0
+# The fleeting ones are deleted and made again.
+REGISTRY_NAMES = ("alpha", "beta", "gamma", "delta", "fleeting", "fleetingtoo")
+PRINCIPALS = 5
 # In the end each of these is asked at every node.
 FINAL_CREDENTIALS, FINAL_TOKENS = 60, 30
 
@@ -109,15 +112,15 @@ class Conductor:
         region = self.system.regions[0]
         await create_scene(self.run, self.world, GROUP, region)
         seed = self.settings.seed
-        for number, name in enumerate(("alpha", "beta", "fleeting")):
+        for number, name in enumerate(REGISTRY_NAMES):
             of = self.system.regions[number % len(self.system.regions)]
             registry = Registry(f"{name}{seed}", of, GROUP, f"{name}{seed}{self.system.suffix}")
-            writer = RegistryWriter(registry, self.run, self.world, f"{name} {seed}", deletes=name == "fleeting")
+            writer = RegistryWriter(registry, self.run, self.world, f"{name} {seed}", deletes=name.startswith("fleeting"))
             self.world.registries.append(registry)
             self.writers.append(writer)
             await writer.caller.signed_in()
             await writer.create()
-        for number in range(1, 4):
+        for number in range(1, PRINCIPALS + 1):
             self.writers.append(PrincipalWriter(number, self.run, self.world, f"principal {number} {seed}"))
 
     def clients(self) -> list[LoginClient | Pusher | Puller]:

@@ -86,14 +86,17 @@ class Credential:
     fixed: Condition
     # Whose assignments decide; None: an admin account, which needs none.
     principal: Principal | None = None
-    # Only for tokens: the account was not switched off and on since.
-    switch: Literal | None = None
 
     def condition(self, token: Token | None = None) -> Condition:
         """Taken after the answer, so that whatever was made meanwhile is among what may have allowed it."""
         if self.principal is None:
             condition: Condition = ((self.incarnation,), *self.fixed)
-            return condition if token is None or self.switch is None else (*condition, (self.switch,))
+            if token is None:
+                return condition
+            # A token dies when the account is switched off, and stays dead when it is switched on again.
+            first, last = token.switches
+            register = f"admin-switched:{self.incarnation.register.partition(':')[2]}#{self.incarnation.value.rpartition('-')[2]}"
+            return (*condition, tuple(Literal(register, str(number)) for number in range(first, last + 1)))
         # A principal may be let in by any registry of the name; its token is for the one that it was made for.
         first, last = (1, self.registry.incarnation) if token is None else token.incarnations
         names = tuple(Literal(self.registry.register, f"{HERE}-{number}") for number in range(first, last + 1))
@@ -115,7 +118,6 @@ def admin_credential(registry: Registry, slot: str) -> Credential:
         secret,
         f"admin {slot} of {registry.name}",
         ((Literal(registry.admin_register(), ON),), (Literal(registry.password_register(slot), shown(secret)),)),
-        switch=Literal(registry.switch_register(), str(registry.switched_on)),
     )
 
 
@@ -141,6 +143,8 @@ class Token:
     minted_at: float
     # The first and the last registry of the name that it may be for.
     incarnations: tuple[int, int]
+    # How often the admin account had been switched on, before and after.
+    switches: tuple[int, int]
 
 
 class World:

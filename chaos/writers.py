@@ -248,6 +248,7 @@ class PrincipalWriter(Writer):
     async def create(self) -> Principal | None:
         self.count += 1
         self.assigned: dict[str, str] = {}
+        self.held: dict[str, tuple[str, str]] = {}
         name = f"principal-{self.number}-{self.count}"
         _, application = await self.caller.change("create application", "POST", "/v1.0/applications", None, {"displayName": name}, _nothing, {})
         if application is None:
@@ -329,8 +330,12 @@ class PrincipalWriter(Writer):
         path = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{name}"
         literal = Literal(f"assignment:{name}", HERE)
         role = self.random.choice(list(ROLES))
+        if any(self.held[register] == (role, scope) for register in self.assigned):
+            # A principal has a role at a scope once.
+            return
         # In the list before the call begins, so that a request that it allows finds it there.
         principal.assignments.append((literal, registry if at_registry else None, registry.incarnation))
+        self.held[literal.register] = (role, scope)
         effects = {literal.register: HERE}
         change, answer = await self.caller.change(
             f"assign {role} to {principal.name} at {registry.name if at_registry else 'the group'}",
