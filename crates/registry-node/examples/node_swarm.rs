@@ -10,15 +10,15 @@
 use std::{error::Error, io::Write, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
-use config_documents::{JoinRequest, Region, Revision, forms};
+use config_documents::{Region, Revision};
 use credentials::{Secret, SigningKey, SystemRandomness};
 use registry_node::config::{
     Applier, Configuration, Connection, ControlPlane, Follower, Identities, LocalCopy, Progress,
+    enrolment,
 };
 use reqwest::Url;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use service::{configuration::write_secret_file, logs::LogFormat, shutdown::Shutdown};
+use service::{logs::LogFormat, shutdown::Shutdown};
 use time::OffsetDateTime;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -66,13 +66,6 @@ struct Arguments {
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// What a simulated node keeps.
-#[derive(Serialize, Deserialize)]
-struct Enrolled {
-    node_id: Uuid,
-    credential: String,
-}
-
 /// A simulated node that follows.
 struct Simulated {
     node_id: Uuid,
@@ -98,17 +91,11 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let began = Instant::now();
     let shutdown = Shutdown::new();
     let mut nodes = Vec::new();
-    for (number, enrolled) in enrolled.into_iter().enumerate() {
+    for (number, identities) in enrolled.into_iter().enumerate() {
         let is_delayed = number < arguments.delayed;
         let control_plane = if is_delayed { &far } else { &near };
         let address = address(number);
-        nodes.push(follow(
-            control_plane,
-            enrolled,
-            &region,
-            address,
-            &shutdown,
-        )?);
+        nodes.push(follow(control_plane, identities, address, &shutdown)?);
     }
     for node in &nodes {
         wait_for(node, |progress| progress.is_confirmed).await;
@@ -192,46 +179,29 @@ async fn enrol_all(
     arguments: &Arguments,
     control_plane: &ControlPlane,
     region: &Region,
-) -> Result<Vec<Enrolled>, Failure> {
+) -> Result<Vec<Identities>, Failure> {
     let tokens = match &arguments.join_tokens {
         Some(file) => std::fs::read_to_string(file)?,
         None => String::new(),
     };
     let mut tokens = tokens.lines();
-    std::fs::create_dir_all(&arguments.state_dir)?;
     let mut enrolled = Vec::new();
     for number in 0..arguments.nodes {
-        let file = arguments.state_dir.join(format!("{number}.json"));
-        if !file.exists() {
-            let token = tokens.next().ok_or("there are too few join tokens")?;
-            let joined = join(control_plane, token, region, number).await?;
-            write_secret_file(&file, &serde_json::to_vec(&joined)?)?;
-        }
-        enrolled.push(serde_json::from_slice(&std::fs::read(&file)?)?);
+        let directory = arguments.state_dir.join(number.to_string());
+        std::fs::create_dir_all(&directory)?;
+        let identities = match enrolment::load(&directory, region)? {
+            Some(identities) => identities,
+            None => {
+                let token = tokens.next().ok_or("there are too few join tokens")?;
+                let token = Secret::new(token.to_owned());
+                let key = SigningKey::generate(&Uuid::new_v4().to_string());
+                let address = address(number);
+                enrolment::join(control_plane, &token, region, &address, key, &directory).await?
+            }
+        };
+        enrolled.push(identities);
     }
     Ok(enrolled)
-}
-
-async fn join(
-    control_plane: &ControlPlane,
-    token: &str,
-    region: &Region,
-    number: usize,
-) -> Result<Enrolled, Failure> {
-    // Nobody asks this node for a token, so it need not keep the private part.
-    let key = SigningKey::generate(&Uuid::new_v4().to_string());
-    let request = JoinRequest {
-        join_token: token.to_owned(),
-        region: region.clone(),
-        public_key: key.public(),
-        address: address(number),
-        forms: forms(),
-    };
-    let answer = control_plane.join(&request).await?;
-    Ok(Enrolled {
-        node_id: answer.node_id,
-        credential: answer.credential,
-    })
 }
 
 /// A name that nobody has: nothing can be asked of a simulated node.
@@ -241,31 +211,25 @@ fn address(number: usize) -> String {
 
 fn follow(
     control_plane: &ControlPlane,
-    enrolled: Enrolled,
-    region: &Region,
+    identities: Identities,
     address: String,
     shutdown: &Shutdown,
 ) -> Result<Simulated, Failure> {
     let configuration = Arc::new(Configuration::default());
+    let (node_id, region) = (identities.node_id(), identities.region().clone());
     let copy = LocalCopy::in_memory()?;
     let follower = Follower {
         control_plane: control_plane.clone(),
-        identities: Arc::new(Identities::in_memory(
-            enrolled.node_id,
-            region.clone(),
-            Secret::new(enrolled.credential),
-            // It signs nothing.
-            SigningKey::generate("simulated"),
-        )),
+        identities: Arc::new(identities),
         address,
         configuration: Arc::clone(&configuration),
-        applier: Applier::new(Arc::clone(&configuration), copy, region.clone()),
+        applier: Applier::new(Arc::clone(&configuration), copy, region),
         randomness: Arc::new(SystemRandomness),
         shutdown: shutdown.clone(),
     };
     tokio::spawn(follower.run());
     Ok(Simulated {
-        node_id: enrolled.node_id,
+        node_id,
         configuration,
     })
 }
