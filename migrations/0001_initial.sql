@@ -46,7 +46,10 @@ CREATE TABLE registries (
     -- Registry names are unique in the installation: they are host names.
     name_key              text COLLATE "C" NOT NULL UNIQUE,
     login_server          text NOT NULL,
+    -- The home region, where its content is.
     location              text NOT NULL REFERENCES regions,
+    -- The other regions whose nodes know it, without the home region; each was in regions when it was written, and none is ever removed.
+    further_regions       text[] NOT NULL DEFAULT '{}',
     sku                   text NOT NULL,
     tags                  jsonb NOT NULL,
     admin_user_enabled    boolean NOT NULL,
@@ -153,12 +156,36 @@ CREATE TABLE sign_in_keys (
 );
 
 -- The config feed.
+
 CREATE TABLE config_head (
     singleton       boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     epoch           uuid NOT NULL,
     revision        bigint NOT NULL,
-    purged_through  bigint NOT NULL
+    purged_through  bigint NOT NULL,
+    -- config_identity() when the epoch began: where it differs now, the epoch is over.
+    begun_on        text NOT NULL,
+    begun_at        timestamptz NOT NULL,
+    -- The newest revision when the epoch began.
+    begun_revision  bigint NOT NULL,
+    -- The epoch before, if all that it had up to begun_revision is known to be here.
+    continues       uuid,
+    -- The form in which documents of each kind are published; 1 for a kind that is not here.
+    forms           jsonb NOT NULL
 );
+
+-- Which database this is, and which of its histories: a restored dump, a copy, a point-in-time recovery and a promoted replica all differ
+-- from the original in one of these parts. The timeline is that of the current position, not that of the last checkpoint, which lags behind
+-- a promotion; a dump restored in place differs in the table's file only.
+CREATE FUNCTION config_identity() RETURNS text LANGUAGE sql VOLATILE AS $$
+    SELECT concat_ws(
+        '/',
+        (pg_control_system()).system_identifier,
+        left(pg_walfile_name(pg_current_wal_lsn()), 8),
+        (SELECT oid FROM pg_database WHERE datname = current_database()),
+        'config_head'::regclass::oid,
+        pg_relation_filenode('config_head')
+    )
+$$;
 
 CREATE TABLE config_regions (
     region   text PRIMARY KEY,
@@ -168,17 +195,21 @@ CREATE TABLE config_regions (
 
 -- Latest state only; a tombstone has no body.
 CREATE TABLE config_documents (
-    region   text NOT NULL,
-    kind     text NOT NULL,
-    key      text NOT NULL,
-    body     text,
-    hash     numeric(39) NOT NULL,
-    deleted  boolean NOT NULL,
-    revision bigint NOT NULL,
+    region     text NOT NULL,
+    kind       text NOT NULL,
+    key        text NOT NULL,
+    body       text,
+    hash       numeric(39) NOT NULL,
+    deleted    boolean NOT NULL,
+    revision   bigint NOT NULL,
+    -- Tombstones are purged by it; the clock is Postgres's.
+    deleted_at timestamptz,
     PRIMARY KEY (region, kind, key),
-    CHECK (deleted = (body IS NULL))
+    CHECK (deleted = (body IS NULL)),
+    CHECK (deleted = (deleted_at IS NOT NULL))
 );
 CREATE INDEX config_documents_revision ON config_documents (revision);
+CREATE INDEX config_documents_tombstones ON config_documents (deleted_at) WHERE deleted;
 
 -- Enrolled nodes.
 CREATE TABLE nodes (
@@ -194,7 +225,7 @@ CREATE TABLE nodes (
     -- An operator asked for a rotation, and the node has not begun it.
     rotation_requested_at timestamptz,
     -- The newest form of each kind that the node understands, as it last announced it.
-    forms                 jsonb NOT NULL DEFAULT '{}',
+    forms                 jsonb NOT NULL,
     created_at            timestamptz NOT NULL
 );
 
@@ -218,13 +249,24 @@ CREATE TABLE node_join_tokens (
     node_id    uuid
 );
 
--- Written by control planes for the nodes connected to them, with synchronous_commit off; the clock is Postgres's.
+-- What control planes write about the nodes connected to them, with synchronous_commit off; the clock is Postgres's.
+
+-- The newest stream of each node. What an older one still brings does not count.
+CREATE TABLE node_streams (
+    node_id                 uuid PRIMARY KEY REFERENCES nodes ON DELETE CASCADE,
+    stream_id               uuid NOT NULL,
+    begun_at                timestamptz NOT NULL,
+    -- The age of its configuration past which the node refuses requests; null when it serves without bound.
+    staleness_bound_seconds bigint,
+    -- When the node last said that it has applied something, on any stream and in any epoch.
+    applied_at              timestamptz,
+    lease_expires_at        timestamptz NOT NULL
+);
+
 CREATE TABLE node_progress (
-    node_id          uuid NOT NULL REFERENCES nodes ON DELETE CASCADE,
-    epoch            uuid NOT NULL,
-    revision         bigint NOT NULL,
-    rejected         jsonb NOT NULL,
-    forms            jsonb NOT NULL,
-    lease_expires_at timestamptz NOT NULL,
+    node_id  uuid NOT NULL REFERENCES nodes ON DELETE CASCADE,
+    epoch    uuid NOT NULL,
+    revision bigint NOT NULL,
+    rejected jsonb NOT NULL,
     PRIMARY KEY (node_id, epoch)
 );

@@ -11,6 +11,7 @@ use store::{Store, StoreError};
 use time::OffsetDateTime;
 
 use crate::config_feed::ConfigFeed;
+use crate::draining::InFlight;
 use crate::front_door::Router;
 use crate::limits::WORKER_CONNECTIONS;
 use crate::metrics::RequestMetrics;
@@ -32,6 +33,7 @@ pub struct App {
     pub(crate) settings: Settings,
     pub(crate) router: Arc<Router>,
     pub(crate) request_metrics: Arc<RequestMetrics>,
+    pub(crate) requests: Arc<InFlight>,
 }
 
 /// What an operator may choose.
@@ -83,7 +85,8 @@ impl App {
         }
         store::config::publish_built_in_roles(&parts.store).await?;
         let sign_in = SignIn::load(&parts, &installation).await?;
-        let config_feed = ConfigFeed::start(&parts);
+        let requests = InFlight::new();
+        let config_feed = ConfigFeed::start(&parts, &requests);
         watch_database(
             parts.store.clone(),
             parts.readiness.clone(),
@@ -100,6 +103,7 @@ impl App {
             config_feed,
             settings: parts.settings,
             router: Arc::new(Router::new(crate::operations())),
+            requests,
         }))
     }
 }

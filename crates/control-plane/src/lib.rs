@@ -6,6 +6,7 @@
 mod app;
 mod config_feed;
 mod directory;
+mod draining;
 pub mod front_door;
 mod limits;
 mod metrics;
@@ -14,7 +15,7 @@ mod server;
 pub mod sign_in;
 
 pub use app::{App, Clock, Parts, Settings, StartError};
-pub use server::{Arguments, RunError, run, serve};
+pub use server::{Arguments, RunError, run, serve, serve_until_done};
 
 use front_door::Operation;
 

@@ -15,6 +15,12 @@ pub(crate) const UNREAD_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the database may take over a decision, and over an operation, before the client is told to come back.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long requests under way, and handing over the nodes' streams, may take when the process is told to end.
+pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the last answers may take to leave then.
+pub(crate) const FLUSH_TIME: Duration = Duration::from_millis(250);
+
 /// How long a client may take to send a request's head.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 

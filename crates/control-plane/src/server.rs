@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 
 use crate::app::{App, Parts, Settings, StartError};
 use crate::front_door::dispatch;
-use crate::limits::HEAD_TIMEOUT;
+use crate::limits::{FLUSH_TIME, HEAD_TIMEOUT, SHUTDOWN_TIMEOUT};
 
 /// How a control plane is run.
 #[derive(clap::Args)]
@@ -79,9 +79,6 @@ pub enum RunError {
     Server(#[source] std::io::Error),
 }
 
-/// How long requests under way may take when the process is told to end.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Threads that serve requests; the database is the limit, not they.
 const WORKERS: usize = 2;
 
@@ -132,18 +129,45 @@ async fn run_until_shutdown(arguments: Arguments) -> Result<(), RunError> {
     })
     .await?;
     let Some(app) = app else { return Ok(()) };
-    let server = serve(app, listeners, Some(tls)).map_err(RunError::Server)?;
-    let handle = server.handle();
+    let server = serve(Arc::clone(&app), listeners, Some(tls)).map_err(RunError::Server)?;
     readiness.set("server", Ok(format!("serving on {:?}", arguments.listen)));
     let ending = shutdown.clone();
     actix_web::rt::spawn(async move {
         ending.wait().await;
         readiness.set("server", Err("shutting down".to_owned()));
-        tracing::info!("shutting down: no new requests, those under way are finished");
-        handle.stop(true).await;
+        tracing::info!(
+            "shutting down: no new connections; nodes are sent to other control planes, requests under way are finished"
+        );
     });
     tracing::info!(listen = ?arguments.listen, "the control plane serves");
-    server.await.map_err(RunError::Server)
+    serve_until_done(app, server, &shutdown)
+        .await
+        .map_err(RunError::Server)
+}
+
+/// Serves until the shutdown is asked for, the nodes' streams are handed over and the requests under way are answered.
+///
+/// The server's own stop waits for connections, and a client may keep an idle one of HTTP/2 open as long as it likes; so it is not waited
+/// for.
+///
+/// # Errors
+/// When the server breaks.
+pub async fn serve_until_done(
+    app: Arc<App>,
+    server: Server,
+    shutdown: &Shutdown,
+) -> std::io::Result<()> {
+    let handle = server.handle();
+    let done = async {
+        shutdown.wait().await;
+        actix_web::rt::spawn(handle.stop(true));
+        app.config_feed.done().await;
+        tokio::time::sleep(FLUSH_TIME).await;
+    };
+    tokio::select! {
+        ended = server => ended,
+        () = done => Ok(()),
+    }
 }
 
 /// Waits for a database that is away; anything else that is wrong ends the process. `None`: told to end meanwhile.

@@ -3,23 +3,33 @@
 //! Writing is here ([`publish`] ends every transaction that changes what nodes must know); reading is in [`read`] (what happened since a
 //! position) and [`Reading`] (a snapshot, or a long way back, page by page).
 
+mod epoch;
+mod forms;
 mod notify;
 mod read;
+mod tombstones;
 
+pub use epoch::{Cause, Lineage, epoch_begin};
+pub(crate) use forms::{FormMap, Forms};
+pub use forms::{Raised, forms_raise};
 pub use notify::{Listener, notify};
-pub use read::{Batch, Head, Position, Reading, head, read};
+pub use read::{Batch, Head, Position, Reading, head, head_for, read};
+pub use tombstones::{Purged, TOMBSTONE_AGE, tombstones_purge};
 
 use std::collections::BTreeMap;
 
 use config_documents::{Checksum, Document, Epoch, Kind, Region, Revision};
+use sqlx::types::Json;
 use sqlx::{Postgres, Transaction};
 
 use crate::{Store, StoreError};
 
 /// One change of what nodes know.
 pub enum Change {
-    /// The document's new state, for one region or for all (`*`).
+    /// The document's new state, for one region or for all (`*`). A signing key is for its node's region: the form in use decides whether
+    /// others get it too.
     Upsert { region: Region, document: Document },
+    /// A signing key is deleted wherever it is.
     Delete {
         region: Region,
         kind: Kind,
@@ -57,7 +67,7 @@ pub(crate) fn column_of(revision: Revision) -> i64 {
     i64::try_from(revision.0).expect("nobody publishes 2^63 times")
 }
 
-/// Begins the first epoch; does nothing when there is one. For `admin init`.
+/// Begins the first epoch, with this build's newest forms; does nothing when there is one. For `admin init`.
 ///
 /// # Errors
 /// Those of the database.
@@ -66,8 +76,13 @@ pub async fn initialise(
     epoch: Epoch,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "INSERT INTO config_head (epoch, revision, purged_through) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING",
-        epoch.0
+        r#"
+        INSERT INTO config_head (epoch, revision, purged_through, begun_on, begun_at, begun_revision, forms)
+        VALUES ($1, 0, 0, config_identity(), clock_timestamp(), 0, $2)
+        ON CONFLICT DO NOTHING
+        "#,
+        epoch.0,
+        Json(&Forms::newest().0) as _
     )
     .execute(&mut **transaction)
     .await?;
@@ -76,8 +91,9 @@ pub async fn initialise(
 
 /// Publishes changes as one revision; the last thing that a READ COMMITTED transaction does before its commit.
 ///
-/// Two round trips. The first statement takes the head's lock, which is held to the commit: revisions are dense and in commit order. The
-/// old rows are read by the second: a statement's snapshot is taken when it begins, so in one statement they would come from before the
+/// Two round trips. The first statement takes the head's lock, which is held to the commit: revisions are dense and in commit order; and it
+/// begins a new epoch when the database is not the one of the present epoch, so nothing is committed in an epoch that is over. What comes
+/// after knows the forms in use. The old rows are read by the second: a statement's snapshot is taken when it begins, so in one statement they would come from before the
 /// wait for the lock. Of several changes of one document the last one counts. A document published unchanged is sent again; deleting one
 /// that is not there leaves no tombstone. Do not publish an empty list: it would be a revision that says nothing.
 ///
@@ -87,12 +103,24 @@ pub async fn publish(
     transaction: &mut Transaction<'_, Postgres>,
     changes: &[Change],
 ) -> Result<Published, StoreError> {
-    let rows = Rows::of(changes);
-    let head =
-        sqlx::query!("UPDATE config_head SET revision = revision + 1 RETURNING epoch, revision")
-            .fetch_optional(&mut **transaction)
-            .await?
-            .ok_or(StoreError::NotInitialised)?;
+    let head = sqlx::query!(
+        r#"
+        WITH present AS MATERIALIZED (SELECT config_identity() AS identity)
+        UPDATE config_head SET
+            revision = revision + 1,
+            epoch = CASE WHEN begun_on = present.identity THEN epoch ELSE gen_random_uuid() END,
+            begun_on = present.identity,
+            begun_at = CASE WHEN begun_on = present.identity THEN begun_at ELSE clock_timestamp() END,
+            begun_revision = CASE WHEN begun_on = present.identity THEN begun_revision ELSE revision END,
+            continues = CASE WHEN begun_on = present.identity THEN continues ELSE epoch END
+        FROM present
+        RETURNING epoch, revision, forms AS "forms: Json<FormMap>"
+        "#
+    )
+    .fetch_optional(&mut **transaction)
+    .await?
+    .ok_or(StoreError::NotInitialised)?;
+    let rows = Rows::of(changes, &Forms(head.forms.0));
     sqlx::query!(
         r#"
         WITH input AS (
@@ -104,12 +132,13 @@ pub async fn publish(
             FROM config_documents AS document JOIN input USING (region, kind, key)
         ),
         written AS (
-            INSERT INTO config_documents (region, kind, key, body, hash, deleted, revision)
-            SELECT region, kind, key, body, input.hash, body IS NULL, $6
+            INSERT INTO config_documents (region, kind, key, body, hash, deleted, revision, deleted_at)
+            SELECT region, kind, key, body, input.hash, body IS NULL, $6, CASE WHEN body IS NULL THEN clock_timestamp() END
             FROM input LEFT JOIN old USING (region, kind, key)
             WHERE body IS NOT NULL OR NOT old.deleted
             ON CONFLICT (region, kind, key) DO UPDATE SET
-                body = EXCLUDED.body, hash = EXCLUDED.hash, deleted = EXCLUDED.deleted, revision = EXCLUDED.revision
+                body = EXCLUDED.body, hash = EXCLUDED.hash, deleted = EXCLUDED.deleted, revision = EXCLUDED.revision,
+                deleted_at = EXCLUDED.deleted_at
         ),
         difference AS (
             SELECT region, sum(hash) AS hash
@@ -158,19 +187,27 @@ struct Rows {
 }
 
 impl Rows {
-    fn of(changes: &[Change]) -> Self {
+    fn of(changes: &[Change], forms: &Forms) -> Self {
+        let all = Region::all();
         let mut latest = BTreeMap::new();
         for change in changes {
-            let (region, kind, key, body) = match change {
-                Change::Upsert { region, document } => (
-                    region,
-                    document.kind(),
-                    document.key(),
-                    Some(document.body()),
-                ),
-                Change::Delete { region, kind, key } => (region, *kind, key.clone(), None),
-            };
-            latest.insert((region, kind.as_str(), key), body);
+            match change {
+                Change::Upsert { region, document } => {
+                    let (kind, key) = (document.kind(), document.key());
+                    let body = document.body_in_form(forms.of(kind));
+                    let place = forms.place(region, kind, &all);
+                    if place != region {
+                        latest.insert((region, kind.as_str(), key.clone()), None);
+                    }
+                    latest.insert((place, kind.as_str(), key), Some(body));
+                }
+                Change::Delete { region, kind, key } => {
+                    if *kind == Kind::SigningKey {
+                        latest.insert((&all, kind.as_str(), key.clone()), None);
+                    }
+                    latest.insert((region, kind.as_str(), key.clone()), None);
+                }
+            }
         }
         let mut rows = Self::default();
         for ((region, kind, key), body) in latest {
@@ -206,6 +243,11 @@ pub async fn publish_built_in_roles(store: &Store) -> Result<Option<Published>, 
 pub async fn publish_built_in_roles_in(
     transaction: &mut Transaction<'_, Postgres>,
 ) -> Result<Option<Published>, StoreError> {
+    let forms = sqlx::query_scalar!(r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head"#)
+        .fetch_optional(&mut **transaction)
+        .await?
+        .ok_or(StoreError::NotInitialised)?;
+    let form = Forms(forms.0).of(Kind::RoleDefinition);
     let known: BTreeMap<String, String> = sqlx::query!(
         r#"SELECT key, body AS "body!" FROM config_documents WHERE region = '*' AND kind = $1 AND NOT deleted"#,
         Kind::RoleDefinition.as_str()
@@ -218,7 +260,7 @@ pub async fn publish_built_in_roles_in(
     let changes: Vec<Change> = rbac::built_in_roles()
         .iter()
         .map(|definition| Document::RoleDefinition(definition.clone()))
-        .filter(|document| known.get(&document.key()) != Some(&document.body()))
+        .filter(|document| known.get(&document.key()) != Some(&document.body_in_form(form)))
         .map(|document| Change::Upsert {
             region: Region::all(),
             document,

@@ -56,6 +56,8 @@ pub enum StoreError {
     NotMigrated(#[source] sqlx::Error),
     #[error("the database is not initialised: run `wharfinger admin init` first")]
     NotInitialised,
+    #[error("the database is being restored")]
+    BeingRestored,
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -66,13 +68,15 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolClosed
             | sqlx::Error::Tls(_) => true,
             // Class 57: operator intervention (shutdown, crash recovery); 53: insufficient resources; 08: connection; 25006: read-only;
-            // 55P03: a lock was waited for too long; 40: the transaction lost against another and may be repeated.
+            // 55000: a replica that is not promoted; 55P03: a lock was waited for too long; 40: the transaction lost against another and may
+            // be repeated.
             sqlx::Error::Database(database) => database.code().is_some_and(|code| {
                 code.starts_with("57P")
                     || code.starts_with("53")
                     || code.starts_with("08")
                     || code.starts_with("40")
                     || code == "25006"
+                    || code == "55000"
                     || code == "55P03"
             }),
             _ => false,

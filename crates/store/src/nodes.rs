@@ -1,19 +1,22 @@
-//! Registry nodes: join tokens, enrolment, credentials, and how far each node has got.
-//!
-//! Progress and leases are ordinary rows, so that a control plane can wait for nodes that are connected to another one. They are written
-//! often and never touch the head of the configuration; their clock is Postgres's.
+//! Registry nodes: join tokens, enrolment, credentials, and how far each node has got ([`progress`]).
+
+mod progress;
+
+pub use progress::{
+    LEASE, NewStream, NodeProgress, NodeState, Progress, Written, list, progress_forget,
+    progress_write, stream_begin, survey,
+};
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use config_documents::{Document, Epoch, Node, Region, Rejected, Revision, SigningKey};
+use config_documents::{Document, Node, Region, SigningKey};
 use credentials::{PublicKey, Randomness, Secret, SecretKind, Verifier, generate};
 use sqlx::types::Json;
 use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::config::{Change, Published, column_of, publish, revision_of};
+use crate::config::{Change, FormMap, Forms, Published, publish};
 use crate::{Store, StoreError};
 
 /// How long a join token can be used: long enough to set up a machine, short enough to be forgotten in a shell's history.
@@ -21,9 +24,6 @@ pub const JOIN_TOKEN_VALIDITY: time::Duration = time::Duration::hours(24);
 
 /// How long a used or expired join token is remembered, to tell the two apart from a wrong one.
 const JOIN_TOKEN_MEMORY: time::Duration = time::Duration::days(30);
-
-/// How long a node counts as alive after its last sign of progress.
-pub const LEASE: Duration = Duration::from_secs(10);
 
 /// A join token that was just made; its text is shown once and never kept.
 pub struct JoinToken {
@@ -78,6 +78,8 @@ pub struct NewNode {
     /// Of the credential that it gets.
     pub verifier: Verifier,
     pub public_key: PublicKey,
+    /// The newest form of each kind that it understands.
+    pub forms: BTreeMap<String, u32>,
 }
 
 /// What came of an enrolment.
@@ -102,6 +104,10 @@ pub enum Enrolment {
     },
     /// Another node signs with a key of this name.
     KeyInUse,
+    /// The node's build is too old: kinds with the form that is published, which it would not understand.
+    FormsBeyond {
+        forms: Vec<(String, u32)>,
+    },
 }
 
 /// Enrols a node and uses up its join token, in one transaction with the documents that tell other nodes about it.
@@ -155,11 +161,27 @@ pub async fn enrol(
     let Some(published) = enrol_first(&mut transaction, token_id, new, now).await? else {
         return Ok(Enrolment::KeyInUse);
     };
+    // Compared under the head's lock: the forms in use are raised under it too.
+    let forms = forms_beyond(&mut transaction, &new.forms).await?;
+    if !forms.is_empty() {
+        return Ok(Enrolment::FormsBeyond { forms });
+    }
     transaction.commit().await?;
     Ok(Enrolment::Enrolled {
         node_id: new.node_id,
         published: Some(published),
     })
+}
+
+/// The kinds whose form in use a node does not understand.
+async fn forms_beyond(
+    transaction: &mut Transaction<'_, Postgres>,
+    understood: &FormMap,
+) -> Result<Vec<(String, u32)>, StoreError> {
+    let in_use = sqlx::query_scalar!(r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head"#)
+        .fetch_one(&mut **transaction)
+        .await?;
+    Ok(Forms(in_use.0).beyond(understood))
 }
 
 /// Verifiers are salted, so the token is looked for among all that there are: a few.
@@ -186,7 +208,7 @@ async fn enrol_first(
 ) -> Result<Option<Published>, StoreError> {
     let inserted = sqlx::query!(
         r#"
-        INSERT INTO nodes (node_id, region, address, verifier, kid, created_at) VALUES ($1, $2, $3, $4, $5, $6)
+        INSERT INTO nodes (node_id, region, address, verifier, kid, forms, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
         ON CONFLICT (kid) DO NOTHING
         "#,
         new.node_id,
@@ -194,6 +216,7 @@ async fn enrol_first(
         new.address,
         new.verifier.to_bytes(),
         new.public_key.kid(),
+        Json(&new.forms) as _,
         now
     )
     .execute(&mut **transaction)
@@ -216,7 +239,6 @@ async fn enrol_first(
     });
     let changes = [
         node_change(new.node_id, &new.region, &new.address),
-        // Only its own region accepts tokens that it signs.
         Change::Upsert {
             region: new.region.clone(),
             document: signing_key,
@@ -234,10 +256,10 @@ async fn enrol_again(
     let updated = sqlx::query!(
         r#"
         UPDATE nodes SET verifier = $3
-        WHERE node_id = $1 AND kid = $2 AND NOT EXISTS (SELECT FROM node_progress WHERE node_id = $1)
+        WHERE node_id = $1 AND kid = $2 AND NOT EXISTS (SELECT FROM node_streams WHERE node_id = $1)
             AND EXISTS (
                 SELECT FROM config_documents
-                WHERE region = nodes.region AND kind = 'signing-key' AND key = $2 AND body::jsonb -> 'publicKey' = $4
+                WHERE region IN ('*', nodes.region) AND kind = 'signing-key' AND key = $2 AND body::jsonb -> 'publicKey' = $4
             )
         RETURNING node_id
         "#,
@@ -325,150 +347,4 @@ fn verifier_of(table: &'static str, bytes: &[u8]) -> Result<Verifier, StoreError
         table,
         reason: error.to_string(),
     })
-}
-
-/// How far a node has got.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
-    pub node_id: Uuid,
-    pub epoch: Epoch,
-    /// All up to here is durable at the node and visible to requests, but for what is rejected.
-    pub revision: Revision,
-    /// Every document that the node holds and cannot understand.
-    pub rejected: Vec<Rejected>,
-    /// The newest form of each kind that it understands.
-    pub forms: BTreeMap<String, u32>,
-    /// Whether a stream begins with it: then the revision holds even where an earlier one was higher (the node's disk was restored).
-    /// Otherwise it can only rise, since two control planes may write for a node that moves from one to the other.
-    pub begins_stream: bool,
-}
-
-/// Writes the progress of many nodes, each at most once, in one statement, and renews their leases. Not waited for on disk
-/// (`synchronous_commit = off`): after a crash of Postgres nodes say it again.
-///
-/// Returns the nodes that are still enrolled.
-///
-/// # Errors
-/// Those of the database.
-pub async fn progress_write(store: &Store, progress: &[Progress]) -> Result<Vec<Uuid>, StoreError> {
-    let ids: Vec<Uuid> = progress.iter().map(|node| node.node_id).collect();
-    let epochs: Vec<Uuid> = progress.iter().map(|node| node.epoch.0).collect();
-    let revisions: Vec<i64> = progress
-        .iter()
-        .map(|node| column_of(node.revision))
-        .collect();
-    let rejected: Vec<Json<&[Rejected]>> = progress
-        .iter()
-        .map(|node| Json(node.rejected.as_slice()))
-        .collect();
-    let forms: Vec<Json<&BTreeMap<String, u32>>> =
-        progress.iter().map(|node| Json(&node.forms)).collect();
-    let begins: Vec<bool> = progress.iter().map(|node| node.begins_stream).collect();
-    let mut transaction = store
-        .pool()
-        .begin_with("BEGIN; SET LOCAL synchronous_commit = off")
-        .await?;
-    // Rows are written in the order of ids, so that two control planes cannot wait for each other.
-    let enrolled = sqlx::query_scalar!(
-        r#"
-        INSERT INTO node_progress AS known (node_id, epoch, revision, rejected, forms, lease_expires_at)
-        SELECT node_id, input.epoch, input.revision, input.rejected, input.forms, clock_timestamp() + make_interval(secs => $7)
-        FROM UNNEST($1::uuid[], $2::uuid[], $3::bigint[], $4::jsonb[], $5::jsonb[], $6::boolean[])
-            AS input (node_id, epoch, revision, rejected, forms, begins)
-        JOIN nodes USING (node_id)
-        ORDER BY node_id, input.epoch
-        ON CONFLICT (node_id, epoch) DO UPDATE SET
-            revision = CASE
-                WHEN EXCLUDED.node_id = ANY(
-                    SELECT begun.node_id FROM UNNEST($1::uuid[], $6::boolean[]) AS begun (node_id, begins) WHERE begun.begins
-                ) THEN EXCLUDED.revision
-                ELSE greatest(known.revision, EXCLUDED.revision)
-            END,
-            rejected = EXCLUDED.rejected,
-            forms = EXCLUDED.forms,
-            lease_expires_at = EXCLUDED.lease_expires_at
-        RETURNING node_id
-        "#,
-        &ids,
-        &epochs,
-        &revisions,
-        &rejected as _,
-        &forms as _,
-        &begins,
-        LEASE.as_secs_f64()
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
-    transaction.commit().await?;
-    Ok(enrolled)
-}
-
-/// An enrolled node, and what is known of it in the head's epoch.
-#[derive(Debug, Clone)]
-pub struct NodeState {
-    pub node_id: Uuid,
-    pub region: Region,
-    pub address: String,
-    pub enrolled_at: OffsetDateTime,
-    /// What it has of the head's epoch; `None` when it never had any.
-    pub progress: Option<NodeProgress>,
-    /// By Postgres's clock; `None` for a node that never connected.
-    pub lease_expires_at: Option<OffsetDateTime>,
-    /// How long its lease lasts from the moment of reading; zero when it has ended.
-    pub lease_remaining: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub struct NodeProgress {
-    pub epoch: Epoch,
-    pub revision: Revision,
-    pub rejected: Vec<Rejected>,
-}
-
-/// All enrolled nodes, in the order of region and id.
-///
-/// # Errors
-/// Those of the database.
-pub async fn list(store: &Store) -> Result<Vec<NodeState>, StoreError> {
-    let rows = sqlx::query!(
-        r#"
-        SELECT
-            node_id, nodes.region, nodes.address, nodes.created_at,
-            progress.epoch AS "epoch?", progress.revision AS "revision?",
-            progress.rejected AS "rejected?: Json<Vec<Rejected>>",
-            lease.expires_at AS "lease_expires_at?",
-            extract(epoch FROM lease.expires_at - clock_timestamp())::float8 AS "lease_seconds?"
-        FROM nodes
-        LEFT JOIN config_head ON true
-        LEFT JOIN node_progress AS progress USING (node_id, epoch)
-        LEFT JOIN LATERAL (
-            SELECT max(lease_expires_at) AS expires_at FROM node_progress AS any_epoch WHERE any_epoch.node_id = nodes.node_id
-        ) AS lease ON true
-        ORDER BY nodes.region, node_id
-        "#
-    )
-    .fetch_all(store.pool())
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            let progress = match (row.epoch, row.revision, row.rejected) {
-                (Some(epoch), Some(revision), Some(Json(rejected))) => Some(NodeProgress {
-                    epoch: Epoch(epoch),
-                    revision: revision_of(revision)?,
-                    rejected,
-                }),
-                _ => None,
-            };
-            let lease_seconds = row.lease_seconds.unwrap_or(0.0).max(0.0);
-            Ok(NodeState {
-                node_id: row.node_id,
-                region: Region(row.region),
-                address: row.address,
-                enrolled_at: row.created_at,
-                progress,
-                lease_expires_at: row.lease_expires_at,
-                lease_remaining: Duration::try_from_secs_f64(lease_seconds).unwrap_or_default(),
-            })
-        })
-        .collect()
 }

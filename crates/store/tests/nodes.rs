@@ -1,15 +1,15 @@
-//! Joining, credentials and progress of nodes, on a real Postgres.
+//! Joining and credentials of nodes, on a real Postgres.
 
 use std::collections::BTreeMap;
 
-use config_documents::{Document, Epoch, Region, Rejected, Revision, forms};
+use config_documents::{Document, Epoch, Region, Revision, forms};
 use credentials::{
     PublicKey, Secret, SecretKind, SigningKey, SystemRandomness, Verifier, generate,
 };
 use sqlx::PgPool;
 use store::Store;
 use store::config::{self, Position};
-use store::nodes::{self, Enrolment, JoinToken, LEASE, NewNode, Progress};
+use store::nodes::{self, Enrolment, JoinToken, NewNode, NewStream};
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -59,6 +59,7 @@ fn new_node(id: u128, public_key: PublicKey) -> (NewNode, Secret) {
         address: "localhost:5443".into(),
         verifier: Verifier::of(&credential, &SystemRandomness),
         public_key,
+        forms: forms(),
     };
     (new, credential)
 }
@@ -76,27 +77,6 @@ async fn enrolled(store: &Store, id: u128) -> Secret {
         "{enrolment:?}"
     );
     credential
-}
-
-fn progress(id: u128, revision: u64) -> Progress {
-    Progress {
-        node_id: Uuid::from_u128(id),
-        epoch: EPOCH,
-        revision: Revision(revision),
-        rejected: Vec::new(),
-        forms: forms(),
-        begins_stream: false,
-    }
-}
-
-async fn revision_of(store: &Store, id: u128) -> Option<Revision> {
-    let nodes = nodes::list(store).await.expect("listed");
-    let node = nodes
-        .into_iter()
-        .find(|node| node.node_id == Uuid::from_u128(id));
-    node.expect("enrolled")
-        .progress
-        .map(|progress| progress.revision)
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
@@ -137,7 +117,8 @@ async fn a_node_joins_once_and_is_published_with_its_key(pool: PgPool) {
     let (region, Document::SigningKey(signing_key)) = &kinds["signing-key"] else {
         panic!("a key")
     };
-    assert_eq!(*region, westus());
+    assert!(region.is_all());
+    assert_eq!(signing_key.region, Some(westus()));
     assert_eq!(signing_key.public_key, public_key);
     let known = nodes::by_credential(&store, credential.expose())
         .await
@@ -272,84 +253,22 @@ async fn a_node_that_lost_the_answer_joins_again_until_it_has_connected(pool: Pg
         "{refused:?}"
     );
 
-    nodes::progress_write(&store, &[progress(10, 0)])
-        .await
-        .expect("written");
+    let stream = NewStream {
+        stream_id: Uuid::from_u128(1),
+        node_id,
+        epoch: EPOCH,
+        revision: Revision(0),
+        forms: forms(),
+        staleness_bound_seconds: None,
+    };
+    let begun = nodes::stream_begin(&store, &stream).await.expect("begun");
+    assert!(begun);
     let (late, _) = new_node(13, public_key);
     let refused = nodes::enrol(&store, token.secret.expose(), &late, NOW).await;
     assert!(
         matches!(refused, Ok(Enrolment::TokenUsed { .. })),
         "{refused:?}"
     );
-}
-
-#[sqlx::test(migrator = "store::MIGRATIONS")]
-async fn progress_of_many_nodes_is_written_at_once_and_never_falls(pool: PgPool) {
-    let store = initialised(pool).await;
-    for id in 1..=3 {
-        enrolled(&store, id).await;
-    }
-    assert_eq!(revision_of(&store, 1).await, None);
-    let mut with_rejected = progress(2, 6);
-    with_rejected.rejected = vec![Rejected {
-        region: westus(),
-        kind: "ship".into(),
-        key: "k".into(),
-        revision: Revision(5),
-        reason: "unknown".into(),
-    }];
-    let rows = [progress(1, 5), with_rejected.clone(), progress(99, 7)];
-    let mut written = nodes::progress_write(&store, &rows).await.expect("written");
-    written.sort();
-    assert_eq!(
-        written,
-        [Uuid::from_u128(1), Uuid::from_u128(2)],
-        "99 is not enrolled"
-    );
-    nodes::progress_write(&store, &[progress(1, 4)])
-        .await
-        .expect("written");
-    assert_eq!(
-        revision_of(&store, 1).await,
-        Some(Revision(5)),
-        "an older report arrives late"
-    );
-    let mut begins = progress(1, 3);
-    begins.begins_stream = true;
-    nodes::progress_write(&store, &[begins])
-        .await
-        .expect("written");
-    assert_eq!(
-        revision_of(&store, 1).await,
-        Some(Revision(3)),
-        "what a new stream says holds"
-    );
-
-    let listed = nodes::list(&store).await.expect("listed");
-    let of = |id: u128| {
-        let node = listed
-            .iter()
-            .find(|node| node.node_id == Uuid::from_u128(id));
-        node.expect("enrolled")
-    };
-    let two = of(2).progress.as_ref().expect("has progress");
-    assert_eq!(two.rejected, with_rejected.rejected);
-    assert!(!of(2).lease_remaining.is_zero() && of(2).lease_remaining <= LEASE);
-    assert!(of(3).lease_remaining.is_zero() && of(3).lease_expires_at.is_none());
-}
-
-#[sqlx::test(migrator = "store::MIGRATIONS")]
-async fn progress_of_another_epoch_keeps_the_lease_but_counts_for_nothing(pool: PgPool) {
-    let store = initialised(pool).await;
-    enrolled(&store, 1).await;
-    let mut other = progress(1, 50);
-    other.epoch = Epoch(Uuid::from_u128(2));
-    nodes::progress_write(&store, &[other])
-        .await
-        .expect("written");
-    assert_eq!(revision_of(&store, 1).await, None);
-    let listed = nodes::list(&store).await.expect("listed");
-    assert!(!listed[0].lease_remaining.is_zero());
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]

@@ -1,24 +1,24 @@
 //! The nodes that are connected to this control plane: how far each has got, in memory, and the task that writes it for the others.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use config_documents::{Epoch, Region, Rejected, Revision};
+use config_documents::{Epoch, Region, Rejected, Revision, STREAM_FORM};
 use parking_lot::Mutex;
-use store::nodes::{self, LEASE, Progress};
+use store::config::{self, Position};
+use store::nodes::{self, LEASE, Progress, Written};
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::ConfigFeed;
-use super::limits::{BACK_OFF, PROGRESS_INTERVAL};
+use super::limits::{BACK_OFF, COMMITTED_KEPT, PROGRESS_INTERVAL};
 
 /// Why this control plane ends a stream that works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The node opened another one.
+    /// The node opened another one, here or at another control plane.
     Replaced,
     /// The node is not enrolled any more.
     Removed,
@@ -26,46 +26,96 @@ pub(super) enum Ended {
 
 /// One stream, as the rest of the feed knows it.
 pub(super) struct Stream {
+    pub(super) stream_id: Uuid,
     pub(super) node_id: Uuid,
     pub(super) region: Region,
     pub(super) forms: BTreeMap<String, u32>,
-    /// The one epoch of this stream: an `applied` does not say its own, so a new epoch takes a new stream.
-    pub(super) epoch: Epoch,
-    /// The revision of the newest mark.
-    marked: AtomicU64,
-    /// The highest `applied` sequence that is committed.
-    heard: AtomicU64,
+    /// The epoch that it began with, which an `applied` without an epoch means.
+    pub(super) first_epoch: Epoch,
+    marks: Mutex<Marks>,
     ended: watch::Sender<Option<Ended>>,
+}
+
+/// What a stream's marks say.
+#[derive(Default)]
+struct Marks {
+    /// Where the newest one is.
+    position: Option<Position>,
+    /// The highest `applied` sequence that may be said to be heard.
+    heard: u64,
+    /// Sequences that are committed, each with the head as it was found after that: the node may count itself as current only once it has
+    /// been sent that much, since whoever committed before took it for fenced, perhaps.
+    committed: VecDeque<(u64, Position)>,
+}
+
+impl Marks {
+    fn hear(&mut self) {
+        let Some(position) = self.position else {
+            return;
+        };
+        while let Some((sequence, head)) = self.committed.front()
+            && head.epoch == position.epoch
+            && head.revision <= position.revision
+        {
+            self.heard = self.heard.max(*sequence);
+            self.committed.pop_front();
+        }
+    }
 }
 
 impl Stream {
     pub(super) fn new(
+        stream_id: Uuid,
         node_id: Uuid,
         region: Region,
         forms: BTreeMap<String, u32>,
-        epoch: Epoch,
+        first_epoch: Epoch,
     ) -> Arc<Self> {
         Arc::new(Self {
+            stream_id,
             node_id,
             region,
             forms,
-            epoch,
-            marked: AtomicU64::new(0),
-            heard: AtomicU64::new(0),
+            first_epoch,
+            marks: Mutex::default(),
             ended: watch::Sender::new(None),
         })
     }
 
-    pub(super) fn marked(&self) -> Revision {
-        Revision(self.marked.load(Ordering::Acquire))
+    /// Whether the node understands messages of the second form, and says the epoch of what it has applied.
+    pub(super) fn is_of_second_form(&self) -> bool {
+        self.forms.get(STREAM_FORM).is_some_and(|form| *form >= 2)
     }
 
-    pub(super) fn set_marked(&self, revision: Revision) {
-        self.marked.store(revision.0, Ordering::Release);
+    pub(super) fn marked(&self) -> Option<Position> {
+        self.marks.lock().position
+    }
+
+    pub(super) fn set_marked(&self, position: Position) {
+        let mut marks = self.marks.lock();
+        if marks
+            .position
+            .is_some_and(|before| before.epoch != position.epoch)
+        {
+            // Their heads do not compare with what comes now; the node says something new at the next mark.
+            marks.committed.clear();
+        }
+        marks.position = Some(position);
+        marks.hear();
     }
 
     pub(super) fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Acquire)
+        self.marks.lock().heard
+    }
+
+    /// An `applied` is committed; the head was read after that.
+    fn set_committed(&self, sequence: u64, head: Position) {
+        let mut marks = self.marks.lock();
+        if marks.committed.len() >= COMMITTED_KEPT {
+            marks.committed.pop_back();
+        }
+        marks.committed.push_back((sequence, head));
+        marks.hear();
     }
 
     /// Returns when the stream has to end.
@@ -79,19 +129,27 @@ impl Stream {
     }
 }
 
-/// How far a node has got in its stream's epoch, as it last said.
+/// How far a node has got, as it last said on its stream.
 #[derive(Clone)]
 pub(super) struct LocalProgress {
     pub(super) epoch: Epoch,
     pub(super) revision: Revision,
     pub(super) rejected: Arc<[Rejected]>,
-    /// When it said so.
-    pub(super) at: Instant,
 }
 
-impl LocalProgress {
+/// A node that is connected to this control plane.
+#[derive(Clone)]
+pub(super) struct Connected {
+    stream: Arc<Stream>,
+    /// `None` until it has answered a mark.
+    pub(super) applied: Option<LocalProgress>,
+    /// When it last said something.
+    seen_at: Instant,
+}
+
+impl Connected {
     pub(super) fn is_live(&self) -> bool {
-        self.at.elapsed() < LEASE
+        self.seen_at.elapsed() < LEASE
     }
 }
 
@@ -104,7 +162,7 @@ pub(super) struct Connections {
 
 #[derive(Default)]
 struct State {
-    connected: HashMap<Uuid, (Arc<Stream>, LocalProgress)>,
+    connected: HashMap<Uuid, Connected>,
     /// What is to be written, with the sequence of the `applied` that said it.
     unwritten: HashMap<Uuid, (Arc<Stream>, u64, LocalProgress)>,
 }
@@ -122,33 +180,32 @@ impl Connections {
         self.changed.subscribe()
     }
 
-    /// What each of these nodes last said here; nodes that are not connected here are left out.
-    pub(super) fn progress_of(
-        &self,
-        nodes: impl Iterator<Item = Uuid>,
-    ) -> HashMap<Uuid, LocalProgress> {
+    /// Those of these nodes that are connected here.
+    pub(super) fn of(&self, nodes: impl Iterator<Item = Uuid>) -> HashMap<Uuid, Connected> {
         let state = self.state.lock();
         nodes
-            .filter_map(|node| Some((node, state.connected.get(&node)?.1.clone())))
+            .filter_map(|node| Some((node, state.connected.get(&node)?.clone())))
             .collect()
     }
 
+    /// How many nodes are connected here.
+    pub(super) fn count(&self) -> usize {
+        self.state.lock().connected.len()
+    }
+
     /// A stream begins whose first lease is committed; an older one of the same node ends.
-    pub(super) fn begin(&self, stream: &Arc<Stream>, revision: Revision) {
-        let progress = LocalProgress {
-            epoch: stream.epoch,
-            revision,
-            rejected: Arc::new([]),
-            at: Instant::now(),
+    pub(super) fn begin(&self, stream: &Arc<Stream>) {
+        let connected = Connected {
+            stream: Arc::clone(stream),
+            applied: None,
+            seen_at: Instant::now(),
         };
         let mut state = self.state.lock();
-        let replaced = state
-            .connected
-            .insert(stream.node_id, (Arc::clone(stream), progress));
+        let replaced = state.connected.insert(stream.node_id, connected);
         state.unwritten.remove(&stream.node_id);
         drop(state);
-        if let Some((replaced, _)) = replaced {
-            replaced.ended.send_replace(Some(Ended::Replaced));
+        if let Some(replaced) = replaced {
+            replaced.stream.ended.send_replace(Some(Ended::Replaced));
         }
         self.say_changed();
     }
@@ -156,13 +213,14 @@ impl Connections {
     /// A node answered a mark.
     pub(super) fn applied(&self, stream: &Arc<Stream>, sequence: u64, progress: LocalProgress) {
         let mut state = self.state.lock();
-        let Some((current, known)) = state.connected.get_mut(&stream.node_id) else {
+        let Some(known) = state.connected.get_mut(&stream.node_id) else {
             return;
         };
-        if !Arc::ptr_eq(current, stream) {
+        if !Arc::ptr_eq(&known.stream, stream) {
             return;
         }
-        known.clone_from(&progress);
+        known.applied = Some(progress.clone());
+        known.seen_at = Instant::now();
         let unwritten = (Arc::clone(stream), sequence, progress);
         state.unwritten.insert(stream.node_id, unwritten);
         drop(state);
@@ -173,8 +231,8 @@ impl Connections {
     /// A stream has ended. Its lease has not: the node may go on serving what it has.
     pub(super) fn end(&self, stream: &Arc<Stream>) {
         let mut state = self.state.lock();
-        if let Some((current, _)) = state.connected.get(&stream.node_id)
-            && Arc::ptr_eq(current, stream)
+        if let Some(known) = state.connected.get(&stream.node_id)
+            && Arc::ptr_eq(&known.stream, stream)
         {
             state.connected.remove(&stream.node_id);
         }
@@ -201,7 +259,7 @@ impl Connections {
             let replaced = state
                 .connected
                 .get(&node_id)
-                .is_some_and(|(current, _)| !Arc::ptr_eq(current, &entry.0));
+                .is_some_and(|known| !Arc::ptr_eq(&known.stream, &entry.0));
             if !replaced {
                 state.unwritten.entry(node_id).or_insert(entry);
             }
@@ -222,15 +280,9 @@ pub(super) async fn write_progress(feed: &ConfigFeed) {
         }
         let rows: Vec<Progress> = unwritten.iter().map(row).collect();
         match nodes::progress_write(&feed.store, &rows).await {
-            Ok(enrolled) => {
+            Ok(written) => {
                 failing = false;
-                for (stream, sequence, _) in unwritten {
-                    if enrolled.contains(&stream.node_id) {
-                        stream.heard.fetch_max(sequence, Ordering::AcqRel);
-                    } else {
-                        stream.ended.send_replace(Some(Ended::Removed));
-                    }
-                }
+                hear(feed, &unwritten, &written).await;
                 sleep(PROGRESS_INTERVAL).await;
             }
             Err(error) => {
@@ -248,13 +300,40 @@ pub(super) async fn write_progress(feed: &ConfigFeed) {
     }
 }
 
+/// Tells the streams what came of their progress.
+async fn hear(
+    feed: &ConfigFeed,
+    unwritten: &[(Arc<Stream>, u64, LocalProgress)],
+    written: &[Written],
+) {
+    // After the commit. Without it nothing counts as heard; nodes say more within a second.
+    let head = match config::head(&feed.store).await {
+        Ok(head) => Some(head.position),
+        Err(error) => {
+            tracing::debug!(error.cause = %service::errors::chain(&error), "the head cannot be read; nodes are not told that they were heard");
+            None
+        }
+    };
+    for ((stream, sequence, _), written) in unwritten.iter().zip(written) {
+        match (written, head) {
+            (Written::Heard, Some(head)) => stream.set_committed(*sequence, head),
+            (Written::Heard, None) => {}
+            (Written::Superseded, _) => {
+                stream.ended.send_replace(Some(Ended::Replaced));
+            }
+            (Written::Removed, _) => {
+                stream.ended.send_replace(Some(Ended::Removed));
+            }
+        }
+    }
+}
+
 fn row((stream, _, progress): &(Arc<Stream>, u64, LocalProgress)) -> Progress {
     Progress {
         node_id: stream.node_id,
+        stream_id: stream.stream_id,
         epoch: progress.epoch,
         revision: progress.revision,
         rejected: progress.rejected.to_vec(),
-        forms: stream.forms.clone(),
-        begins_stream: false,
     }
 }

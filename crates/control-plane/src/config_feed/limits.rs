@@ -31,6 +31,30 @@ pub(super) const CATCH_UPS: usize = 4;
 /// Progress of all connected nodes is written at most this often.
 pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Answers of a node that are committed and wait for the node to be sent what was newest then.
+pub(super) const COMMITTED_KEPT: usize = 16;
+
+/// Documents that a node cannot understand of which one node's are kept: those of the highest revisions, by which alone it is decided
+/// whether a change is in force.
+pub(super) const REJECTED_DOCUMENTS: usize = 1_000;
+
+/// The longest key, and the longest reason, of such a document that is kept, in characters.
+pub(super) const REJECTED_TEXT_CHARACTERS: usize = 300;
+
+/// How often it is looked whether documents can be published in a newer form, when no node says so.
+pub(super) const FORMS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often old tombstones are looked for.
+pub(super) const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// Tombstones that are purged at once: the head is locked meanwhile.
+pub(super) const PURGE_TOMBSTONES: u32 = 1_000;
+
+/// How far apart streams are closed when the control plane ends, and the longest that one stays open then: nodes come to the others one
+/// by one.
+pub(super) const STAGGER: Duration = Duration::from_millis(10);
+pub(super) const STAGGER_MAXIMUM: Duration = Duration::from_secs(2);
+
 /// How often an operation looks for the progress of nodes that are connected elsewhere.
 pub(super) const REMOTE_PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 

@@ -43,6 +43,10 @@ pub(super) struct FeedMetrics {
     node_lag: Family<NodeLabels, Gauge>,
     node_rejected: Family<NodeLabels, Gauge>,
     node_lease: Family<NodeLabels, FloatGauge>,
+    node_age: Family<NodeLabels, FloatGauge>,
+    node_fenced: Family<NodeLabels, Gauge>,
+    epochs_begun: Counter,
+    tombstones_purged: Counter,
     propagation: HistogramFamily<OutcomeLabels>,
 }
 
@@ -53,6 +57,12 @@ impl FeedMetrics {
             "wharfinger_node_lease_remaining_seconds",
             "How long an enrolled node still counts as alive; 0 when it does not",
             node_lease.clone(),
+        );
+        let node_age = Family::default();
+        metrics.register(
+            "wharfinger_node_age_seconds",
+            "How long ago an enrolled node last said that it has applied the configuration; not there for one that never did",
+            node_age.clone(),
         );
         Self {
             head_revision: metrics.gauge(
@@ -88,6 +98,19 @@ impl FeedMetrics {
                 "Documents that an enrolled node cannot understand",
             ),
             node_lease,
+            node_age,
+            node_fenced: metrics.gauges(
+                "wharfinger_node_fenced",
+                "1 for an enrolled node that refuses requests because its bound on staleness has passed",
+            ),
+            epochs_begun: metrics.counter(
+                "wharfinger_config_epochs_begun",
+                "New epochs of the configuration that this control plane has seen begin",
+            ),
+            tombstones_purged: metrics.counter(
+                "wharfinger_config_tombstones_purged",
+                "Tombstones of documents that this control plane has purged",
+            ),
             propagation: metrics.histograms(
                 "wharfinger_config_propagation_seconds",
                 "From the commit of a change to the answer, by outcome",
@@ -99,6 +122,14 @@ impl FeedMetrics {
     pub(super) fn head(&self, head: Position) {
         self.head_revision
             .set(i64::try_from(head.revision.0).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn epoch_begun(&self) {
+        self.epochs_begun.inc();
+    }
+
+    pub(super) fn purged(&self, tombstones: u64) {
+        self.tombstones_purged.inc_by(tombstones);
     }
 
     pub(super) fn read_failed(&self) {
@@ -142,6 +173,8 @@ impl FeedMetrics {
         self.node_lag.clear();
         self.node_rejected.clear();
         self.node_lease.clear();
+        self.node_age.clear();
+        self.node_fenced.clear();
         for node in nodes {
             let labels = NodeLabels {
                 node_id: node.node_id.to_string(),
@@ -161,6 +194,12 @@ impl FeedMetrics {
             self.node_lease
                 .get_or_create(&labels)
                 .set(node.lease_remaining.as_secs_f64());
+            if let Some(age) = node.age {
+                self.node_age.get_or_create(&labels).set(age.as_secs_f64());
+            }
+            self.node_fenced
+                .get_or_create(&labels)
+                .set(i64::from(node.is_fenced));
         }
     }
 }

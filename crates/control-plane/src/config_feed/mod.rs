@@ -5,15 +5,17 @@
 //! in force ([`propagation`]). What documents mean does not belong here.
 
 mod connections;
+mod inbound;
 mod limits;
+mod maintenance;
 mod metrics;
 mod operations;
 mod outbound;
 mod propagation;
 mod reader;
 mod stream;
+mod views;
 
-pub(crate) use operations::operations;
 pub(crate) use propagation::Propagation;
 pub(crate) use stream::configure;
 
@@ -27,38 +29,55 @@ use uuid::Uuid;
 
 use connections::Connections;
 use limits::{Attempts, CATCH_UPS};
+use maintenance::Maintenance;
 use metrics::FeedMetrics;
 use propagation::Nodes;
 use reader::Reader;
 
 use crate::Parts;
+use crate::draining::InFlight;
+use crate::front_door::Operation;
+use crate::limits::SHUTDOWN_TIMEOUT;
+
+/// The operations beside the stream.
+pub(crate) fn operations() -> Vec<Operation> {
+    let mut operations = operations::operations();
+    operations.extend(views::operations());
+    operations
+}
 
 /// The feed of one control plane.
 pub(crate) struct ConfigFeed {
     store: Store,
     shutdown: Shutdown,
+    /// Asked for once the shutdown is, and nobody needs the feed any more.
+    done: Shutdown,
     /// Tells this control plane's notifications from others'.
     instance: Uuid,
     metrics: FeedMetrics,
     reader: Reader,
     connections: Connections,
     nodes: Nodes,
+    maintenance: Maintenance,
     /// Bounds how many streams read on their own at once: each holds a connection of the pool.
     catch_ups: Semaphore,
     attempts: Attempts,
 }
 
 impl ConfigFeed {
-    /// Starts the feed's tasks; they end with the shutdown. Call it inside a tokio runtime that outlives the feed.
-    pub(crate) fn start(parts: &Parts) -> Arc<Self> {
+    /// Starts the feed's tasks. They end with the shutdown, but not before the last stream and the last request. Call it inside a tokio
+    /// runtime that outlives the feed.
+    pub(crate) fn start(parts: &Parts, requests: &Arc<InFlight>) -> Arc<Self> {
         let feed = Arc::new(Self {
             store: parts.store.clone(),
             shutdown: parts.shutdown.clone(),
+            done: Shutdown::new(),
             instance: Uuid::new_v4(),
             metrics: FeedMetrics::register(&parts.metrics),
             reader: Reader::new(),
             connections: Connections::new(),
             nodes: Nodes::new(),
+            maintenance: Maintenance::new(),
             catch_ups: Semaphore::new(CATCH_UPS),
             attempts: Attempts::new(),
         });
@@ -67,10 +86,38 @@ impl ConfigFeed {
         feed.spawn(|feed| async move { reader::announce(&feed).await });
         feed.spawn(|feed| async move { connections::write_progress(&feed).await });
         feed.spawn(|feed| async move { propagation::follow_nodes(&feed).await });
+        feed.spawn(|feed| async move { maintenance::raise_forms(&feed).await });
+        feed.spawn(|feed| async move { maintenance::purge(&feed).await });
+        let (ending, requests) = (Arc::clone(&feed), Arc::clone(requests));
+        tokio::spawn(async move {
+            ending.shutdown.wait().await;
+            let handed_over = async {
+                ending.streams_ended().await;
+                requests.none().await;
+            };
+            let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, handed_over).await;
+            ending.done.request();
+        });
         feed
     }
 
-    /// Runs a task until the shutdown.
+    /// Returns when no node is connected here any more.
+    async fn streams_ended(&self) {
+        let mut changes = self.connections.changes();
+        while self.connections.count() > 0 {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Returns when nobody needs the feed any more: after the shutdown, when streams are handed over and requests are answered, or when
+    /// that took too long.
+    pub(crate) async fn done(&self) {
+        self.done.wait().await;
+    }
+
+    /// Runs a task until the feed is done.
     fn spawn<F, R>(self: &Arc<Self>, task: F)
     where
         F: FnOnce(Arc<Self>) -> R + Send + 'static,
@@ -78,10 +125,10 @@ impl ConfigFeed {
     {
         let feed = Arc::clone(self);
         tokio::spawn(async move {
-            let shutdown = feed.shutdown.clone();
+            let done = feed.done.clone();
             tokio::select! {
                 () = task(feed) => {}
-                () = shutdown.wait() => {}
+                () = done.wait() => {}
             }
         });
     }

@@ -1,22 +1,19 @@
-//! The operations beside the stream: joining, and the operator's views of who has what.
+//! What nodes call beside the stream: joining.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix_web::http::Method;
 use arm::{ApiError, ErrorDetail, Kind};
-use config_documents::{JoinAnswer, JoinRequest, Region, Revision};
+use config_documents::{JoinAnswer, JoinRequest, Region};
 use credentials::{SecretKind, Verifier};
-use serde::Serialize;
-use store::config::{self, Published};
-use store::nodes::{self, Enrolment, NewNode, NodeState};
-use time::OffsetDateTime;
+use store::config::Published;
+use store::nodes::{self, Enrolment, NewNode};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::App;
-use crate::front_door::{
-    Access, Answer, DirectoryRight, Operation, Protocol, Request, store_error,
-};
+use crate::front_door::{Access, Answer, Operation, Protocol, Request, store_error};
 
 /// The longest address of a node, in characters: a name of DNS and a port.
 const MAXIMUM_ADDRESS_CHARACTERS: usize = 260;
@@ -25,7 +22,6 @@ const MAXIMUM_ADDRESS_CHARACTERS: usize = 260;
 const MAXIMUM_KID_CHARACTERS: usize = 100;
 
 pub(crate) fn operations() -> Vec<Operation> {
-    let administer = Access::Directory(DirectoryRight::Administer);
     vec![
         Operation::new(
             "ConfigFeed_Join",
@@ -38,26 +34,6 @@ pub(crate) fn operations() -> Vec<Operation> {
         .protocol(Protocol::Own)
         .takes::<JoinRequestSchema>()
         .answers::<JoinAnswerSchema>(201),
-        Operation::new(
-            "ConfigFeed_ListNodes",
-            Method::GET,
-            "/config/v1/nodes",
-            administer,
-            "Lists the enrolled nodes with what each has applied.",
-            list,
-        )
-        .protocol(Protocol::Own)
-        .answers::<NodeList>(200),
-        Operation::new(
-            "ConfigFeed_GetPropagation",
-            Method::GET,
-            "/config/v1/propagation/{revision}",
-            administer,
-            "Says which nodes have a revision, and which lack it.",
-            propagation,
-        )
-        .protocol(Protocol::Own)
-        .answers::<PropagationView>(200),
     ]
 }
 
@@ -77,6 +53,8 @@ struct JoinRequestSchema {
     public_key: serde_json::Value,
     /// Host and port at which other nodes reach this one.
     address: String,
+    /// The newest form of each kind of document that the node understands; without it, the first form of each.
+    forms: Option<BTreeMap<String, u32>>,
 }
 
 /// What a node gets when it joins.
@@ -117,6 +95,7 @@ async fn join(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         address: body.address,
         verifier: Verifier::of(&credential, randomness),
         public_key: body.public_key,
+        forms: body.forms,
     };
     let enrolment = nodes::enrol(&feed.store, &body.join_token, &new, request.now)
         .await
@@ -169,7 +148,20 @@ fn enrolled(enrolment: Enrolment, region: &Region) -> Result<(Uuid, Option<Publi
             "SigningKeyInUse",
             "Another node signs with a key of the same 'kid'. Give the node a key of its own.",
         )),
+        Enrolment::FormsBeyond { forms } => refused("NodeTooOld", too_old(&forms)),
     }
+}
+
+/// Why a node whose build is too old may not join.
+fn too_old(forms: &[(String, u32)]) -> String {
+    let named: Vec<String> = forms
+        .iter()
+        .map(|(kind, form)| format!("'{kind}' in form {form}"))
+        .collect();
+    format!(
+        "The node does not understand documents that are in use: {}. Install a newer build on it; the join token is still good.",
+        named.join(", ")
+    )
 }
 
 fn unknown_token() -> ApiError {
@@ -251,146 +243,4 @@ pub(super) fn check_address(address: &str) -> Result<(), String> {
     } else {
         refuse("the host is neither a name nor an IP address (IPv6 in brackets)")
     }
-}
-
-/// The enrolled nodes.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct NodeList {
-    epoch: Uuid,
-    /// The newest revision of the configuration.
-    revision: u64,
-    nodes: Vec<NodeView>,
-}
-
-/// An enrolled node.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct NodeView {
-    node_id: Uuid,
-    region: String,
-    /// Host and port at which other nodes reach this one.
-    address: String,
-    #[serde(with = "time::serde::rfc3339")]
-    enrolled_at: OffsetDateTime,
-    /// What it has applied of the current epoch; 0 when nothing.
-    revision: u64,
-    /// How many revisions it lacks.
-    lag: u64,
-    /// Whether it was heard from within the last ten seconds.
-    is_live: bool,
-    #[serde(with = "time::serde::rfc3339::option")]
-    lease_expires_at: Option<OffsetDateTime>,
-    /// The documents that it cannot understand; it denies what they govern.
-    rejected: Vec<RejectedView>,
-}
-
-/// A document that a node cannot understand.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct RejectedView {
-    region: String,
-    kind: String,
-    key: String,
-    revision: u64,
-    reason: String,
-}
-
-impl NodeView {
-    fn of(node: &NodeState, head: config::Position) -> Self {
-        let progress = node
-            .progress
-            .as_ref()
-            .filter(|progress| progress.epoch == head.epoch);
-        let revision = progress.map_or(Revision(0), |progress| progress.revision);
-        let rejected = progress.map_or(&[][..], |progress| &progress.rejected);
-        Self {
-            node_id: node.node_id,
-            region: node.region.0.clone(),
-            address: node.address.clone(),
-            enrolled_at: node.enrolled_at,
-            revision: revision.0,
-            lag: head.revision.0.saturating_sub(revision.0),
-            is_live: !node.lease_remaining.is_zero(),
-            lease_expires_at: node.lease_expires_at,
-            rejected: rejected
-                .iter()
-                .map(|rejected| RejectedView {
-                    region: rejected.region.0.clone(),
-                    kind: rejected.kind.clone(),
-                    key: rejected.key.clone(),
-                    revision: rejected.revision.0,
-                    reason: rejected.reason.clone(),
-                })
-                .collect(),
-        }
-    }
-}
-
-async fn list(app: Arc<App>, _request: Request) -> Result<Answer, ApiError> {
-    let store = &app.config_feed.store;
-    let nodes = nodes::list(store).await.map_err(store_error)?;
-    // Read last, so that no node is ahead of it.
-    let head = config::head(store).await.map_err(store_error)?.position;
-    Answer::ok(&NodeList {
-        epoch: head.epoch.0,
-        revision: head.revision.0,
-        nodes: nodes.iter().map(|node| NodeView::of(node, head)).collect(),
-    })
-}
-
-/// How far a revision has got.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct PropagationView {
-    epoch: Uuid,
-    revision: u64,
-    /// `complete`, `partial` or `pending`, over the nodes of all regions.
-    propagation: &'static str,
-    /// The nodes that lack the revision or cannot understand it.
-    missing: Vec<NodeView>,
-}
-
-async fn propagation(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
-    let text = request.parameter("revision");
-    let revision: u64 = text.parse().map_err(|_| {
-        let shown: String = text.chars().take(40).collect();
-        ApiError::invalid(
-            "InvalidRevision",
-            format!("The revision '{shown}' is not a whole number of at least 0."),
-        )
-        .with_target("revision")
-    })?;
-    let feed = &app.config_feed;
-    let nodes = nodes::list(&feed.store).await.map_err(store_error)?;
-    let head = config::head(&feed.store)
-        .await
-        .map_err(store_error)?
-        .position;
-    if revision > head.revision.0 {
-        return Err(ApiError::not_found(
-            "RevisionNotFound",
-            format!(
-                "There is no revision {revision}; the newest is {}.",
-                head.revision
-            ),
-        )
-        .with_target("revision"));
-    }
-    let published = Published {
-        epoch: head.epoch,
-        revision: Revision(revision),
-        regions: vec![Region::all()],
-    };
-    let known = feed.judge_now(&published, &nodes);
-    Answer::ok(&PropagationView {
-        epoch: head.epoch.0,
-        revision,
-        propagation: known.outcome.as_str(),
-        missing: nodes
-            .iter()
-            .filter(|node| known.missing.contains(&node.node_id))
-            .map(|node| NodeView::of(node, head))
-            .collect(),
-    })
 }

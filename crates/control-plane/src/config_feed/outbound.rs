@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix_ws::Session;
-use config_documents::{Checksum, ControlPlaneMessage, Revision, StoredDocument};
+use config_documents::{Checksum, ControlPlaneMessage, Kind, Revision, StoredDocument};
 use store::config::{Batch, Position, Reading};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -28,8 +28,8 @@ pub(super) struct Outbound {
     pub(super) stream: Arc<Stream>,
     pub(super) session: Session,
     pub(super) batches: Receiver<Arc<Batch>>,
-    /// The highest revision that the node answered.
-    pub(super) applied: watch::Receiver<Revision>,
+    /// The newest mark that the node answered.
+    pub(super) applied: watch::Receiver<Option<Position>>,
     pub(super) snapshot_wanted: Arc<Notify>,
     /// What the node has, or has been sent, with what it adds up to; `None` until the first reading.
     pub(super) sent: Option<(Position, Checksum)>,
@@ -68,7 +68,11 @@ impl Outbound {
                 answered = self.applied.changed() => {
                     answered.map_err(|_| End::Disconnected)?;
                     let applied = *self.applied.borrow_and_update();
-                    self.unanswered.retain(|revision| *revision > applied);
+                    if let Some(applied) = applied
+                        && self.position().is_some_and(|position| position.epoch == applied.epoch)
+                    {
+                        self.unanswered.retain(|revision| *revision > applied.revision);
+                    }
                 }
                 () = snapshot_wanted.notified() => {
                     self.wait_before_snapshot().await;
@@ -108,6 +112,9 @@ impl Outbound {
                 if head.revision <= position.revision {
                     return Ok(true);
                 }
+                if self.is_removed_by(documents) {
+                    return Err(self.tell_removed().await);
+                }
                 let region = &self.stream.region;
                 let new: Vec<StoredDocument> = documents
                     .iter()
@@ -136,7 +143,8 @@ impl Outbound {
             }
         };
         let head = reading.head().position;
-        if head.epoch != self.stream.epoch {
+        if head.epoch != self.stream.first_epoch && !self.stream.is_of_second_form() {
+            // What such a node answers could be of either epoch.
             return Err(End::NewEpoch);
         }
         let is_snapshot = reading.is_snapshot();
@@ -153,6 +161,9 @@ impl Outbound {
             if page.is_empty() {
                 break;
             }
+            if self.is_removed_by(&page) {
+                return Err(self.tell_removed().await);
+            }
             self.send_documents(page).await?;
         }
         let checksum = reading.head().checksum(&self.stream.region);
@@ -165,6 +176,25 @@ impl Outbound {
         }
         self.mark_new(head, checksum).await?;
         Ok(true)
+    }
+
+    /// Whether the stream's node is among what was deleted.
+    fn is_removed_by(&self, documents: &[StoredDocument]) -> bool {
+        documents.iter().any(|document| {
+            document.body.is_none()
+                && document.kind == Kind::Node.as_str()
+                && document.key == self.stream.node_id.to_string()
+        })
+    }
+
+    async fn tell_removed(&mut self) -> End {
+        if !self.stream.is_of_second_form() {
+            return End::Removed;
+        }
+        match self.send(&ControlPlaneMessage::Removed).await {
+            Ok(()) => End::Removed,
+            Err(end) => end,
+        }
     }
 
     /// Sends documents in messages of bounded size.
@@ -194,8 +224,11 @@ impl Outbound {
     /// Closes what was sent.
     async fn mark_new(&mut self, position: Position, checksum: Checksum) -> Result<(), End> {
         self.sent = Some((position, checksum));
-        self.stream.set_marked(position.revision);
-        if position.revision > *self.applied.borrow() {
+        self.stream.set_marked(position);
+        let is_answered = self.applied.borrow().is_some_and(|applied| {
+            applied.epoch == position.epoch && applied.revision >= position.revision
+        });
+        if !is_answered {
             self.unanswered.push_back(position.revision);
         }
         self.mark().await

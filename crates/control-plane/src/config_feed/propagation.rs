@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use config_documents::{Region, Rejected, Revision};
-use store::config::Published;
+use config_documents::{Epoch, Region, Rejected, Revision};
+use store::config::{Lineage, Published};
 use store::nodes::{self, NodeState};
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::ConfigFeed;
-use super::connections::LocalProgress;
+use super::connections::Connected;
 use super::limits::{
     BACK_OFF, NAMED_NODES, NODES_INTERVAL, REMOTE_PROGRESS_INTERVAL, WAIT_TIMEOUT,
 };
@@ -22,11 +22,12 @@ use super::limits::{
 /// How far a change has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// Every enrolled node of the regions concerned has applied it.
+    /// Every enrolled node of the regions concerned has applied it, or refuses requests because it is too long without news.
     Complete,
     /// Every node with a live lease has applied it; others may still serve the old state, or a node cannot understand it.
     Partial,
-    /// The wait ended before that was known.
+    /// The wait ended before that was known; or a new epoch has begun, and the change may have been lost with the database that it was
+    /// committed to.
     Pending,
 }
 
@@ -92,6 +93,8 @@ struct View {
     /// Asked for before it was read: this question and all before it.
     answers: u64,
     read_at: Instant,
+    /// `None` before the first time.
+    lineage: Option<Lineage>,
     nodes: Arc<[NodeState]>,
 }
 
@@ -103,6 +106,7 @@ impl Nodes {
             view: watch::Sender::new(View {
                 answers: 0,
                 read_at: Instant::now(),
+                lineage: None,
                 nodes: Arc::new([]),
             }),
         }
@@ -124,8 +128,8 @@ pub(super) async fn follow_nodes(feed: &ConfigFeed) {
         let _ = timeout(NODES_INTERVAL, feed.nodes.wanted.notified()).await;
         let answers = feed.nodes.asked.load(Ordering::Acquire);
         let read_at = Instant::now();
-        match nodes::list(&feed.store).await {
-            Ok(nodes) => {
+        match nodes::survey(&feed.store).await {
+            Ok((lineage, nodes)) => {
                 let is_due = shown_at.is_none_or(|shown_at| shown_at.elapsed() >= NODES_INTERVAL);
                 if let (true, Some(head)) = (is_due, feed.reader.head()) {
                     feed.metrics.nodes(head, &nodes);
@@ -135,6 +139,7 @@ pub(super) async fn follow_nodes(feed: &ConfigFeed) {
                 feed.nodes.view.send_replace(View {
                     answers,
                     read_at,
+                    lineage: Some(lineage),
                     nodes: nodes.into(),
                 });
             }
@@ -196,13 +201,25 @@ impl ConfigFeed {
                 _ = changes.changed() => {}
                 _ = view.changed() => {}
                 _ = poll.tick() => {
-                    let local = self.connections.progress_of(known.missing.iter().copied());
-                    if local.len() < known.missing.len() {
+                    if self.is_known_elsewhere(&known.missing, current.lineage) {
                         self.nodes.ask();
                     }
                 }
             }
         }
+    }
+
+    /// Whether a newer list of nodes could tell more than these nodes' streams do: one is not connected here, or has gone on to another
+    /// epoch than the list.
+    fn is_known_elsewhere(&self, missing: &[Uuid], lineage: Option<Lineage>) -> bool {
+        let here = self.connections.of(missing.iter().copied());
+        let epoch = lineage.map(|lineage| lineage.epoch);
+        let is_elsewhere = |node: &Connected| {
+            node.applied
+                .as_ref()
+                .is_some_and(|applied| Some(applied.epoch) != epoch)
+        };
+        here.len() < missing.len() || here.values().any(is_elsewhere)
     }
 
     fn judge(&self, published: &Published, except: Option<Uuid>, view: &View) -> Propagation {
@@ -211,17 +228,32 @@ impl ConfigFeed {
             .iter()
             .filter(|node| Some(node.node_id) != except && concerns(published, &node.region))
             .collect();
-        let local = self
+        let here = self
             .connections
-            .progress_of(concerned.iter().map(|node| node.node_id));
-        judge(published, &concerned, &local, view.read_at)
+            .of(concerned.iter().map(|node| node.node_id));
+        match view.lineage {
+            Some(lineage) if lineage.holds(published) => {
+                judge(published, lineage.epoch, &concerned, &here, view.read_at)
+            }
+            _ => Propagation {
+                outcome: Outcome::Pending,
+                revision: published.revision,
+                missing: concerned.iter().map(|node| node.node_id).collect(),
+            },
+        }
     }
 
-    /// How far a revision of the current epoch has got, everywhere, without waiting.
-    pub(super) fn judge_now(&self, published: &Published, nodes: &[NodeState]) -> Propagation {
+    /// How far a revision has got, everywhere, without waiting; by a list of nodes that was just read.
+    pub(super) fn judge_now(
+        &self,
+        published: &Published,
+        lineage: Lineage,
+        nodes: &[NodeState],
+    ) -> Propagation {
         let view = View {
             answers: 0,
             read_at: Instant::now(),
+            lineage: Some(lineage),
             nodes: nodes.into(),
         };
         self.judge(published, None, &view)
@@ -235,36 +267,44 @@ fn concerns(published: &Published, region: &Region) -> bool {
         .any(|published| published.is_all() || published == region)
 }
 
-/// Level-triggered: a node has a revision when it has applied that one or a later one. What it said to this control plane and what is
-/// written of it both count; it never goes backwards.
+/// Level-triggered: a node has a revision when it has applied that one or a later one, of the head's epoch, which holds what was published.
+/// What it said to this control plane and what is written of it both count; it never goes backwards.
 fn judge(
     published: &Published,
+    epoch: Epoch,
     concerned: &[&NodeState],
-    local: &HashMap<Uuid, LocalProgress>,
+    here: &HashMap<Uuid, Connected>,
     read_at: Instant,
 ) -> Propagation {
     let mut missing = Vec::new();
     let mut waiting = false;
     for node in concerned {
-        let here = local.get(&node.node_id);
-        let rejected = here
-            .filter(|here| here.epoch == published.epoch && here.revision >= published.revision)
-            .map(|here| &*here.rejected)
+        let connected = here.get(&node.node_id);
+        let said = connected.and_then(|connected| connected.applied.as_ref());
+        // A node that has gone on to another epoch has given up what is written of it in this one.
+        let has_moved_on = said.is_some_and(|said| said.epoch != epoch);
+        let rejected = said
+            .filter(|said| said.epoch == epoch && said.revision >= published.revision)
+            .map(|said| &*said.rejected)
             .or_else(|| {
                 node.progress
                     .as_ref()
                     .filter(|progress| {
-                        progress.epoch == published.epoch && progress.revision >= published.revision
+                        !has_moved_on
+                            && progress.epoch == epoch
+                            && progress.revision >= published.revision
                     })
                     .map(|progress| progress.rejected.as_slice())
             });
+        let is_live_here = connected.is_some_and(Connected::is_live);
         match rejected {
             Some(rejected) if !rejects(rejected, published.revision) => {}
             Some(_) => missing.push(node.node_id),
+            // It refuses until it is told that something newer than this reading was heard, and has been sent this change by then.
+            None if node.is_fenced && !is_live_here => {}
             None => {
                 missing.push(node.node_id);
-                waiting |= here.is_some_and(LocalProgress::is_live)
-                    || read_at.elapsed() < node.lease_remaining;
+                waiting |= is_live_here || read_at.elapsed() < node.lease_remaining;
             }
         }
     }

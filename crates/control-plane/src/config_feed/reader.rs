@@ -52,6 +52,7 @@ impl Reader {
 pub(super) async fn follow(feed: &ConfigFeed) {
     let mut failing = false;
     loop {
+        let before = feed.reader.head();
         match read(&feed.store, &feed.reader).await {
             Ok(()) => {
                 if failing {
@@ -60,6 +61,9 @@ pub(super) async fn follow(feed: &ConfigFeed) {
                 failing = false;
                 if let Some(head) = feed.reader.head() {
                     feed.metrics.head(head);
+                    if before.is_some_and(|before| before.epoch != head.epoch) {
+                        feed.metrics.epoch_begun();
+                    }
                 }
                 let _ = timeout(READ_INTERVAL, feed.reader.wanted.notified()).await;
             }
@@ -92,12 +96,10 @@ async fn read(store: &Store, reader: &Reader) -> Result<(), StoreError> {
         return Ok(());
     }
     if to.epoch != from.epoch {
-        tracing::warn!(config.epoch = %to.epoch, config.previous_epoch = %from.epoch, "a new epoch of the configuration has begun");
-    } else if to.revision < from.revision {
-        tracing::error!(
-            config.revision = to.revision.0,
-            config.previous_revision = from.revision.0,
-            "the configuration went back within its epoch: the database was restored; begin a new epoch"
+        tracing::warn!(
+            config.epoch = %to.epoch, config.revision = to.revision.0,
+            config.previous_epoch = %from.epoch, config.previous_revision = from.revision.0,
+            "a new epoch of the configuration has begun; every node gets a snapshot"
         );
     }
     reader.head.send_replace(Some(batch.head.clone()));

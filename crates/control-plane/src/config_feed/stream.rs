@@ -2,24 +2,26 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::{HttpRequest, HttpResponse, web};
-use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, Session};
+use actix_ws::{AggregatedMessageStream, CloseCode, CloseReason, Session};
 use arm::{ApiError, Kind};
-use config_documents::{NodeMessage, Rejected, Revision};
 use credentials::SecretKind;
 use store::StoreError;
 use store::config::Position;
-use store::nodes::{self, LEASE, NodeIdentity, Progress};
+use store::nodes::{self, LEASE, NodeIdentity};
 use tokio::sync::{Notify, watch};
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
+use uuid::Uuid;
 
 use super::ConfigFeed;
-use super::connections::{Ended, LocalProgress, Stream};
-use super::limits::{MAXIMUM_MESSAGE_BYTES, MESSAGE_TIMEOUT, PING_INTERVAL};
+use super::connections::{Ended, Stream};
+use super::inbound::{Inbound, hello};
+use super::limits::{
+    MAXIMUM_MESSAGE_BYTES, MESSAGE_TIMEOUT, PING_INTERVAL, STAGGER, STAGGER_MAXIMUM,
+};
 use super::outbound::Outbound;
 use crate::{App, Clock};
 
@@ -49,10 +51,6 @@ pub(super) enum End {
     Removed,
     #[error("a new epoch of the configuration has begun")]
     NewEpoch,
-    #[error(
-        "the node has revision {node} and the head of the same epoch is {head}: the database was restored; begin a new epoch"
-    )]
-    AheadOfHead { node: Revision, head: Revision },
     #[error("the control plane is stopping")]
     Shutdown,
     #[error("the database failed")]
@@ -74,7 +72,6 @@ impl End {
             Self::Replaced => "replaced",
             Self::Removed => "removed",
             Self::NewEpoch => "new-epoch",
-            Self::AheadOfHead { .. } => "ahead-of-head",
             Self::Shutdown => "shutdown",
             Self::Store(_) => "database",
             Self::Encode(_) => "encode",
@@ -84,7 +81,7 @@ impl End {
     fn close_code(&self) -> CloseCode {
         match self {
             Self::Protocol(_) | Self::NoHello => CloseCode::Protocol,
-            Self::Removed | Self::Replaced | Self::AheadOfHead { .. } => CloseCode::Policy,
+            Self::Removed | Self::Replaced => CloseCode::Policy,
             Self::Shutdown => CloseCode::Away,
             Self::Store(_) | Self::Encode(_) => CloseCode::Error,
             Self::NewEpoch => CloseCode::Restart,
@@ -228,81 +225,6 @@ async fn serve(
     let _ = timeout(MESSAGE_TIMEOUT, session.close(Some(reason))).await;
 }
 
-/// Takes a node's first message, and commits its lease: whoever publishes after that waits for this node.
-async fn hello(
-    feed: &ConfigFeed,
-    identity: &NodeIdentity,
-    messages: &mut AggregatedMessageStream,
-) -> Result<(Arc<Stream>, Option<Position>), End> {
-    let first = timeout(MESSAGE_TIMEOUT, next(messages, None))
-        .await
-        .map_err(|_| End::NoHello)??;
-    let NodeMessage::Hello {
-        node_id,
-        region,
-        forms,
-        epoch,
-        revision,
-        address,
-        staleness_bound_seconds: _,
-    } = first
-    else {
-        return Err(End::Protocol("the first message must be 'hello'".into()));
-    };
-    if node_id != identity.node_id || region != identity.region {
-        return Err(End::Protocol(format!(
-            "the credential is that of node {} of region '{}', not of node {node_id} of region '{region}'",
-            identity.node_id, identity.region
-        )));
-    }
-    if address != identity.address {
-        super::operations::check_address(&address).map_err(End::Protocol)?;
-        let published = nodes::address_update(&feed.store, node_id, &address)
-            .await
-            .map_err(End::Store)?;
-        if published.is_some() {
-            feed.wake();
-        }
-    }
-    let copy = epoch.map(|epoch| Position { epoch, revision });
-    // Only for the lease's row: what the node lacks is read after the lease is committed.
-    let head = store::config::head(&feed.store)
-        .await
-        .map_err(End::Store)?
-        .position;
-    let has = copy
-        .filter(|copy| copy.epoch == head.epoch)
-        .map_or(Revision(0), |copy| copy.revision);
-    if has > head.revision {
-        return Err(End::AheadOfHead {
-            node: has,
-            head: head.revision,
-        });
-    }
-    let stream = Stream::new(node_id, region, forms, head.epoch);
-    lease(feed, &stream, has).await?;
-    feed.connections.begin(&stream, has);
-    Ok((stream, copy))
-}
-
-async fn lease(feed: &ConfigFeed, stream: &Stream, revision: Revision) -> Result<(), End> {
-    let progress = Progress {
-        node_id: stream.node_id,
-        epoch: stream.epoch,
-        revision,
-        rejected: Vec::new(),
-        forms: stream.forms.clone(),
-        begins_stream: true,
-    };
-    let enrolled = nodes::progress_write(&feed.store, &[progress])
-        .await
-        .map_err(End::Store)?;
-    if enrolled.is_empty() {
-        return Err(End::Removed);
-    }
-    Ok(())
-}
-
 /// Sends, listens and pings until one of them, or the control plane, ends the stream.
 async fn follow(
     feed: &Arc<ConfigFeed>,
@@ -312,7 +234,7 @@ async fn follow(
     session: Session,
     messages: AggregatedMessageStream,
 ) -> End {
-    let (applied, applied_seen) = watch::channel(Revision(0));
+    let (applied, applied_seen) = watch::channel(None);
     let snapshot_wanted = Arc::new(Notify::new());
     let outbound = Outbound {
         feed: Arc::clone(feed),
@@ -343,8 +265,18 @@ async fn follow(
             Ended::Replaced => End::Replaced,
             Ended::Removed => End::Removed,
         },
-        () = feed.shutdown.wait() => End::Shutdown,
+        () = told_to_go(feed, stream.node_id) => End::Shutdown,
     }
+}
+
+/// Returns when the control plane ends; for each node at another moment, so that they do not all come to the others at once.
+async fn told_to_go(feed: &ConfigFeed, node_id: Uuid) {
+    feed.shutdown.wait().await;
+    let count = u32::try_from(feed.connections.count()).unwrap_or(u32::MAX);
+    let longest = STAGGER.saturating_mul(count).min(STAGGER_MAXIMUM);
+    let (place, _) = node_id.as_u64_pair();
+    #[expect(clippy::cast_precision_loss, reason = "any moment will do")]
+    sleep(longest.mul_f64(place as f64 / u64::MAX as f64)).await;
 }
 
 async fn ping(mut session: Session) -> End {
@@ -353,133 +285,6 @@ async fn ping(mut session: Session) -> End {
         tick.tick().await;
         if session.ping(b"").await.is_err() {
             return End::Disconnected;
-        }
-    }
-}
-
-/// The listening half of a stream.
-struct Inbound {
-    feed: Arc<ConfigFeed>,
-    stream: Arc<Stream>,
-    applied: watch::Sender<Revision>,
-    snapshot_wanted: Arc<Notify>,
-    /// The last one.
-    sequence: u64,
-    /// How many documents the node could not understand when it last answered.
-    rejected: usize,
-}
-
-impl Inbound {
-    async fn run(mut self, mut messages: AggregatedMessageStream, mut session: Session) -> End {
-        loop {
-            let taken = match next(&mut messages, Some(&mut session)).await {
-                Ok(message) => self.take(message),
-                Err(end) => Err(end),
-            };
-            if let Err(end) = taken {
-                return end;
-            }
-        }
-    }
-
-    fn take(&mut self, message: NodeMessage) -> Result<(), End> {
-        match message {
-            NodeMessage::Hello { .. } => Err(End::Protocol("'hello' was said before".into())),
-            NodeMessage::SnapshotWanted { reason } => {
-                tracing::error!(
-                    node.id = %self.stream.node_id, node.region = %self.stream.region, reason,
-                    "a node's copy diverged; it gets a snapshot"
-                );
-                self.snapshot_wanted.notify_one();
-                Ok(())
-            }
-            NodeMessage::Applied {
-                sequence,
-                epoch: _,
-                revision,
-                rejected,
-            } => self.take_applied(sequence, revision, rejected),
-        }
-    }
-
-    fn take_applied(
-        &mut self,
-        sequence: u64,
-        revision: Revision,
-        rejected: Vec<Rejected>,
-    ) -> Result<(), End> {
-        if sequence <= self.sequence {
-            return Err(End::Protocol(format!(
-                "the sequence {sequence} of 'applied' follows {}",
-                self.sequence
-            )));
-        }
-        let marked = self.stream.marked();
-        if revision > marked {
-            return Err(End::Protocol(format!(
-                "revision {revision} is 'applied', but the newest mark is {marked}"
-            )));
-        }
-        self.sequence = sequence;
-        if rejected.len() != self.rejected {
-            self.rejected = rejected.len();
-            let first = rejected.first();
-            tracing::warn!(
-                node.id = %self.stream.node_id, node.region = %self.stream.region,
-                rejected.count = rejected.len(),
-                rejected.kind = first.map(|first| first.kind.as_str()),
-                rejected.key = first.map(|first| first.key.as_str()),
-                rejected.reason = first.map(|first| first.reason.as_str()),
-                "the documents that a node cannot understand have changed; it denies what they govern"
-            );
-        }
-        let progress = LocalProgress {
-            epoch: self.stream.epoch,
-            revision,
-            rejected: rejected.into(),
-            at: Instant::now(),
-        };
-        self.feed
-            .connections
-            .applied(&self.stream, sequence, progress);
-        self.applied.send_replace(revision);
-        Ok(())
-    }
-}
-
-/// The next message of a node. Pings are answered; whatever arrives is a sign of life.
-///
-/// # Errors
-/// The end of the stream: a closed or broken connection, silence for a lease, or what is no message.
-async fn next(
-    messages: &mut AggregatedMessageStream,
-    mut session: Option<&mut Session>,
-) -> Result<NodeMessage, End> {
-    loop {
-        let message = match timeout(LEASE, messages.recv()).await {
-            Err(_) => return Err(End::Silent),
-            Ok(None) => return Err(End::Disconnected),
-            Ok(Some(Err(error))) => return Err(End::Protocol(error.to_string())),
-            Ok(Some(Ok(message))) => message,
-        };
-        match message {
-            AggregatedMessage::Text(text) => {
-                return serde_json::from_str(&text)
-                    .map_err(|error| End::Protocol(format!("a message cannot be read: {error}")));
-            }
-            AggregatedMessage::Binary(_) => {
-                return Err(End::Protocol("messages are text, not binary".into()));
-            }
-            AggregatedMessage::Close(_) => return Err(End::Closed),
-            AggregatedMessage::Pong(_) => {}
-            AggregatedMessage::Ping(payload) => {
-                if let Some(session) = session.as_deref_mut() {
-                    session
-                        .pong(&payload)
-                        .await
-                        .map_err(|_| End::Disconnected)?;
-                }
-            }
         }
     }
 }

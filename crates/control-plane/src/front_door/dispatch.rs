@@ -57,6 +57,7 @@ pub(crate) async fn dispatch(
 ) -> HttpResponse {
     let started = Instant::now();
     let app = Arc::clone(&app);
+    let _under_way = app.requests.begin();
     let now = whole_microseconds((app.clock)());
     let mut headers = http.headers().clone();
     for name in RESERVED_HEADERS {

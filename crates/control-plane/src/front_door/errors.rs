@@ -15,7 +15,11 @@ use crate::limits::{MAXIMUM_FAULTS, MAXIMUM_MESSAGE_CHARACTERS, RETRY_AFTER_SECO
 /// A failure of the store as callers may see it.
 pub(crate) fn store_error(error: StoreError) -> ApiError {
     match error {
-        StoreError::Unavailable(_) => ApiError::unavailable(
+        // A running control plane has seen its tables: when they are not there, the database is being restored.
+        StoreError::Unavailable(_)
+        | StoreError::NotMigrated(_)
+        | StoreError::NotInitialised
+        | StoreError::BeingRestored => ApiError::unavailable(
             "The service's database is not available at the moment. Repeat the request.",
             RETRY_AFTER_SECONDS,
             error,

@@ -96,7 +96,7 @@ async fn end_leases(app: &TestApp) {
         }
     };
     tokio::time::timeout(PATIENCE, wait).await.unwrap();
-    sqlx::query("UPDATE node_progress SET lease_expires_at = now() - interval '1 second'")
+    sqlx::query("UPDATE node_streams SET lease_expires_at = now() - interval '1 second'")
         .execute(app.store.pool())
         .await
         .unwrap();
@@ -409,25 +409,6 @@ async fn what_breaks_the_protocol_ends_the_stream_with_the_reason(pool: PgPool) 
         panic!("not closed")
     };
     assert_eq!(frame.reason.as_str(), "the first message must be 'hello'");
-}
-
-#[sqlx::test(migrator = "store::MIGRATIONS")]
-async fn a_node_ahead_of_the_head_is_refused_and_counts_for_nothing(pool: PgPool) {
-    let app = TestApp::spawn(pool).await;
-    app.create_group("group").await;
-    let mut stream = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
-    let mark = stream.mark().await.unwrap();
-    let mut node = stream.node.clone();
-    drop(stream);
-    node.position = Some((mark.epoch, Revision(mark.revision.0 + 100)));
-    let reason = node.clone().connect(&app).await.closed().await;
-    assert!(reason.contains("the database was restored"), "{reason}");
-    end_leases(&app).await;
-    let reply = change(&app, "after").await;
-    assert_eq!(reply.header("x-wharfinger-propagation"), "partial");
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use config_documents::{
     Checksum, ControlPlaneMessage, Document, Epoch, NodeMessage, Region, Rejected, Revision,
-    StoredDocument, forms,
+    STREAM_FORM, StoredDocument, forms,
 };
 use credentials::{SigningKey, SystemRandomness};
 use futures_util::{SinkExt, StreamExt};
@@ -33,6 +33,9 @@ pub(crate) struct TestNode {
     pub(crate) credential: String,
     pub(crate) documents: BTreeMap<(Region, String, String), StoredDocument>,
     pub(crate) position: Option<(Epoch, Revision)>,
+    /// What it understands.
+    pub(crate) forms: BTreeMap<String, u32>,
+    pub(crate) staleness_bound_seconds: Option<u32>,
 }
 
 /// A node's open stream.
@@ -43,6 +46,8 @@ pub(crate) struct Stream {
     pub(crate) snapshots: usize,
     /// What the node says that it cannot understand.
     pub(crate) rejected: Vec<Rejected>,
+    /// What a hello said of the messages that the node understands; an early build does not say the epoch of what it has applied.
+    is_early: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +82,7 @@ pub(crate) fn join_body(token: &str, region: &Region) -> Value {
         "region": region.as_str(),
         "public_key": SigningKey::generate(&Uuid::new_v4().to_string()).public(),
         "address": "localhost:5443",
+        "forms": forms(),
     })
 }
 
@@ -96,6 +102,8 @@ impl TestNode {
             credential: reply.body["credential"].as_str().unwrap().to_owned(),
             documents: BTreeMap::new(),
             position: None,
+            forms: forms(),
+            staleness_bound_seconds: None,
         }
     }
 
@@ -103,23 +111,25 @@ impl TestNode {
         NodeMessage::Hello {
             node_id: self.node_id,
             region: self.region.clone(),
-            forms: forms(),
+            forms: self.forms.clone(),
             epoch: self.position.map(|(epoch, _)| epoch),
             revision: self.position.map_or(Revision(0), |(_, revision)| revision),
             address: "localhost:5443".to_owned(),
-            staleness_bound_seconds: None,
+            staleness_bound_seconds: self.staleness_bound_seconds,
         }
     }
 
     pub(crate) async fn connect(self, app: &TestApp) -> Stream {
         let socket = open(&app.base, &self.credential).await.unwrap();
         let hello = self.hello();
+        let is_early = self.forms.get(STREAM_FORM).is_none_or(|form| *form < 2);
         let mut stream = Stream {
             node: self,
             socket,
             sequence: 0,
             snapshots: 0,
             rejected: Vec::new(),
+            is_early,
         };
         stream.say(&hello).await;
         stream
@@ -239,7 +249,7 @@ impl Stream {
         self.sequence += 1;
         let applied = NodeMessage::Applied {
             sequence: self.sequence,
-            epoch: None,
+            epoch: (!self.is_early).then_some(mark.epoch),
             revision: mark.revision,
             rejected: self.rejected.clone(),
         };

@@ -11,6 +11,7 @@ use sqlx::types::Json;
 use sqlx::{PgExecutor, Postgres, Transaction};
 use uuid::Uuid;
 
+use super::epoch::{ATTEMPTS, epoch_begin, over};
 use super::{column_of, revision_of};
 use crate::{Store, StoreError};
 
@@ -80,16 +81,31 @@ pub struct Batch {
     pub from: Position,
     pub head: Head,
     /// The latest state of every document changed after `from`, tombstones too, in the order of revisions. `None` when it is more than
-    /// was asked for, or when `from` is of another epoch: to be read page by page ([`Reading`]).
+    /// was asked for, or when `from` is of another epoch or older than the tombstones that are kept: to be read page by page ([`Reading`]).
     pub documents: Option<Vec<StoredDocument>>,
 }
 
 /// The newest revision and the checksums.
 ///
 /// # Errors
-/// [`StoreError::NotInitialised`] without a head; otherwise those of the database.
+/// [`StoreError::NotInitialised`] without a head, [`StoreError::BeingRestored`] while the database is; otherwise those of the database.
 pub async fn head(store: &Store) -> Result<Head, StoreError> {
-    head_by(store.pool()).await
+    head_for(store, None).await
+}
+
+/// The head for someone who has `copy`: a new epoch begins when that is above it.
+///
+/// # Errors
+/// Those of [`head`].
+pub async fn head_for(store: &Store, copy: Option<Position>) -> Result<Head, StoreError> {
+    for _ in 0..ATTEMPTS {
+        let (head, is_current) = head_by(store.pool()).await?;
+        match over(&head, is_current, copy) {
+            None => return Ok(head),
+            Some(cause) => epoch_begin(store, head.position.epoch, cause).await?,
+        };
+    }
+    Err(StoreError::BeingRestored)
 }
 
 /// What happened after `from`, for all regions, if it is at most `limit` documents. One statement: one round trip.
@@ -97,10 +113,22 @@ pub async fn head(store: &Store) -> Result<Head, StoreError> {
 /// # Errors
 /// Those of [`head`].
 pub async fn read(store: &Store, from: Position, limit: u32) -> Result<Batch, StoreError> {
+    for _ in 0..ATTEMPTS {
+        let (batch, is_current) = read_once(store, from, limit).await?;
+        match over(&batch.head, is_current, Some(from)) {
+            None => return Ok(batch),
+            Some(cause) => epoch_begin(store, batch.head.position.epoch, cause).await?,
+        };
+    }
+    Err(StoreError::BeingRestored)
+}
+
+/// And whether the database is that of the head's epoch.
+async fn read_once(store: &Store, from: Position, limit: u32) -> Result<(Batch, bool), StoreError> {
     let rows = sqlx::query!(
         r#"
         SELECT
-            head.epoch, head.revision AS head_revision, head.purged_through,
+            head.epoch, head.revision AS head_revision, head.purged_through, head.begun_on = config_identity() AS "is_current!",
             (SELECT jsonb_object_agg(region, checksum::text) FROM config_regions) AS "checksums: Json<Checksums>",
             document.region AS "region?", document.kind AS "kind?", document.key AS "key?", document.body,
             document.revision AS "revision?"
@@ -128,7 +156,8 @@ pub async fn read(store: &Store, from: Position, limit: u32) -> Result<Batch, St
             .flat_map(|Json(checksums)| checksums)
             .map(|(region, checksum)| (region.as_str(), checksum.as_str())),
     )?;
-    let is_known = head.position.epoch == from.epoch;
+    let is_current = first.is_current;
+    let is_known = head.position.epoch == from.epoch && from.revision >= head.purged_through;
     let documents = (is_known && rows.len() <= limit as usize)
         .then(|| {
             rows.into_iter()
@@ -150,11 +179,12 @@ pub async fn read(store: &Store, from: Position, limit: u32) -> Result<Batch, St
                 .collect::<Result<_, _>>()
         })
         .transpose()?;
-    Ok(Batch {
+    let batch = Batch {
         from,
         head,
         documents,
-    })
+    };
+    Ok((batch, is_current))
 }
 
 /// What a node of one region needs to reach the head, page by page, all from one snapshot of the database.
@@ -196,8 +226,7 @@ impl Reading {
         region: &Region,
         copy: Option<Position>,
     ) -> Result<Self, StoreError> {
-        let mut transaction = begin(store).await?;
-        let head = head_by(&mut *transaction).await?;
+        let (transaction, head) = begin(store, copy).await?;
         let next = match copy {
             Some(copy)
                 if copy.epoch == head.position.epoch && copy.revision >= head.purged_through =>
@@ -344,17 +373,33 @@ impl Row {
     }
 }
 
-async fn begin(store: &Store) -> Result<Transaction<'static, Postgres>, StoreError> {
-    Ok(store
-        .pool()
-        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        .await?)
+/// A transaction that sees one moment of the database, with the head of that moment.
+async fn begin(
+    store: &Store,
+    copy: Option<Position>,
+) -> Result<(Transaction<'static, Postgres>, Head), StoreError> {
+    for _ in 0..ATTEMPTS {
+        let mut transaction = store
+            .pool()
+            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            .await?;
+        let (head, is_current) = head_by(&mut *transaction).await?;
+        let Some(cause) = over(&head, is_current, copy) else {
+            return Ok((transaction, head));
+        };
+        transaction.rollback().await?;
+        epoch_begin(store, head.position.epoch, cause).await?;
+    }
+    Err(StoreError::BeingRestored)
 }
 
-async fn head_by(executor: impl PgExecutor<'_>) -> Result<Head, StoreError> {
+/// The head, and whether the database is that of its epoch.
+async fn head_by(executor: impl PgExecutor<'_>) -> Result<(Head, bool), StoreError> {
     let rows = sqlx::query!(
         r#"
-        SELECT epoch, revision, purged_through, region AS "region?", checksum::text AS "checksum?"
+        SELECT
+            epoch, revision, purged_through, begun_on = config_identity() AS "is_current!",
+            region AS "region?", checksum::text AS "checksum?"
         FROM config_head LEFT JOIN config_regions ON true
         "#
     )
@@ -364,5 +409,6 @@ async fn head_by(executor: impl PgExecutor<'_>) -> Result<Head, StoreError> {
     let checksums = rows
         .iter()
         .filter_map(|row| Some((row.region.as_deref()?, row.checksum.as_deref()?)));
-    Head::of(first.epoch, first.revision, first.purged_through, checksums)
+    let head = Head::of(first.epoch, first.revision, first.purged_through, checksums)?;
+    Ok((head, first.is_current))
 }
