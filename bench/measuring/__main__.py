@@ -6,13 +6,16 @@ import pathlib
 import signal
 import sys
 
-from . import table
+from . import feed, table
+from .feed.run import Run
 from .installation import ControlPlane
-from .machine import Failure, Surroundings, description
+from .machine import Failure, Surroundings, description, run_name
 from .postgres import Postgres
 from .rows import Bench
 
-ROWS = ("rest", "show", "login", "renew", "create", "index")
+# These share one installation, and are measured in turns.
+SHARING = ("rest", "show", "login", "renew", "create", "index")
+ROWS = (*SHARING, *feed.ROWS)
 
 
 def options():
@@ -23,11 +26,16 @@ def options():
     parser.add_argument("--wait", type=int, default=20, help="seconds to wait for a busy machine before each side (default: 20)")
     parser.add_argument("--programs", type=pathlib.Path, help="directory of a build to measure as it is, without building")
     parser.add_argument("--samples", type=pathlib.Path, help="file for every figure that was taken, as JSON")
-    parser.add_argument("--keep", action="store_true", help="put the result into docs/benchmarks.md")
+    parser.add_argument(
+        "--share", type=float, default=1, help="of the nodes, documents and changes of rows about the feed, to see whether they work"
+    )
+    parser.add_argument("--keep", action="store_true", help="put the rows that were measured into docs/benchmarks.md")
     chosen = parser.parse_args()
     unknown = set(chosen.rows) - set(ROWS)
     if unknown:
         parser.error(f"unknown rows: {' '.join(sorted(unknown))}; there are: {' '.join(ROWS)}")
+    if chosen.keep and chosen.share != 1:
+        parser.error("a share of a measurement is no result to be kept")
     chosen.rows = chosen.rows or list(ROWS)
     return chosen
 
@@ -36,19 +44,31 @@ def say(text):
     print(f"== {text}", file=sys.stderr, flush=True)
 
 
-def measure(bench, chosen):
+def measure_sharing(bench, rows):
     """Everything but the memory at rest in one installation, all rows in each repetition."""
-    if "rest" in chosen.rows:
+    if "rest" in rows:
         say("memory at rest")
         bench.rest()
     say("starting an installation")
     bench.prepare(ControlPlane, Postgres)
-    for repetition in range(chosen.repetitions):
-        for row in chosen.rows:
+    repetitions = bench.options.repetitions
+    for repetition in range(repetitions):
+        for row in rows:
             if row != "rest":
-                say(f"repetition {repetition + 1} of {chosen.repetitions}: {row}")
+                say(f"repetition {repetition + 1} of {repetitions}: {row}")
                 getattr(bench, row)(repetition)
     bench.after_load()
+    bench.end()
+
+
+def measure(bench, chosen):
+    sharing = [row for row in chosen.rows if row in SHARING]
+    if sharing:
+        measure_sharing(bench, sharing)
+    for row in chosen.rows:
+        if row in feed.ROWS:
+            say(row)
+            feed.ROWS[row](Run(chosen, bench.surroundings, bench.samples))
 
 
 def main():
@@ -57,21 +77,22 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     surroundings = Surroundings(chosen.wait)
     bench = Bench(chosen, surroundings)
+    name = run_name()
     try:
         measure(bench, chosen)
         result = "\n".join(
             [
-                *description(bench.postgres.version()),
-                f"- {chosen.repetitions} repetitions, {chosen.seconds} s a side; {surroundings.text()}",
+                *description(),
+                f"- run {name}: {chosen.repetitions} repetitions, {chosen.seconds} s a side; {surroundings.text()}",
                 "",
-                table.Table(bench.samples).text(),
+                table.Table(bench.samples, name).text(),
             ]
         )
         print(result)
         if chosen.samples:
             chosen.samples.write_text(json.dumps(bench.samples, indent=1) + "\n")
         if chosen.keep:
-            table.keep(result)
+            table.keep(result, chosen.rows)
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1

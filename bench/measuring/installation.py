@@ -1,6 +1,7 @@
 """The installation that is measured: `wharfinger dev` in a directory of its own, and what is made in it through its API."""
 
 import base64
+import functools
 import http.client
 import json
 import os
@@ -16,7 +17,7 @@ import time
 import urllib.parse
 import uuid
 
-from .machine import Failure, free_port
+from .machine import Failure, free_port, run
 
 READY_SECONDS = 120
 STOP_SECONDS = 60
@@ -83,6 +84,22 @@ class Installation:
     def pid(self, role):
         return self.ready["pids"][role]
 
+    def wait_restarted(self, role, old_pid):
+        """Waits until `wharfinger dev` has started a process again that ended, and it serves; returns its new id."""
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            # The file is written anew, in one step, when all serve again.
+            self.ready = json.loads(self.ready_file.read_text())
+            if self.pid(role) != old_pid:
+                return self.pid(role)
+            time.sleep(0.02)
+        raise Failure(f"{role} was not started again:\n{self.tail()}")
+
+    def admin(self, *arguments):
+        """Runs `wharfinger admin` and returns what it printed."""
+        database = ["--database-url-file", str(self.state / "database-url")]
+        return run([self.program, "admin", *arguments, *database], env=environment()).strip()
+
     @property
     def node_role(self):
         return f"registry-node-{REGION}"
@@ -107,12 +124,13 @@ def environment():
 class Connection(http.client.HTTPSConnection):
     """A kept-alive connection to a server of this machine, by whatever name that has."""
 
-    def __init__(self, host, port, ca_file):
-        super().__init__(host, port, timeout=TIMEOUT_SECONDS, context=ssl.create_default_context(cafile=ca_file))
+    def __init__(self, host, port, ca_file, source="127.0.0.1"):
+        super().__init__(host, port, timeout=TIMEOUT_SECONDS, context=context_of(ca_file))
+        self.source = source
         self.used_at = time.monotonic()
 
     def connect(self):
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=self.timeout)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=self.timeout, source_address=(self.source, 0))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = self._context.wrap_socket(plain, server_hostname=self.host)
 
@@ -125,6 +143,11 @@ class Connection(http.client.HTTPSConnection):
         self.request(method, path, body=body, headers=headers or {})
         response = self.getresponse()
         return response.status, response.headers, response.read()
+
+
+@functools.cache
+def context_of(ca_file):
+    return ssl.create_default_context(cafile=ca_file)
 
 
 def basic(user, password):
@@ -175,9 +198,9 @@ class ControlPlane:
     def new_group(self):
         self.expect("PUT", self.group, "2024-11-01", {"location": REGION})
 
-    def new_registry(self):
+    def new_registry(self, region=REGION):
         name = "bench" + secrets.token_hex(6)
-        return self.expect("PUT", self.registry_path(name), API_VERSION, json.loads(registry_body()))
+        return self.expect("PUT", self.registry_path(name), API_VERSION, json.loads(registry_body(region)))
 
     def passwords(self, registry):
         answer = self.expect("POST", f"{registry['id']}/listCredentials", API_VERSION)
@@ -196,24 +219,26 @@ class ControlPlane:
         return application["appId"], password["secretText"]
 
 
-def registry_body():
+def registry_body(region=REGION):
     """What `az acr create --admin-enabled true` comes to."""
-    content = {"location": REGION, "sku": {"name": "Basic"}, "properties": {"adminUserEnabled": True}}
+    content = {"location": region, "sku": {"name": "Basic"}, "properties": {"adminUserEnabled": True}}
     return json.dumps(content)
 
 
 class Node:
-    """A login server, and a kept-alive connection to it."""
+    """A login server, and a kept-alive connection to it: to the node that has its port, or to another one of the region."""
 
-    def __init__(self, ready, registry):
+    def __init__(self, ready, registry, port=None, source="127.0.0.1"):
         self.login_server = registry["properties"]["loginServer"]
-        host, _, port = self.login_server.partition(":")
-        self.connection = Connection(host, int(port), ready["ca_file"])
+        host, _, own_port = self.login_server.partition(":")
+        port = port or int(own_port)
+        self.connection = Connection(host, port, ready["ca_file"], source)
         self.address = f"https://127.0.0.1:{port}"
         scope = urllib.parse.quote("repository:bench/app:pull,push", safe=":/,")
         self.token_path = f"/oauth2/token?service={urllib.parse.quote(self.login_server, safe=':')}&scope={scope}"
 
     def log_in(self, user, password):
         """Status and body of the token endpoint's answer."""
-        status, _, body = self.connection.ask("GET", self.token_path, {"Authorization": basic(user, password)})
+        headers = {"Authorization": basic(user, password), "Host": self.login_server}
+        status, _, body = self.connection.ask("GET", self.token_path, headers)
         return status, body

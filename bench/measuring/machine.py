@@ -78,20 +78,29 @@ def processor_times():
     return [int(word) for word in first.split()[1:9]]
 
 
-def description(postgres_version):
+def run_name():
+    """When it was and of which commit; a plus says that there was more in the tree."""
+    commit = run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT).strip()
+    changed = run(["git", "status", "--porcelain", "--", "crates", "migrations", "Cargo.lock"], cwd=ROOT).strip()
+    when = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")
+    return f"{when} {commit}{'+' if changed else ''}"
+
+
+def description():
     """The machine and the programs, as lines of Markdown."""
     processors = re.findall(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = int(re.search(r"MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1))
     system = re.search(r'^PRETTY_NAME="(.*)"', pathlib.Path("/etc/os-release").read_text(), re.MULTILINE).group(1)
-    commit = run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT).strip()
-    changed = run(["git", "status", "--porcelain", "--", "crates", "migrations", "Cargo.lock"], cwd=ROOT).strip()
-    when = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return [
-        f"- {when}, commit {commit}{' with uncommitted changes' if changed else ''}",
         f"- {len(processors)} × {processors[0]}, {memory / 1024 / 1024:.0f} GiB, {system}, "
         f"Linux {os.uname().release}",
-        f"- {rust_version()}, Postgres {postgres_version}, {nginx_version()}, wrk {wrk_version()}",
+        f"- {rust_version()}, Postgres {postgres_version()}, {nginx_version()}, wrk {wrk_version()}",
     ]
+
+
+def postgres_version():
+    """Of the server: `wharfinger dev` takes the one whose programs these are."""
+    return run(["psql", "--version"]).split()[2]
 
 
 def rust_version():

@@ -89,9 +89,6 @@ class Postgres:
         run(command, env=self.environment | PLAIN)
         self.sql("VACUUM ANALYZE", "bench_copy")
 
-    def version(self):
-        return self.sql("SHOW server_version").split()[0]
-
     def pgbench(self, arguments, security):
         """Transactions a second."""
         output = run([self.program("pgbench"), "--no-vacuum", "--protocol=prepared", *arguments], env=self.environment | security)

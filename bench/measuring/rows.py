@@ -211,7 +211,10 @@ class Bench:
         self.nginx = Nginx(self.installation.directory, self.installation.certificate, token)
 
     def end(self):
+        """Ends what was started; may be called twice."""
         if self.nginx is not None:
             self.nginx.stop()
+            self.nginx = None
         if self.installation is not None:
             self.installation.remove()
+            self.installation = None
