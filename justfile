@@ -4,7 +4,7 @@
 dev *arguments:
     scripts/dev {{arguments}}
 
-# Every test; or some: format arrows dependencies lint generated rust e2e.
+# Every test; or some: format arrows dependencies lint generated rust e2e chaos.
 test *steps:
     scripts/test {{steps}}
 
@@ -19,6 +19,10 @@ openapi:
 # Bring .sqlx/ up to date.
 sqlx-prepare:
     scripts/sqlx-prepare
+
+# Breaks a running system while people work with it, and checks every answer.
+chaos *arguments:
+    scripts/chaos {{arguments}}
 
 # The measurements of docs/benchmarks.md.
 bench *arguments:

@@ -20,7 +20,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description="Breaks a running system and checks every answer.")
     parser.add_argument("--seed", type=int, default=1, help="replays a run's faults and choices (default 1)")
     parser.add_argument("--seconds", type=float, default=30.0, help="how long things break (default 30)")
-    parser.add_argument("--interval", type=float, default=2.0, help="seconds between faults, on average (default 2)")
+    parser.add_argument("--interval", type=float, default=1.5, help="seconds between faults, on average (default 1.5)")
     parser.add_argument("--nodes", type=int, default=3, help="nodes of the first region (default 3)")
     parser.add_argument("--regions", type=int, choices=(1, 2), default=1, help="with 2, a second region with one node (default 1)")
     parser.add_argument("--only", metavar="KIND,…", help="only these kinds of faults: " + " ".join(faults.WEIGHTS))

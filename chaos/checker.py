@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 
-from .history import CONTROL_PLANE, Answer, Change, Condition, History, Outcome, Verdict
+from .history import CONTROL_PLANE, Answer, Change, Condition, History, Literal, Outcome, Push, Verdict
 from .model import Model, meets
 
 # A control plane takes a node with a bound as fenced when the bound and a tenth have passed.
@@ -109,12 +109,16 @@ def _order(changes: list[Change]) -> Iterator[Violation]:
 def content(history: History, model: Model) -> Iterator[Violation]:
     """What was acknowledged is there, byte for byte, unless its registry may have been deleted; and all of it was asked for at the end."""
     pushes = {push.number: push for push in history.pushes}
+    # A node that was behind may have stored it in the registry that had the name before; then it went with that one.
+    certain = {push.number for push in history.pushes if _certainly_went_there(push, model)}
     seen = set()
     for pull in history.pulls:
         push = pushes[pull.push]
         seen.add(pull.push) if pull.found == "identical" else None
         if pull.found == "different":
             yield Violation("content-differs", f"pull {pull.number} of {push.repository}:{push.tag} at {pull.node}: {pull.detail}")
+        if push.number not in certain:
+            continue
         if pull.found == "identical" and not meets(model.may_accept(((push.registry,),), pull.node), pull.start, pull.end):
             yield Violation("content-resurrected", f"pull {pull.number} at {pull.node} found {push.tag} of {push.registry}, which is gone")
         if pull.found != "absent" or not push.acknowledged or push.end > pull.start:
@@ -127,11 +131,20 @@ def content(history: History, model: Model) -> Iterator[Violation]:
                 f"{push.node}, and is not there at {pull.start:.3f}: {pull.detail}",
             )
     for push in history.pushes:
-        if push.acknowledged and push.number not in seen and _is_there_at_the_end(push.registry, model):
+        if push.acknowledged and push.number in certain and push.number not in seen and _is_there_at_the_end(push.registry, model):
             yield Violation("content-unseen", f"push {push.number} of {push.repository}:{push.tag} was never pulled whole")
 
 
-def _is_there_at_the_end(registry, model: Model) -> bool:
+def _certainly_went_there(push: Push, model: Model) -> bool:
+    values = {
+        change.effects[push.registry.register]
+        for change, window in model.windows(push.registry.register, push.node)
+        if meets([window], push.start, push.end)
+    }
+    return values == {push.registry.value}
+
+
+def _is_there_at_the_end(registry: Literal, model: Model) -> bool:
     windows = model.may_refuse(((registry,),), CONTROL_PLANE)
     return not windows or windows[-1][1] != float("inf")
 

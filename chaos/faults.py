@@ -12,13 +12,17 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from .api import Run
 from .history import FOREVER, Fault
 from .system import ControlPlane, Node
 
-# No fault that holds a call back lasts longer: what is held back must show before a writer stops looking for it.
-LONGEST_SECONDS = 8.0
+Target = TypeVar("Target", Node, ControlPlane)
+
+# How long faults last at most, in seconds. Those of nodes outlast a lease (10 s), so that changes are partial.
+LENGTHS = (1.0, 3.0, 8.0)
+LENGTHS_OF_NODES = (1.0, 3.0, 8.0, 16.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +71,8 @@ def plan(seed: int, seconds: float, kinds: dict[str, int] | None = None, interva
     at, planned = 2.0, []
     while at < seconds - 3.0:
         kind = randomness.choices(list(weights), list(weights.values()))[0]
-        length = randomness.uniform(0.3, 1.0) * randomness.choice((1.0, 3.0, LONGEST_SECONDS))
+        longest = randomness.choice(LENGTHS_OF_NODES if "node" in kind else LENGTHS)
+        length = randomness.uniform(0.3, 1.0) * longest
         planned.append(Planned(round(at, 2), kind, randomness.randrange(60), round(min(length, seconds - at), 2), round(randomness.random(), 3)))
         at += randomness.uniform(0.3, 1.7) * interval
     return planned
@@ -102,14 +107,19 @@ class Injector:
         await kinds[planned.kind](planned)
 
     def _node(self, planned: Planned) -> Node | None:
-        nodes = [node for node in self.run.system.nodes if not node.has_left]
-        node = nodes[planned.target % len(nodes)]
-        return None if node.is_faulty else node
+        return self._free([node for node in self.run.system.nodes if not node.has_left], planned)
 
     def _control_plane(self, planned: Planned) -> ControlPlane | None:
-        control_planes = self.run.system.control_planes
-        control_plane = control_planes[planned.target % len(control_planes)]
-        return None if control_plane.is_faulty else control_plane
+        return self._free(self.run.system.control_planes, planned)
+
+    def _free(self, targets: list[Target], planned: Planned) -> Target | None:
+        """The target, or the next one that has no fault now."""
+        first = planned.target % len(targets)
+        for target in targets[first:] + targets[:first]:
+            if not target.is_faulty:
+                return target
+        self.left_out += 1
+        return None
 
     def _begin(self, planned: Planned, target: str, isolates: frozenset[str] = frozenset()) -> Fault:
         fault = Fault(self.run.history.number(), planned.kind, target, time.monotonic(), FOREVER, isolates)
@@ -118,13 +128,10 @@ class Injector:
         return fault
 
     async def _with(
-        self, planned: Planned, target: Node | ControlPlane | None, break_: Callable[[], Awaitable[None] | None],
+        self, planned: Planned, target: Node | ControlPlane, break_: Callable[[], Awaitable[None] | None],
         mend: Callable[[], Awaitable[None] | None], isolates: bool = False,
     ) -> None:  # fmt: skip
         """Breaks, waits, mends. The times of an isolation lie within those of the fault."""
-        if target is None:
-            self.left_out += 1
-            return
         target.is_faulty = True
         try:
             await _maybe(break_())

@@ -20,7 +20,7 @@ from .faults import Injector, Planned
 from .history import History
 from .http_client import Broken
 from .processes import wait_until
-from .system import Options, System
+from .system import Node, Options, System
 from .world import Registry, World
 from .writers import PrincipalWriter, RegistryWriter, Writer, create_scene
 
@@ -90,20 +90,29 @@ class Conductor:
         self.injector = Injector(self.run)
         self.caller = Caller(self.run, random.Random(f"conductor {settings.seed}"))
         self.writers: list[Writer] = []
+        self.begun = time.monotonic()
 
     async def conduct(self) -> None:
         await self.prepare()
+        self.phase("people begin to work")
         writing = [asyncio.create_task(writer.work()) for writer in self.writers]
         clients = [asyncio.create_task(client.work()) for client in self.clients()]
         await self.injector.carry_out(self.settings.planned)
         await self.injector.finish()
+        self.phase("all is mended")
         await asyncio.sleep(1.0)
         self.run.is_ending.set()
         await asyncio.gather(*clients)
         await asyncio.gather(*writing)
+        self.phase("writers and clients have ended")
         await self.converge()
+        self.phase("all nodes have the head")
         await self.look_at_everything()
+        self.phase("everything was looked at")
         self.caller.close()
+
+    def phase(self, what: str) -> None:
+        print(f"  {time.monotonic() - self.begun:6.1f} s  {what}", flush=True)
 
     async def prepare(self) -> None:
         await self.caller.signed_in()
@@ -139,7 +148,6 @@ class Conductor:
 
     async def converge(self) -> None:
         """After the last fault everything comes back by itself and has the head, and a change is complete at once."""
-        begun = time.monotonic()
         seen: dict = {}
 
         async def all_have_the_head() -> bool:
@@ -155,7 +163,6 @@ class Conductor:
             await wait_until(all_have_the_head, "all nodes at the head", CONVERGENCE_SECONDS)
         except TimeoutError as error:
             self.history.incidents.append((time.monotonic(), f"{error}: {seen}"))
-        self.converged_after = time.monotonic() - begun
         # What was only pending or partial is bound by a complete change behind it.
         for writer in self.writers:
             if isinstance(writer, RegistryWriter) and writer.registry.exists:
@@ -174,22 +181,28 @@ class Conductor:
             writer.caller.close()
             await writer.observe()
             writer.caller.close()
-        client = LoginClient(self.run, self.world, "final")
         nodes = [node for node in self.system.nodes if not node.has_left]
         credentials = [*self.world.current(), *self.world.old[-FINAL_CREDENTIALS:]]
-        for node in nodes:
+
+        async def ask(node: Node) -> None:
+            client = LoginClient(self.run, self.world, f"final {node.name}")
             for credential in credentials:
-                await client.log_in(credential, node)
+                with contextlib.suppress(Broken):
+                    await client.log_in(credential, node)
             for token in self.world.tokens[-FINAL_TOKENS:]:
                 if node.region == client.region_of(token):
                     await client.show(token, node)
-        client.close()
-        puller = Puller(self.run, self.world, "final")
-        for number, (push, registry) in enumerate(self.run.pushed):
-            of_region = [node for node in nodes if node.region == registry.region]
-            if push.registry == registry.literal and registry.exists:
-                await puller.pull(push, registry, of_region[number % len(of_region)])
-        puller.close()
+            client.close()
+            puller = Puller(self.run, self.world, "final")
+            # Each image at one node of its region: they have one content.
+            of_region = [each for each in nodes if each.region == node.region]
+            mine = [entry for entry in self.run.pushed if entry[1].region == node.region][of_region.index(node) :: len(of_region)]
+            for push, registry in mine:
+                if push.registry == registry.literal and registry.exists:
+                    await puller.pull(push, registry, node)
+            puller.close()
+
+        await asyncio.gather(*(ask(node) for node in nodes))
 
 
 DIVERGED = re.compile(r"copy diverged|panicked at")

@@ -227,6 +227,13 @@ def test_what_was_not_acknowledged_or_went_with_its_registry_may_be_absent():
     assert pulled(story, push, 5, 5.5, "absent").found() == ["content-lost"]
 
 
+def test_what_a_node_behind_took_for_the_registry_before_may_be_absent():
+    story = Story().change(0, 1, "here-1", register="registry").change(1, 2.5, "here-2", "pending", register="registry")
+    push = Push(50, Literal("registry", "here-2"), "app", "v1", "sha256:1", ONE, 3, 4, True)
+    story.history.pushes.append(push)
+    assert pulled(story, push, 6, 7, "absent").found() == []
+
+
 def test_what_went_with_its_registry_must_not_come_back():
     story = Story().change(0, 1, "here-1", register="registry").change(4, 5, "gone", register="registry")
     push = Push(50, Literal("registry", "here-1"), "app", "v1", "sha256:1", ONE, 2, 3, True)
