@@ -39,6 +39,12 @@ def resident_mebibytes(pid):
     return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE).group(1)) / 1024
 
 
+def processor_seconds(pid):
+    """What a process has taken of the processors so far."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Surroundings:
     """Looks before each measurement how busy the machine is with other things, and waits a while for it to be quiet."""
 

@@ -4,10 +4,10 @@ In both, the node that `wharfinger dev` starts belongs to another region: it hea
 """
 
 from ..installation import API_VERSION
-from ..machine import Failure
+from ..machine import Failure, processor_seconds
 from ..web import load
 from .nodes import Swarm
-from .site import Site
+from .site import CONTROL_PLANE, Site
 
 MEASURED_REGION = "northeurope"
 SIMULATED = 100
@@ -28,7 +28,7 @@ def changes(run):
             at = repetition % 2
             for name, side in sides[at:] + sides[:at]:
                 run.settle()
-                run.record(name, side.changes_per_second())
+                run.record(name, side.changes_per_second(name))
             swarm.positions()
 
 
@@ -44,10 +44,14 @@ class Side(Site):
             "QUERY": f"/regenerateCredential?api-version={API_VERSION}",
         }
 
-    def changes_per_second(self):
+    def changes_per_second(self, name):
+        control_plane = self.installation.pid(CONTROL_PLANE)
+        before = processor_seconds(control_plane)
         settings = self.settings | {"AUTHORIZATION": self.headers()["Authorization"]}
         result = load("renew.lua", self.control_plane.address, CLIENTS, self.run.options.seconds, settings)
         if result["complete"] < result["answered"]:
             raise Failure(f"not every change was complete: {result}")
-        self.run.record("changes p99 milliseconds", result["p99"] / 1000)
+        taken = processor_seconds(control_plane) - before
+        self.run.record(f"{name} p99", result["p99"] / 1000)
+        self.run.record(f"{name} control plane", taken / result["answered"] * 1000)
         return result["per_second"]

@@ -10,14 +10,13 @@ from ..installation import API_VERSION
 from ..machine import Failure, resident_mebibytes
 from .nodes import Swarm
 from .run import quantile
-from .site import Site
+from .site import CONTROL_PLANE, Site
 
 SIMULATED = 300
 REPETITIONS = 3
 REST_SECONDS = 5
 READS_AT_REST = 3000
 READ_PAUSE_SECONDS = 0.0005
-ROLE = "control-plane"
 CURRENT_SECONDS = 60
 # Fewer would say nothing about a hundredth of them.
 READS_MEANWHILE = 100
@@ -32,16 +31,16 @@ def reconnect(run):
         for _ in run.repetitions(REPETITIONS):
             time.sleep(REST_SECONDS)
             run.settle()
-            run.record("reconnect control plane", resident_mebibytes(site.installation.pid(ROLE)))
+            run.record("reconnect control plane", resident_mebibytes(site.installation.pid(CONTROL_PLANE)))
             run.record("reconnect rest p99", quantile(read(site, run.sized(READS_AT_REST, 50)), 0.99))
             restart(run, site, swarm)
-            run.record("reconnect control plane after", resident_mebibytes(site.installation.pid(ROLE)))
+            run.record("reconnect control plane after", resident_mebibytes(site.installation.pid(CONTROL_PLANE)))
 
 
 def restart(run, site, swarm):
     """Kills the control plane; `wharfinger dev` starts the next one. From the moment that one serves the client reads without pause."""
     revision = site.renew().revision
-    old = site.installation.pid(ROLE)
+    old = site.installation.pid(CONTROL_PLANE)
     os.kill(old, signal.SIGKILL)
     killed_at = time.time()
     waiting = Waiting(swarm, revision, killed_at)
@@ -57,7 +56,7 @@ def restart(run, site, swarm):
         raise waiting.failure
     if len(taken) < run.sized(READS_MEANWHILE):
         raise Failure(f"only {len(taken)} reads were made while the nodes reconnected: too few to say anything")
-    site.installation.wait_restarted(ROLE, old)
+    site.installation.wait_restarted(CONTROL_PLANE, old)
     complete_at = wait_until_complete(site, killed_at)
     run.record("reconnect serving seconds", serving_at - killed_at)
     run.record("reconnect current seconds", waiting.current_at - killed_at)

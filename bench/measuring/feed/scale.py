@@ -9,7 +9,7 @@ import time
 
 from ..installation import REGION, environment
 from ..machine import Failure, resident_mebibytes, run as run_program
-from .site import Site
+from .site import CONTROL_PLANE, Site
 
 REGISTRIES = 100_000
 PRINCIPALS = 100_000
@@ -18,7 +18,6 @@ REPETITIONS = 3
 CATCH_UP_SECONDS = 300
 CURRENT_SECONDS = 30
 POLL_SECONDS = 0.01
-CONTROL_PLANE = "control-plane"
 
 
 def scale(run):

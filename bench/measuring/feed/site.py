@@ -12,6 +12,8 @@ from .nodes import DevNode, Door, RealNode
 
 PROPAGATION, MISSING, REVISION = "x-wharfinger-propagation", "x-wharfinger-missing", "x-wharfinger-revision"
 TOKEN_SECONDS = 600
+# The process, as the ready file names it.
+CONTROL_PLANE = "control-plane"
 
 
 class Renewal(NamedTuple):
