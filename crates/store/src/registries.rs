@@ -1,17 +1,20 @@
-//! Registries and the passwords of their admin accounts.
+//! Registries and the passwords of their admin accounts. In which regions a registry is known is in [`presence`].
+
+mod presence;
 
 use arm::{CreatedByType, ResourceId, SystemData, Tags};
-use config_documents::{
-    AdminPassword, AdminPasswordSlot, AdminUser, Document, Kind, Region, RegistryName,
-    RoleAssignmentMode,
-};
+use config_documents::{AdminPassword, AdminPasswordSlot};
 use credentials::Verifier;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::config::{Change, Published, publish};
+use crate::config::{Published, publish};
 use crate::role_assignments::delete_at_and_below;
 use crate::{Store, StoreError};
+
+pub use presence::RegistryPresence;
+pub(crate) use presence::{Presence, deletions};
+use presence::{name_change, registry_changes};
 
 /// The type of a registry, as ids carry it.
 pub const RESOURCE_TYPE: &str = "Microsoft.ContainerRegistry/registries";
@@ -139,10 +142,9 @@ impl Store {
             generation: 1,
             verifier: password.verifier.clone(),
         });
-        let changes = [
-            registry_change(registry, admin_passwords.collect()),
-            name_change(registry),
-        ];
+        let presence = Presence::at_home(registry);
+        let mut changes = registry_changes(registry, admin_passwords.collect(), &presence);
+        changes.push(name_change(registry, &presence));
         let published = publish(&mut transaction, &changes).await?;
         transaction.commit().await?;
         Ok(RegistryCreate::Created(published))
@@ -161,7 +163,7 @@ impl Store {
         let changed = sqlx::query!(
             "UPDATE registries SET sku = $3, tags = $4, admin_user_enabled = $5, last_modified_at = $6,
                last_modified_by = $7, last_modified_by_type = $8, generation = $2::bigint
-             WHERE uid = $1 AND generation = $2::bigint - 1",
+             WHERE uid = $1 AND generation = $2::bigint - 1 RETURNING location, further_regions",
             registry.uid,
             registry.generation,
             registry.sku,
@@ -171,12 +173,11 @@ impl Store {
             system_data.last_modified_by,
             created_by_type_text(system_data.last_modified_by_type),
         )
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        if changed == 0 {
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(changed) = changed else {
             return Ok(RegistryUpdate::Stale);
-        }
+        };
         if registry.admin_user_enabled == admin_user_was_enabled {
             transaction.commit().await?;
             return Ok(RegistryUpdate::Updated(None));
@@ -194,7 +195,9 @@ impl Store {
             .into_iter()
             .map(|row| admin_password(&row.slot, &row.verifier, row.generation))
             .collect::<Result<Vec<_>, _>>()?;
-        let published = publish(&mut transaction, &[registry_change(registry, passwords)]).await?;
+        let presence = Presence::new(changed.location, changed.further_regions);
+        let changes = registry_changes(registry, passwords, &presence);
+        let published = publish(&mut transaction, &changes).await?;
         transaction.commit().await?;
         Ok(RegistryUpdate::Updated(Some(published)))
     }
@@ -223,16 +226,16 @@ impl Store {
         let mut transaction = self.begin().await?;
         // The registry's row is locked, so that renewing and switching the account off do not cross.
         let row = sqlx::query!(
-            "SELECT admin_user_enabled FROM registries WHERE uid = $1 FOR UPDATE",
+            "SELECT admin_user_enabled, location, further_regions FROM registries WHERE uid = $1 FOR UPDATE",
             registry.uid
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        match row {
+        let presence = match row {
             None => return Ok(PasswordRenewal::NotFound),
             Some(row) if !row.admin_user_enabled => return Ok(PasswordRenewal::AdminUserDisabled),
-            Some(_) => {}
-        }
+            Some(row) => Presence::new(row.location, row.further_regions),
+        };
         let rows = sqlx::query!(
             r#"WITH renewed AS (
                  UPDATE registry_passwords SET sealed = $3, verifier = $4, generation = generation + 1
@@ -256,7 +259,8 @@ impl Store {
         }
         let mut current = registry.clone();
         current.admin_user_enabled = true;
-        let published = publish(&mut transaction, &[registry_change(&current, passwords)]).await?;
+        let changes = registry_changes(&current, passwords, &presence);
+        let published = publish(&mut transaction, &changes).await?;
         transaction.commit().await?;
         Ok(PasswordRenewal::Renewed(sealed, published))
     }
@@ -270,7 +274,8 @@ impl Store {
     ) -> Result<Option<Published>, StoreError> {
         let mut transaction = self.begin().await?;
         let row = sqlx::query!(
-            "DELETE FROM registries WHERE uid = $1 AND (NOT $2 OR generation = $3) RETURNING name_key, location",
+            "DELETE FROM registries WHERE uid = $1 AND (NOT $2 OR generation = $3)
+             RETURNING name_key, location, further_regions",
             registry.uid,
             only_unchanged,
             registry.generation
@@ -278,18 +283,8 @@ impl Store {
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        let mut changes = vec![
-            Change::Delete {
-                region: Region(row.location),
-                kind: Kind::Registry,
-                key: registry.uid.to_string(),
-            },
-            Change::Delete {
-                region: Region::all(),
-                kind: Kind::RegistryName,
-                key: row.name_key,
-            },
-        ];
+        let presence = Presence::new(row.location, row.further_regions);
+        let mut changes = deletions(registry.uid, row.name_key, &presence);
         changes.extend(delete_at_and_below(&mut transaction, registry.id().key()).await?);
         let published = publish(&mut transaction, &changes).await?;
         transaction.commit().await?;
@@ -402,39 +397,6 @@ impl RegistryRow {
             )?,
             generation: self.generation,
         })
-    }
-}
-
-fn registry_change(registry: &Registry, passwords: Vec<AdminPassword>) -> Change {
-    let admin_user = registry.admin_user_enabled.then(|| AdminUser {
-        username: registry.name.clone(),
-        passwords,
-    });
-    Change::Upsert {
-        region: Region(registry.location.clone()),
-        document: Document::Registry(config_documents::Registry {
-            uid: registry.uid,
-            name: registry.name.clone(),
-            resource_id: registry.id().as_str().to_owned(),
-            login_server: registry.login_server.clone(),
-            home_region: Region(registry.location.clone()),
-            role_assignment_mode: RoleAssignmentMode::LegacyRegistryPermissions,
-            admin_user,
-        }),
-    }
-}
-
-fn name_change(registry: &Registry) -> Change {
-    let region = Region(registry.location.clone());
-    Change::Upsert {
-        region: Region::all(),
-        document: Document::RegistryName(RegistryName {
-            name: arm::canonical_key(&registry.name),
-            uid: registry.uid,
-            login_server: registry.login_server.clone(),
-            home_region: region.clone(),
-            regions: vec![region],
-        }),
     }
 }
 

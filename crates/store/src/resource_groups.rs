@@ -1,12 +1,11 @@
 //! Resource groups.
 
 use arm::Tags;
-use config_documents::{Kind, Region};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::config::{Change, Published, publish};
-use crate::registries::read_tags;
+use crate::config::{Published, publish};
+use crate::registries::{Presence, deletions, read_tags};
 use crate::role_assignments::delete_at_and_below;
 use crate::{Store, StoreError};
 
@@ -139,23 +138,15 @@ impl Store {
             return Ok(None);
         }
         let registries = sqlx::query!(
-            "DELETE FROM registries WHERE resource_group_uid = $1 RETURNING uid, name_key, location",
+            "DELETE FROM registries WHERE resource_group_uid = $1 RETURNING uid, name_key, location, further_regions",
             group.uid
         )
         .fetch_all(&mut *transaction)
         .await?;
         let mut changes = Vec::new();
         for registry in registries {
-            changes.push(Change::Delete {
-                region: Region(registry.location),
-                kind: Kind::Registry,
-                key: registry.uid.to_string(),
-            });
-            changes.push(Change::Delete {
-                region: Region::all(),
-                kind: Kind::RegistryName,
-                key: registry.name_key,
-            });
+            let presence = Presence::new(registry.location, registry.further_regions);
+            changes.extend(deletions(registry.uid, registry.name_key, &presence));
         }
         changes.extend(delete_at_and_below(&mut transaction, group.id().key()).await?);
         sqlx::query!("DELETE FROM resource_groups WHERE uid = $1", group.uid)
