@@ -2,6 +2,7 @@
 
 mod admin;
 mod dev;
+mod node;
 
 use std::error::Error;
 use std::io::Write;
@@ -23,6 +24,8 @@ enum Command {
     ControlPlane(control_plane::Arguments),
     /// Runs a registry node: what docker login, push and pull speak to
     RegistryNode(registry_node::Arguments),
+    #[command(subcommand)]
+    Node(node::NodeCommand),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
     Migrate(admin::MigrateArguments),
@@ -47,6 +50,7 @@ fn run(command: Command) -> ExitCode {
     match command {
         Command::ControlPlane(arguments) => report(control_plane::run(arguments)),
         Command::RegistryNode(arguments) => report(registry_node::run(arguments)),
+        Command::Node(command) => node::run(&command),
         Command::Admin(command) => report(admin::run(command)),
         Command::Migrate(arguments) => report(admin::migrate(&arguments)),
         Command::Dev(arguments) => report(dev::run(arguments)),

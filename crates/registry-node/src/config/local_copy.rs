@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 const FILE: &str = "configuration.redb";
-/// Key: region, kind and key, each ended by a zero byte. Value: revision (8 bytes), then the body.
+/// Key: region, kind and key, each ended by a zero byte; the bytes 0 and 1 in them are written as 1 and 1, 1 and 2. Value: revision (8 bytes), then the body.
 const DOCUMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("documents");
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
 const STATE_KEY: &str = "state";
@@ -374,7 +374,12 @@ fn checksum_of(document: &StoredDocument, body: &str) -> Checksum {
 fn key_of(document: &StoredDocument) -> Vec<u8> {
     let mut key = Vec::new();
     for part in [document.region.as_str(), &document.kind, &document.key] {
-        key.extend_from_slice(part.as_bytes());
+        for byte in part.bytes() {
+            match byte {
+                0 | 1 => key.extend([1, byte + 1]),
+                byte => key.push(byte),
+            }
+        }
         key.push(0);
     }
     key
@@ -418,17 +423,29 @@ fn read_all(database: &Database) -> Result<Result<Content, String>, redb::Error>
 }
 
 fn document_of(key: &[u8], value: &[u8]) -> Option<StoredDocument> {
-    let mut parts = key.split(|byte| *byte == 0).map(std::str::from_utf8);
-    let mut part = || parts.next()?.ok();
+    let mut parts = key.split(|byte| *byte == 0);
+    let mut part = || unescaped(parts.next()?);
     let (region, kind, name) = (part()?, part()?, part()?);
     let (revision, body) = value.split_at_checked(8)?;
     Some(StoredDocument {
-        region: Region(region.to_owned()),
-        kind: kind.to_owned(),
-        key: name.to_owned(),
+        region: Region(region),
+        kind,
+        key: name,
         body: Some(std::str::from_utf8(body).ok()?.to_owned()),
         revision: Revision(u64::from_be_bytes(revision.try_into().ok()?)),
     })
+}
+
+fn unescaped(part: &[u8]) -> Option<String> {
+    let mut bytes = part.iter();
+    let mut text = Vec::with_capacity(part.len());
+    while let Some(byte) = bytes.next() {
+        text.push(match byte {
+            1 => bytes.next()?.checked_sub(1)?,
+            byte => *byte,
+        });
+    }
+    String::from_utf8(text).ok()
 }
 
 fn is_damage(error: &io::Error) -> bool {

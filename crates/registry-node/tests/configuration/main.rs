@@ -3,7 +3,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{collections::BTreeMap, fs};
+mod mutations;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use config_documents::{
     Checksum, ControlPlaneMessage, Document, Epoch, NodeMessage, Region, Revision, StoredDocument,
@@ -11,7 +21,9 @@ use config_documents::{
 use credentials::{SecretKind, SigningKey};
 use proptest::prelude::*;
 use rbac::registry::{RepositoryPermission, RepositoryPermissions};
-use registry_node::config::{ApplyError, Configuration, CopyState, Index, LocalCopy, Written};
+use registry_node::config::{
+    ApplyError, BootClock, BootTime, Configuration, CopyState, Index, LocalCopy, Standing, Written,
+};
 use support::*;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -688,5 +700,69 @@ proptest! {
             fresh.apply(stored);
         }
         prop_assert_eq!(view(&index), view(&fresh));
+    }
+}
+
+fn bad_snapshot(feed: &mut Feed) -> Option<NodeMessage> {
+    feed.receive(ControlPlaneMessage::SnapshotBegin { epoch: feed.epoch });
+    feed.send(base());
+    feed.receive(ControlPlaneMessage::SnapshotEnd);
+    feed.mark_with(Checksum(1))
+}
+
+#[test]
+fn snapshots_that_never_add_up_are_asked_for_less_and_less_often_and_are_shown() {
+    let directory = directory();
+    let seconds = Arc::new(AtomicU64::new(1_000));
+    let clock = {
+        let seconds = Arc::clone(&seconds);
+        move || BootTime(Duration::from_secs(seconds.load(Ordering::Relaxed)))
+    };
+    let standing = Standing::open(directory.path(), BootClock::new("boot", clock), None);
+    let mut feed = Feed::with_standing(directory.path(), standing.expect("a directory"));
+    let wants =
+        |answer: Option<NodeMessage>| matches!(answer, Some(NodeMessage::SnapshotWanted { .. }));
+    let failed = |feed: &Feed| {
+        let divergence = feed.configuration.progress().divergence;
+        divergence.map(|divergence| divergence.failed_snapshots)
+    };
+    assert!(wants(bad_snapshot(&mut feed)));
+    assert_eq!(failed(&feed), Some(1));
+    for (round, wait) in [5, 10, 20, 40, 60, 60].into_iter().enumerate() {
+        assert!(bad_snapshot(&mut feed).is_none());
+        assert_eq!(failed(&feed), Some(round as u32 + 2));
+        seconds.fetch_add(wait - 1, Ordering::Relaxed);
+        assert!(feed.mark().is_none(), "not yet, in round {round}");
+        seconds.fetch_add(1, Ordering::Relaxed);
+        assert!(wants(feed.mark()), "in round {round}");
+        assert!(feed.mark().is_none(), "it is asked for");
+    }
+    let shown = feed.configuration.progress().describe(now());
+    assert!(
+        shown.contains("until a snapshot adds up (7 did not)"),
+        "{shown}"
+    );
+    let mut good = Feed::new(tempfile::tempdir().expect("a directory").path());
+    good.send(base());
+    feed.receive(ControlPlaneMessage::SnapshotBegin { epoch: feed.epoch });
+    feed.receive(ControlPlaneMessage::Documents {
+        documents: good.live().cloned().collect(),
+    });
+    feed.receive(ControlPlaneMessage::SnapshotEnd);
+    assert_applied(feed.mark_with(good.checksum()));
+    assert_eq!(failed(&feed), None);
+}
+
+#[test]
+fn a_deletion_whose_content_is_not_marked_is_not_forgotten_when_the_node_dies() {
+    let directory = directory();
+    let mut feed = Feed::with(directory.path(), base());
+    feed.delete(&Document::Registry(registry(1, "Contoso", 5443, &[])));
+    drop(feed);
+    for expected in [vec![Uuid::from_u128(1)], Vec::new()] {
+        let opened = LocalCopy::open(directory.path(), now()).expect("readable");
+        let deletions = opened.copy.deleted_registries();
+        assert_eq!(deletions.list().expect("readable"), expected);
+        deletions.marked(Uuid::from_u128(1)).expect("writable");
     }
 }

@@ -6,7 +6,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, w
 use actix_ws::Message;
 use config_documents::{
     Checksum, ControlPlaneMessage, Document, Epoch, JoinAnswer, JoinRequest, NodeMessage, Revision,
-    StoredDocument,
+    RotateRequest, StoredDocument,
 };
 use credentials::{Secret, SecretKind};
 use futures_util::StreamExt;
@@ -30,6 +30,13 @@ enum Say {
 struct Shared {
     join_token: Secret,
     credential: Secret,
+    /// Those with which a stream can be opened.
+    accepted: Mutex<Vec<String>>,
+    /// What each opened stream showed.
+    shown: Mutex<Vec<String>>,
+    rotations: Mutex<Vec<(String, RotateRequest)>>,
+    /// What a rotation answers.
+    propagation: Mutex<&'static str>,
     joined: Mutex<Option<JoinRequest>>,
     told: mpsc::UnboundedSender<NodeMessage>,
     say: broadcast::Sender<Say>,
@@ -59,9 +66,14 @@ impl TestControlPlane {
         std::fs::write(&tls.tls_key, certified.signing_key.serialize_pem()).expect("write");
         let tls = service::tls::server_config(&tls).expect("a certificate with its key");
         let (told_sender, told) = mpsc::unbounded_channel();
+        let credential = secret(SecretKind::NodeCredential);
         let shared = Arc::new(Shared {
             join_token: secret(SecretKind::JoinToken),
-            credential: secret(SecretKind::NodeCredential),
+            accepted: Mutex::new(vec![credential.expose().to_owned()]),
+            shown: Mutex::default(),
+            rotations: Mutex::default(),
+            propagation: Mutex::new("complete"),
+            credential,
             joined: Mutex::new(None),
             told: told_sender,
             say: broadcast::Sender::new(16),
@@ -71,6 +83,7 @@ impl TestControlPlane {
             App::new()
                 .app_data(data.clone())
                 .route("/config/v1/join", web::post().to(join))
+                .route("/config/v1/rotate", web::post().to(rotate))
                 .route("/config/v1/stream", web::get().to(stream))
         })
         .workers(1)
@@ -108,6 +121,32 @@ impl TestControlPlane {
         self.shared.joined.lock().clone()
     }
 
+    /// From now on streams are opened with these, and no others.
+    pub(crate) fn accept(&self, credentials: &[&str]) {
+        *self.shared.accepted.lock() = credentials.iter().map(|&text| text.to_owned()).collect();
+    }
+
+    /// What was shown by the streams that were opened.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        self.shared.shown.lock().clone()
+    }
+
+    /// The rotations asked for, each with the bearer that it was asked with.
+    pub(crate) fn rotations(&self) -> Vec<(String, RotateRequest)> {
+        self.shared.rotations.lock().clone()
+    }
+
+    pub(crate) async fn rotation(&self, number: usize) -> (String, RotateRequest) {
+        while self.rotations().len() <= number {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        self.rotations()[number].clone()
+    }
+
+    pub(crate) fn rotations_answer(&self, propagation: &'static str) {
+        *self.shared.propagation.lock() = propagation;
+    }
+
     /// The next message of the node.
     pub(crate) async fn next(&mut self) -> NodeMessage {
         self.told.recv().await.expect("the server holds a sender")
@@ -137,7 +176,7 @@ impl TestControlPlane {
             .unwrap_or_else(|_| panic!("no stream is open"));
     }
 
-    fn send(&self, message: &ControlPlaneMessage) {
+    pub(crate) fn send(&self, message: &ControlPlaneMessage) {
         self.send_text(&serde_json::to_string(message).expect("a message"));
     }
 
@@ -192,16 +231,36 @@ async fn join(request: web::Json<JoinRequest>, shared: web::Data<Shared>) -> Htt
     })
 }
 
+fn bearer(request: &HttpRequest) -> String {
+    let value = request.headers().get("authorization");
+    value
+        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+        .unwrap_or_default()
+        .to_owned()
+}
+
+async fn rotate(
+    request: HttpRequest,
+    body: web::Json<RotateRequest>,
+    shared: web::Data<Shared>,
+) -> HttpResponse {
+    let rotation = (bearer(&request), body.into_inner());
+    shared.rotations.lock().push(rotation);
+    HttpResponse::Ok()
+        .insert_header(("x-wharfinger-propagation", *shared.propagation.lock()))
+        .finish()
+}
+
 async fn stream(
     request: HttpRequest,
     payload: web::Payload,
     shared: web::Data<Shared>,
 ) -> Result<HttpResponse, actix_web::Error> {
-    let expected = format!("Bearer {}", shared.credential.expose());
-    let given = request.headers().get("authorization");
-    if given.is_none_or(|given| given.as_bytes() != expected.as_bytes()) {
+    let given = bearer(&request);
+    if !shared.accepted.lock().contains(&given) {
         return Ok(HttpResponse::Unauthorized().finish());
     }
+    shared.shown.lock().push(given);
     let mut said = shared.say.subscribe();
     let (response, mut session, mut messages) = actix_ws::handle(&request, payload)?;
     messages = messages.max_frame_size(16 * 1024 * 1024);

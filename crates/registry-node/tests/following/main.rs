@@ -5,6 +5,7 @@
 mod support;
 
 mod control_plane;
+mod renewal;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
@@ -12,7 +13,7 @@ use config_documents::{NodeMessage, Region, forms};
 use control_plane::TestControlPlane;
 use credentials::{Secret, SecretKind, SigningKey, SystemRandomness};
 use registry_node::config::{
-    Configuration, Connection, ControlPlane, Follower, Identities, Progress,
+    BootClock, Configuration, Connection, ControlPlane, Follower, Identities, Progress, Standing,
     enrolment::{self, EnrolmentError},
     wait_for_change, wait_until_servable,
 };
@@ -24,6 +25,7 @@ struct Following {
     configuration: Arc<Configuration>,
     identities: Arc<Identities>,
     shutdown: Shutdown,
+    task: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Following {
@@ -38,7 +40,8 @@ impl Following {
         control_plane: ControlPlane,
         identities: Arc<Identities>,
     ) -> Self {
-        let feed = Feed::new(directory);
+        let standing = Standing::open(directory, BootClock::of_the_system(), None);
+        let feed = Feed::with_standing(directory, standing.expect("a directory"));
         let shutdown = Shutdown::new();
         let follower = Follower {
             control_plane,
@@ -49,12 +52,20 @@ impl Following {
             randomness: Arc::new(SystemRandomness),
             shutdown: shutdown.clone(),
         };
-        tokio::spawn(follower.run());
+        let task = tokio::spawn(follower.run());
         Self {
             configuration: feed.configuration,
             identities,
             shutdown,
+            task: Some(task),
         }
+    }
+
+    /// Ends it, and gives back its directory.
+    async fn stop(mut self) {
+        self.shutdown.request();
+        let task = self.task.take().expect("it is taken once");
+        task.await.expect("it does not panic");
     }
 
     async fn until(&self, is_so: impl Fn(&Progress) -> bool) {

@@ -8,4 +8,5 @@ mod http2;
 mod logins;
 mod node;
 mod parsers;
+mod refusing;
 mod tokens;

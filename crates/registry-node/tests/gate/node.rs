@@ -1,12 +1,15 @@
 //! A node's gate with content, without a control plane: its configuration comes from the test.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use actix_web::dev::ServerHandle;
 use config_documents::{Document, Registry};
 use credentials::{Secret, SecretKind, SigningKey};
 use registry_node::{
-    config::Identities,
+    config::{Identities, Standing},
     content::{Content, OpenOptions, Sources},
     gate::{Gate, GateServer},
     metrics::NodeMetrics,
@@ -68,6 +71,11 @@ impl Answer {
 
 impl Node {
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| Standing::unbounded()).await
+    }
+
+    /// With a standing made from the state directory.
+    pub(crate) async fn start_with(standing: impl FnOnce(&Path) -> Standing) -> Self {
         service::install_crypto_provider();
         let directory = tempfile::tempdir().expect("a temporary directory");
         let names = ["contoso", "fabrikam", "elsewhere", "nobody"];
@@ -84,7 +92,8 @@ impl Node {
         std::fs::write(&tls.tls_key, certified.signing_key.serialize_pem()).expect("write");
         let tls = service::tls::server_config(&tls).expect("a certificate with its key");
 
-        let feed = Feed::with(directory.path(), roles());
+        let standing = standing(directory.path());
+        let feed = Feed::with_standing(directory.path(), standing).begun_with(roles());
         let options = OpenOptions {
             region: REGION.to_owned(),
             single_node: true,

@@ -11,7 +11,7 @@ use config_documents::{
 };
 use credentials::{PublicKey, Secret, SecretKind, SystemRandomness, Verifier, generate};
 use rbac::{RoleAssignment, Scope};
-use registry_node::config::{Applier, Configuration, Index, LocalCopy};
+use registry_node::config::{Applier, Configuration, Index, LocalCopy, Standing};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -38,13 +38,18 @@ pub(crate) struct Feed {
 impl Feed {
     /// A node with an empty copy in the directory.
     pub(crate) fn new(directory: &Path) -> Self {
+        Self::with_standing(directory, Standing::unbounded())
+    }
+
+    pub(crate) fn with_standing(directory: &Path, standing: Standing) -> Self {
         let opened = LocalCopy::open(directory, now()).expect("a fresh copy");
         let mut index = Index::default();
         for document in &opened.documents {
             index.apply(document);
         }
         let state = opened.copy.state().copied();
-        let configuration = Arc::new(Configuration::new(index, state));
+        let configuration = Configuration::with_standing(index, state, standing);
+        let configuration = Arc::new(configuration);
         let applier = Applier::new(Arc::clone(&configuration), opened.copy, region());
         Self {
             applier,
@@ -57,7 +62,12 @@ impl Feed {
 
     /// A node that has applied these documents.
     pub(crate) fn with(directory: &Path, documents: Vec<Document>) -> Self {
-        let mut feed = Self::new(directory);
+        Self::new(directory).begun_with(documents)
+    }
+
+    /// The same, having applied these documents as a snapshot.
+    pub(crate) fn begun_with(self, documents: Vec<Document>) -> Self {
+        let mut feed = self;
         feed.receive(ControlPlaneMessage::SnapshotBegin { epoch: feed.epoch });
         feed.send(documents);
         feed.receive(ControlPlaneMessage::SnapshotEnd);
