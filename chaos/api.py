@@ -21,6 +21,8 @@ LOOK_TIMEOUT_SECONDS = 5.0
 SETTLE_SECONDS = 7.0
 # … sooner where the call was answered, or its control plane has died: then only a commit can be on its way.
 SETTLE_COMMIT_SECONDS = 2.0
+# After a call that broke its caller rests, as people do.
+REPOSE_SECONDS = 0.5
 
 REGISTRIES, GROUPS, ASSIGNMENTS = "2025-11-01", "2024-11-01", "2022-04-01"
 ROLES = {
@@ -49,7 +51,6 @@ class Run:
         self.may_write = asyncio.Event()
         self.may_write.set()
         self.writing = 0
-        self.settling = 0
         self.generation = 0
         # Acknowledged pushes, for those who pull.
         self.pushed: list[tuple[Push, Registry]] = []
@@ -67,6 +68,8 @@ class Caller:
         self.random = randomness
         self._connections = Connections(f"127.{randomness.randrange(1, 255)}.{randomness.randrange(1, 255)}.{randomness.randrange(1, 255)}")
         self._token: str | None = None
+        # What this caller's changes made of its registers.
+        self.values: dict[str, Value] = {}
 
     def close(self) -> None:
         self._connections.close()
@@ -142,12 +145,14 @@ class Caller:
             response = await self._send(control_plane, method, path, version, body, CHANGE_TIMEOUT_SECONDS)
         except Broken:
             change.end = time.monotonic()
+            await asyncio.sleep(REPOSE_SECONDS)
             return change, None
         change.end = time.monotonic()
         change.status = response.status
         if response.status >= 500:
             if response.status != 503:
                 history.incidents.append((change.end, f"{what} through {control_plane.name}: {response.status} {response.body[:300]!r}"))
+            await asyncio.sleep(REPOSE_SECONDS)
             return change, None
         if response.status >= 400:
             change.outcome = Outcome.NOT_COMMITTED
@@ -157,6 +162,7 @@ class Caller:
         answer = response.json() if response.body else {}
         change.outcome = Outcome.COMMITTED
         change.effects = dict(effects(answer))
+        self.values.update(change.effects)
         change.propagation = response.headers.get("x-wharfinger-propagation")
         revision = response.headers.get("x-wharfinger-revision")
         change.revision = int(revision) if revision else None
@@ -190,27 +196,24 @@ class Caller:
         """Finds out what became of a call that broke. Returns the registers as they are."""
         through = next(each for each in self.run.system.control_planes if each.name == change.by)
         starts = through.process.starts
-        self.run.settling += 1
-        try:
-            since = time.monotonic()
-            while True:
-                start = time.monotonic()
-                if through.is_faulty or self.run.system.postgres.is_down:
-                    since = start
-                is_over = change.status is not None or through.process.starts != starts
-                try:
-                    seen = await look()
-                except Broken:
-                    seen = None
-                end = time.monotonic()
-                if seen is not None and any(seen[register] != before.get(register) for register in seen):
-                    change.outcome = Outcome.COMMITTED
-                    change.effects = dict(change.effects) | dict(seen)
-                    change.end = end
-                    return seen
-                if seen is not None and start - since > (SETTLE_COMMIT_SECONDS if is_over else SETTLE_SECONDS):
-                    change.outcome = Outcome.NOT_COMMITTED
-                    return seen
-                await asyncio.sleep(0.3)
-        finally:
-            self.run.settling -= 1
+        since = time.monotonic()
+        while True:
+            start = time.monotonic()
+            if through.is_faulty or self.run.system.postgres.is_down:
+                since = start
+            is_over = change.status is not None or through.process.starts != starts
+            try:
+                seen = await look()
+            except Broken:
+                seen = None
+            end = time.monotonic()
+            if seen is not None and any(seen[register] != before.get(register) for register in seen):
+                change.outcome = Outcome.COMMITTED
+                change.effects = dict(change.effects) | dict(seen)
+                self.values.update(change.effects)
+                change.end = end
+                return seen
+            if seen is not None and start - since > (SETTLE_COMMIT_SECONDS if is_over else SETTLE_SECONDS):
+                change.outcome = Outcome.NOT_COMMITTED
+                return seen
+            await asyncio.sleep(0.3)

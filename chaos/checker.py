@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from .history import CONTROL_PLANE, Answer, Change, Condition, History, Literal, Outcome, Push, Verdict
 from .model import Model, meets
 
+GONE = "gone"
+
 # A control plane takes a node with a bound as fenced when the bound and a tenth have passed.
 FENCED_AFTER = 1.1
 
@@ -141,7 +143,7 @@ def _certainly_went_there(push: Push, model: Model) -> bool:
         for change, window in model.windows(push.registry.register, push.node)
         if meets([window], push.start, push.end)
     }
-    return values == {push.registry.value}
+    return values - {GONE} == {push.registry.value}
 
 
 def _is_there_at_the_end(registry: Literal, model: Model) -> bool:

@@ -167,9 +167,9 @@ class LoginClient(Client):
         if response is None or response.status != 200:
             return None
         token = Token(
-            response.json()["access_token"], credential, node.name, start, (incarnation, registry.incarnation),
+            response.json()["access_token"], credential, node.name, start, (incarnation, registry.last_incarnation),
             # A call that is under way may have switched it on already.
-            (switched_on, registry.switched_on + 1),
+            (switched_on, registry.last_switched_on + 1),
         )  # fmt: skip
         self.world.remember(token)
         return token

@@ -11,12 +11,13 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from .api import Run
-from .history import FOREVER, Fault
+from .history import FOREVER, Change, Fault, Outcome
 from .system import ControlPlane, Node
+from .writers import Writer
 
 Target = TypeVar("Target", Node, ControlPlane)
 
@@ -61,6 +62,7 @@ WEIGHTS = {
     "delay-database": 2,
     "kill-postgres": 2,
     "join-node": 1,
+    "restore-database": 1,
 }
 
 
@@ -81,11 +83,13 @@ def plan(seed: int, seconds: float, kinds: dict[str, int] | None = None, interva
 class Injector:
     """Carries out a plan. A fault whose target already has one is left out."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, writers: Sequence[Writer] = ()) -> None:
         self.run = run
+        self.writers = writers
         self.done: Counter[str] = Counter()
         self.left_out = 0
         self._tasks: set[asyncio.Task] = set()
+        self._restoring = asyncio.Lock()
 
     async def carry_out(self, planned: list[Planned]) -> None:
         begun = time.monotonic()
@@ -255,7 +259,7 @@ class Injector:
 
     async def _do_kill_postgres(self, planned: Planned) -> None:
         postgres = self.run.system.postgres
-        if postgres.is_down:
+        if postgres.is_down or self._restoring.locked():
             self.left_out += 1
             return
         postgres.is_down = True
@@ -265,6 +269,66 @@ class Injector:
         await postgres.start()
         fault.end = time.monotonic()
         postgres.is_down = False
+
+
+    async def _do_restore_database(self, planned: Planned) -> None:
+        """A dump, some seconds of changes that will be lost, and the dump restored in place. Writers wait for each of the two to end, so that
+        it is known what is lost; nodes do not, and half of the time they come back only after further changes."""
+        if self._restoring.locked():
+            self.left_out += 1
+            return
+        async with self._restoring:
+            run, postgres = self.run, self.run.system.postgres
+            dump = run.system.directory / "postgres" / "dump"
+            nodes = len(run.system.nodes)
+            async with self._quiet():
+                snapshots = [writer.snapshot() for writer in self.writers]
+                await postgres.dump(dump)
+            await asyncio.sleep(planned.seconds)
+            async with self._quiet():
+                if nodes != len(run.system.nodes):
+                    # A node that has joined since would be lost with the changes.
+                    self.left_out += 1
+                    return
+                away = [node for node in run.system.nodes if planned.amount < 0.5 and not node.is_faulty]
+                for node in away:
+                    node.is_faulty = True
+                    node.link.block()
+                fault = self._begin(planned, "postgres", frozenset(node.name for node in away))
+                await self._restore(dump, snapshots)
+            await asyncio.sleep(4.0 if away else 0.0)
+            fault.end = time.monotonic()
+            for node in away:
+                node.link.cut()
+                node.link.open()
+                node.is_faulty = False
+
+    async def _restore(self, dump: pathlib.Path, snapshots: list[dict[str, str]]) -> None:
+        run, history, postgres = self.run, self.run.history, self.run.system.postgres
+        start = time.monotonic()
+        head = int(await postgres.query("SELECT revision FROM config_head"))
+        history.heads[-1] = (history.heads[-1][0], head)
+        await postgres.restore(dump)
+        run.generation += 1
+        head = int(await postgres.query("SELECT revision FROM config_head"))
+        history.heads.append((head, head))
+        effects: dict[str, str] = {}
+        for writer, snapshot in zip(self.writers, snapshots, strict=True):
+            effects |= writer.restore(snapshot)
+        history.changes.append(
+            Change(history.number(), "restore the database", start, time.monotonic(), effects, Outcome.COMMITTED, generation=run.generation)
+        )
+
+    @contextlib.asynccontextmanager
+    async def _quiet(self) -> AsyncIterator[None]:
+        """No writer has a call under way, or one whose outcome is unknown."""
+        self.run.may_write.clear()
+        try:
+            while self.run.writing or self.run.system.postgres.is_down:
+                await asyncio.sleep(0.02)
+            yield
+        finally:
+            self.run.may_write.set()
 
 
 def _fill(file: pathlib.Path) -> None:

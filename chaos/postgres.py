@@ -98,6 +98,7 @@ class Postgres:
         return output.strip()
 
     async def dump(self, file: pathlib.Path) -> None:
+        """`file` lies in a directory of the server's user."""
         await self._run("pg_dump", "-Fc", "-d", self.url(self.port), "-f", str(file))
 
     async def restore(self, file: pathlib.Path) -> None:

@@ -87,9 +87,9 @@ class Conductor:
         self.history = history
         self.run = Run(system, history)
         self.world = World(random.Random(f"world {settings.seed}"))
-        self.injector = Injector(self.run)
         self.caller = Caller(self.run, random.Random(f"conductor {settings.seed}"))
         self.writers: list[Writer] = []
+        self.injector = Injector(self.run, self.writers)
         self.begun = time.monotonic()
 
     async def conduct(self) -> None:

@@ -26,12 +26,14 @@ class Registry:
     region: str
     group: str
     login_server: str
-    # Counts the registries that had the name; 0: there was none yet.
+    # Which of the registries that had the name this is, and the number of the last one: a restored database brings an earlier one back.
     incarnation: int = 0
+    last_incarnation: int = 0
     exists: bool = False
     admin_on: bool = True
-    # Counts how often the account was switched on: tokens from before are dead.
+    # Which switching on of the account is in force, and the last number given: tokens from before it are dead.
     switched_on: int = 0
+    last_switched_on: int = 0
     passwords: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -62,7 +64,6 @@ class Principal:
     application_id: str
     secrets: dict[str, str] = dataclasses.field(default_factory=dict)
     enabled: bool = True
-    exists: bool = True
     # Register of each assignment, and where it gives rights: a registry's literal, or None for every registry.
     assignments: list[tuple[Literal, Registry | None, int]] = dataclasses.field(default_factory=list)
 
@@ -98,7 +99,7 @@ class Credential:
             register = f"admin-switched:{self.incarnation.register.partition(':')[2]}#{self.incarnation.value.rpartition('-')[2]}"
             return (*condition, tuple(Literal(register, str(number)) for number in range(first, last + 1)))
         # A principal may be let in by any registry of the name; its token is for the one that it was made for.
-        first, last = (1, self.registry.incarnation) if token is None else token.incarnations
+        first, last = (1, self.registry.last_incarnation) if token is None else token.incarnations
         names = tuple(Literal(self.registry.register, f"{HERE}-{number}") for number in range(first, last + 1))
         assigned = tuple(
             literal

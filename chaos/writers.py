@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import uuid
 from collections.abc import Mapping
@@ -49,14 +50,23 @@ class Writer:
     async def observe(self) -> None:
         """Looks at all that it owns, as it stands."""
 
-    async def rebase(self, start: float) -> None:
-        """After a restore: what the database has now is the truth. `start`: before the restore began."""
+    def snapshot(self) -> dict[str, Value]:
+        """Its registers as they are between two changes; what it knows is kept beside them."""
+        self.kept = copy.deepcopy(self.known())
+        return dict(self.caller.values)
 
-    def rebased(self, start: float, end: float, values: Mapping[str, Value]) -> None:
-        history = self.run.history
-        history.changes.append(
-            Change(history.number(), f"{self.name}: restored", start, end, dict(values), Outcome.COMMITTED, generation=self.run.generation)
-        )
+    def restore(self, snapshot: Mapping[str, Value]) -> dict[str, Value]:
+        """The database is again as it was at the snapshot: what was made since is gone. Returns its registers as they are now."""
+        self.know(self.kept)
+        self.caller.values = {register: snapshot.get(register, GONE) for register in self.caller.values}
+        return dict(self.caller.values)
+
+    def known(self) -> object:
+        """What it has to know to go on, apart from the registers."""
+        raise NotImplementedError
+
+    def know(self, kept: object) -> None:
+        raise NotImplementedError
 
 
 class RegistryWriter(Writer):
@@ -94,22 +104,26 @@ class RegistryWriter(Writer):
 
     async def create(self) -> None:
         registry = self.registry
-        registry.incarnation += 1
-        registry.switched_on = 1
-        initial = {registry.register: registry.literal.value, registry.admin_register(): ON, registry.switch_register(): "1"}
+        before = registry.incarnation
+        registry.last_incarnation += 1
+        registry.incarnation = registry.last_incarnation
+        registry.last_switched_on += 1
+        registry.switched_on = registry.last_switched_on
+        initial = {
+            registry.register: registry.literal.value,
+            registry.admin_register(): ON,
+            registry.switch_register(): str(registry.switched_on),
+        }
         body = {"location": registry.region, "sku": {"name": "Basic"}, "properties": {"adminUserEnabled": True}}
         change, answer = await self.caller.change(
             f"create {registry.name}", "PUT", self.path, REGISTRIES, body, lambda _: initial, initial, self.regions
         )
         if answer is None:
+            if change.outcome is Outcome.UNKNOWN:
+                await self.caller.settle(change, {registry.register: GONE}, self.look_existence)
             if change.outcome is Outcome.NOT_COMMITTED:
-                registry.incarnation -= 1
+                registry.incarnation = before
                 return
-            seen = await self.caller.settle(change, {registry.register: GONE}, self.look_existence)
-            if seen[registry.register] == GONE:
-                registry.incarnation -= 1
-                return
-            change.effects = initial
         registry.admin_on = True
         await self.learn_passwords(change)
         registry.exists = True
@@ -125,9 +139,9 @@ class RegistryWriter(Writer):
                 pass
             await asyncio.sleep(0.3)
         self.registry.passwords = {entry["name"]: entry["value"] for entry in response.json()["passwords"]}
-        creation.effects = dict(creation.effects) | {
-            self.registry.password_register(slot): shown(value) for slot, value in self.registry.passwords.items()
-        }
+        made = {self.registry.password_register(slot): shown(value) for slot, value in self.registry.passwords.items()}
+        creation.effects = dict(creation.effects) | made
+        self.caller.values.update(made)
 
     async def delete(self) -> None:
         registry = self.registry
@@ -150,7 +164,8 @@ class RegistryWriter(Writer):
         effects = {registry.admin_register(): ON if on else OFF}
         before = {registry.admin_register(): ON if registry.admin_on else OFF}
         if on:
-            effects[registry.switch_register()] = str(registry.switched_on + 1)
+            registry.last_switched_on += 1
+            effects[registry.switch_register()] = str(registry.last_switched_on)
         body = {"properties": {"adminUserEnabled": on}}
         change, answer = await self.caller.change(
             f"switch admin of {registry.name} {ON if on else OFF}", "PATCH", self.path, REGISTRIES, body, lambda _: effects, effects, self.regions
@@ -162,7 +177,7 @@ class RegistryWriter(Writer):
             return
         if change.outcome is Outcome.COMMITTED:
             registry.admin_on = on
-            registry.switched_on += int(on)
+            registry.switched_on = registry.last_switched_on if on else registry.switched_on
 
     async def renew(self, slot: str) -> None:
         registry = self.registry
@@ -177,6 +192,17 @@ class RegistryWriter(Writer):
             registry.passwords[slot] = _password(answer, slot)
         elif change.outcome is Outcome.UNKNOWN:
             await self.caller.settle(change, before, lambda: self.look_password(slot))
+
+    def known(self) -> object:
+        registry = self.registry
+        return registry.incarnation, registry.exists, registry.admin_on, registry.switched_on, registry.passwords
+
+    def know(self, kept: object) -> None:
+        registry = self.registry
+        for slot in registry.passwords:
+            if registry.exists:
+                self.world.retire(admin_credential(registry, slot))
+        registry.incarnation, registry.exists, registry.admin_on, registry.switched_on, registry.passwords = copy.deepcopy(kept)
 
     # Looks
 
@@ -218,6 +244,11 @@ class PrincipalWriter(Writer):
         self.number = number
         self.count = 0
         self.principal: Principal | None = None
+        # Every principal that it ever made, by object id.
+        self.made: dict[str, Principal] = {}
+        # The path of each assignment that is there, and what each that ever was is: role and scope.
+        self.assigned: dict[str, str] = {}
+        self.held: dict[str, tuple[str, str]] = {}
 
     async def step(self) -> None:
         principal = self.principal
@@ -247,8 +278,7 @@ class PrincipalWriter(Writer):
 
     async def create(self) -> Principal | None:
         self.count += 1
-        self.assigned: dict[str, str] = {}
-        self.held: dict[str, tuple[str, str]] = {}
+        self.assigned = {}
         name = f"principal-{self.number}-{self.count}"
         _, application = await self.caller.change("create application", "POST", "/v1.0/applications", None, {"displayName": name}, _nothing, {})
         if application is None:
@@ -260,6 +290,7 @@ class PrincipalWriter(Writer):
         if created is None:
             return None
         principal = Principal(name, application["appId"], created["id"], application["id"])
+        self.made[principal.object_id] = principal
         self.world.principals.append(principal)
         return principal
 
@@ -313,11 +344,7 @@ class PrincipalWriter(Writer):
         if change.outcome is Outcome.NOT_COMMITTED:
             self.principal = principal
             return
-        principal.exists = False
-        for key_id in principal.secrets:
-            for registry in self.world.registries:
-                self.world.retire(principal_credential(principal, key_id, registry))
-        self.world.principals.remove(principal)
+        self.forget(principal)
 
     async def assign(self) -> None:
         principal = self._principal()
@@ -357,6 +384,27 @@ class PrincipalWriter(Writer):
             await self.caller.settle(change, {literal.register: HERE}, lambda: self.look_assignment(literal, path))
         if change.outcome is Outcome.NOT_COMMITTED:
             self.assigned[literal.register] = path
+
+    def known(self) -> object:
+        principal = self.principal
+        state = (principal.object_id, principal.secrets, principal.enabled) if principal else None
+        return state, self.assigned, self.held
+
+    def know(self, kept: object) -> None:
+        state, self.assigned, self.held = copy.deepcopy(kept)
+        if self.principal is not None:
+            self.forget(self.principal)
+        self.principal = None
+        if state is not None:
+            principal = self.principal = self.made[state[0]]
+            principal.secrets, principal.enabled = state[1], state[2]
+            self.world.principals.append(principal)
+
+    def forget(self, principal: Principal) -> None:
+        for key_id in principal.secrets:
+            for registry in self.world.registries:
+                self.world.retire(principal_credential(principal, key_id, registry))
+        self.world.principals.remove(principal)
 
     def _principal(self) -> Principal:
         assert self.principal is not None
