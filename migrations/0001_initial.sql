@@ -71,6 +71,7 @@ CREATE TABLE registry_passwords (
     slot         text NOT NULL CHECK (slot IN ('password', 'password2')),
     sealed       bytea NOT NULL,
     verifier     bytea NOT NULL,
+    -- Never the same again, also after a restore: tokens name it.
     generation   bigint NOT NULL,
     PRIMARY KEY (registry_uid, slot)
 );
@@ -235,6 +236,16 @@ CREATE TABLE retired_signing_keys (
     node_id    uuid NOT NULL,
     region     text NOT NULL,
     retired_at timestamptz NOT NULL
+);
+
+-- Nodes that were removed, so that one that was away meanwhile is told so when it comes back.
+CREATE TABLE removed_nodes (
+    node_id    uuid PRIMARY KEY,
+    region     text NOT NULL,
+    address    text NOT NULL,
+    -- Of the credentials that it may have.
+    verifiers  bytea[] NOT NULL,
+    removed_at timestamptz NOT NULL
 );
 
 -- Used and expired ones are kept a while, so that an operator is told which of the two it was.

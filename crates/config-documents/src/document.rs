@@ -121,7 +121,8 @@ pub struct AdminUser {
 #[serde(rename_all = "camelCase")]
 pub struct AdminPassword {
     pub slot: AdminPasswordSlot,
-    /// Goes up whenever this password is renewed or the account is switched on again; tokens of an older generation are dead.
+    /// Another number, never used before, whenever this password is renewed or the account is switched on again; tokens of another
+    /// generation are dead.
     pub generation: u64,
     pub verifier: Verifier,
 }

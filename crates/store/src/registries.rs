@@ -182,12 +182,12 @@ impl Store {
             transaction.commit().await?;
             return Ok(RegistryUpdate::Updated(None));
         }
-        let step = i64::from(registry.admin_user_enabled);
         let passwords = sqlx::query!(
-            "UPDATE registry_passwords SET generation = generation + $2::bigint WHERE registry_uid = $1
+            "UPDATE registry_passwords SET generation = CASE WHEN $2 THEN $3 ELSE generation END WHERE registry_uid = $1
              RETURNING slot, verifier, generation",
             registry.uid,
-            step
+            registry.admin_user_enabled,
+            new_generation()
         )
         .fetch_all(&mut *transaction)
         .await?;
@@ -238,7 +238,7 @@ impl Store {
         };
         let rows = sqlx::query!(
             r#"WITH renewed AS (
-                 UPDATE registry_passwords SET sealed = $3, verifier = $4, generation = generation + 1
+                 UPDATE registry_passwords SET sealed = $3, verifier = $4, generation = $5
                  WHERE registry_uid = $1 AND slot = $2 RETURNING slot, sealed, verifier, generation)
                SELECT slot AS "slot!", sealed AS "sealed!", verifier AS "verifier!", generation AS "generation!"
                FROM (SELECT * FROM renewed UNION ALL
@@ -247,7 +247,8 @@ impl Store {
             registry.uid,
             password.slot.as_str(),
             password.sealed,
-            password.verifier.to_bytes()
+            password.verifier.to_bytes(),
+            new_generation()
         )
         .fetch_all(&mut *transaction)
         .await?;
@@ -405,6 +406,13 @@ fn slot(text: &str) -> Result<AdminPasswordSlot, StoreError> {
         table: "registry_passwords",
         reason: format!("slot '{text}'"),
     })
+}
+
+/// A number that was never a password's generation: a counter would come to the same number again after the database was restored, and give
+/// tokens of another password their life back.
+fn new_generation() -> i64 {
+    let (_, low) = Uuid::new_v4().as_u64_pair();
+    i64::try_from(low >> 2).expect("62 bits fit")
 }
 
 fn verifier(bytes: &[u8]) -> Result<Verifier, StoreError> {
