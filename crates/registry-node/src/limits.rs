@@ -102,3 +102,30 @@ pub const AGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A node that starts waits this long for a control plane before it serves from its copy.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Requests forwarded to other regions at once; each holds up to [`FORWARD_BUFFER_BYTES`] a direction.
+pub const FORWARDS_MAXIMUM: usize = 1024;
+
+/// Nodes of a registry's region that are tried, one after the other, for one request.
+pub const FORWARD_NODES_TRIED_MAXIMUM: usize = 3;
+
+/// A node of another region that does not take a connection, TLS included, within this is passed over …
+pub const FORWARD_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// … and tried last for this long.
+pub const FORWARD_NODE_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// A forwarded request on which the other region's node neither takes nor brings a byte for this long is given up.
+pub const FORWARD_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes that one connection between nodes holds back for a side that is slow.
+pub const FORWARD_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Connections between nodes that are kept without a request, for each serving thread …
+pub const FORWARD_CONNECTIONS_IDLE_MAXIMUM: usize = 64;
+
+/// … and for how long. Shorter than [`KEEP_ALIVE`], so that the side that asks ends them.
+pub const FORWARD_CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the signature counts by which a forwarding node vouches for its client's address.
+pub const FORWARDED_MARK_LIFETIME: Duration = Duration::from_secs(60);

@@ -14,6 +14,7 @@ use actix_web::{
     web::{self, Payload},
 };
 use bytes::Bytes;
+use config_documents::Region;
 use futures_util::StreamExt;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -50,6 +51,47 @@ struct EpochLabels {
     epoch: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ForwardLabels {
+    region: String,
+    outcome: &'static str,
+}
+
+/// What became of a request that is for a registry of another region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ForwardOutcome {
+    /// The other region's node answered, whatever it said.
+    Answered,
+    /// It did, and then its answer broke off.
+    Cut,
+    /// No node of the region could be reached.
+    Unreachable,
+    /// The connection broke before the answer.
+    Broken,
+    TimedOut,
+    /// The client's body broke off.
+    ClientGone,
+    /// Another node had forwarded it already.
+    Misdirected,
+    /// Too many are under way.
+    Busy,
+}
+
+impl ForwardOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Cut => "cut",
+            Self::Unreachable => "unreachable",
+            Self::Broken => "broken",
+            Self::TimedOut => "timed-out",
+            Self::ClientGone => "client-gone",
+            Self::Misdirected => "misdirected",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 /// The node's counters; clones share them.
 #[derive(Clone)]
 pub struct NodeMetrics {
@@ -59,6 +101,7 @@ pub struct NodeMetrics {
     tokens: Family<OutcomeLabels, Counter>,
     received_bytes: Counter,
     sent_bytes: Counter,
+    forwarded: Family<ForwardLabels, Counter>,
     revision: Family<EpochLabels, Gauge>,
     lag: Gauge,
     age_seconds: FloatGauge,
@@ -102,6 +145,10 @@ impl NodeMetrics {
                 metrics,
                 "wharfinger_registry_sent_bytes",
                 "Bytes of response bodies from registries",
+            ),
+            forwarded: metrics.counters(
+                "wharfinger_registry_forwarded_requests",
+                "Requests for registries of other regions, by that region and what became of them",
             ),
             revision: metrics.gauges(
                 "wharfinger_config_revision",
@@ -217,6 +264,14 @@ impl NodeMetrics {
             .set(i64::from(matches!(refusal, Some(Refusal::Stale { .. }))));
         self.is_removed
             .set(i64::from(matches!(refusal, Some(Refusal::Removed { .. }))));
+    }
+
+    pub(crate) fn forwarded(&self, region: &Region, outcome: ForwardOutcome) {
+        let labels = ForwardLabels {
+            region: region.as_str().to_owned(),
+            outcome: outcome.as_str(),
+        };
+        self.forwarded.get_or_create(&labels).inc();
     }
 
     pub(crate) fn configuration(&self, progress: &Progress, now: OffsetDateTime) {

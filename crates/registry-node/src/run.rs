@@ -25,7 +25,7 @@ use crate::{
         enrolment::{self, EnrolmentError},
     },
     content::{Content, OpenError, OpenOptions, Sources},
-    gate::{Gate, GateServer, ListenError},
+    gate::{Forwarding, Gate, GateServer, ListenError},
     limits::{JOIN_TIMEOUT, SHUTDOWN_TIMEOUT, STALENESS_BOUND_MINIMUM},
     metrics::NodeMetrics,
     status::{self, Status},
@@ -61,6 +61,9 @@ pub struct Arguments {
     /// Certificates of the authorities that vouch for the control plane, PEM (default: those of the system)
     #[arg(long, value_name = "FILE")]
     pub control_plane_ca: Option<PathBuf>,
+    /// Certificates of the authorities that vouch for nodes of other regions, PEM (default: those of the system)
+    #[arg(long, value_name = "FILE")]
+    pub node_ca: Option<PathBuf>,
     /// File with the one-time join token; needed at the first start only
     #[arg(long, value_name = "FILE")]
     pub join_token_file: Option<PathBuf>,
@@ -215,6 +218,8 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         &arguments.control_plane,
         arguments.control_plane_ca.as_deref(),
     )?;
+    let peers = service::tls::client_config(arguments.node_ca.as_deref())?;
+    let forwarding = Forwarding::new(region.clone(), peers);
     let (configuration, copy) = open_copy(&arguments)?;
     let (enrolled, enrolment) = watch::channel(None);
     if let Some(listen) = arguments.metrics_listen {
@@ -262,7 +267,14 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         }) => {}
         () = shutdown.wait() => return Ok(()),
     }
-    let gate = Gate::new(configuration, content, identities, node_metrics, sources);
+    let gate = Gate::new(
+        configuration,
+        content,
+        identities,
+        node_metrics,
+        sources,
+        forwarding,
+    );
     let served = serve_gate(Arc::new(gate), &arguments, &tls, &readiness, &shutdown).await;
     shutdown.request();
     // The follower ends at once; a panic in it has been reported by the runtime.

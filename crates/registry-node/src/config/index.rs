@@ -9,8 +9,8 @@ use std::{
 };
 
 use config_documents::{
-    Document, Group, Kind, Node, Principal, Registry, RegistryName, Rejected, RoleAssignmentMode,
-    StoredDocument,
+    Document, Group, Kind, Node, Principal, Region, Registry, RegistryName, Rejected,
+    RoleAssignmentMode, StoredDocument,
 };
 use credentials::TokenVerifier;
 use rbac::{
@@ -33,10 +33,12 @@ pub struct RegistryEntry {
     scope_numbers: Box<[u32]>,
 }
 
-/// A key that tokens of this region may be signed with.
+/// A key that a node signs with.
 pub struct SigningKeyEntry {
     /// The node that signs with it.
     pub node_id: Uuid,
+    /// Where that node is; `None` for this node's own region, whose keys alone are told without it (form 1).
+    pub region: Option<Region>,
     /// The public part, prepared.
     pub verifier: TokenVerifier,
 }
@@ -127,9 +129,45 @@ impl Index {
         self.principals.get(self.app_ids.get(&app_id)?)
     }
 
-    /// The key with this name, if tokens signed with it are accepted.
+    /// The key with this name.
     pub fn signing_key(&self, kid: &str) -> Option<&Arc<SigningKeyEntry>> {
         self.signing_keys.get(kid)
+    }
+
+    /// The key with this name, if tokens for the registry may be signed with it: only nodes of regions where the registry is known
+    /// give such tokens. `own_region` is the one whose nodes these are.
+    pub fn signing_key_for(
+        &self,
+        kid: &str,
+        entry: &RegistryEntry,
+        own_region: &Region,
+    ) -> Option<&Arc<SigningKeyEntry>> {
+        let key = self.signing_keys.get(kid)?;
+        let region = key.region.as_ref().unwrap_or(own_region);
+        let is_known_there = region == own_region
+            || *region == entry.registry.home_region
+            || self
+                .names
+                .get(arm::canonical_key(&entry.registry.name).as_str())
+                .is_some_and(|name| {
+                    name.uid == entry.registry.uid && name.regions.contains(region)
+                });
+        is_known_there.then_some(key)
+    }
+
+    /// Where the nodes of a region are reached, in the order of their ids.
+    pub fn node_addresses(&self, region: &Region) -> Vec<(Uuid, String)> {
+        let nodes = self.nodes.values().filter(|node| node.region == *region);
+        let mut found: Vec<(Uuid, String)> = nodes
+            .map(|node| (node.node_id, node.address.clone()))
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Whether a node with this id is enrolled.
+    pub fn has_node(&self, node_id: Uuid) -> bool {
+        self.nodes.contains_key(&node_id)
     }
 
     /// Whether the principal has a right in the registry, by its roles and those of its groups.
@@ -240,6 +278,7 @@ impl Index {
             Document::SigningKey(key) => {
                 let entry = SigningKeyEntry {
                     node_id: key.node_id,
+                    region: key.region,
                     verifier: TokenVerifier::new(&key.public_key),
                 };
                 self.signing_keys

@@ -136,15 +136,15 @@ pub(super) fn registry_unknown(host: &str) -> OciError {
     )
 }
 
-/// The registry lives in other regions, and this node does not forward.
-pub(super) fn registry_elsewhere(host: &str, region: &str) -> OciError {
+/// The registry lives in this region, and this node does not hold what it must know of it: its document is not there, or not understood.
+pub(super) fn registry_not_configured(host: &str) -> OciError {
     OciError::new(
-        StatusCode::NOT_FOUND,
-        ErrorCode::NameUnknown,
+        StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Unavailable,
         format!(
-            "the registry {} is not served here: its home is region {}",
-            crate::names::shown(host),
-            crate::names::shown(region)
+            "this node has no usable configuration of the registry {}; its operator finds the reason in the node's log",
+            crate::names::shown(host)
         ),
     )
+    .with_header(RETRY_AFTER, &RETRY_AFTER_SECONDS.to_string())
 }

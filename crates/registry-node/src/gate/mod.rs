@@ -8,6 +8,7 @@ mod caller;
 mod challenge;
 mod failed_logins;
 mod form;
+mod forwarding;
 mod host;
 mod login;
 mod server;
@@ -22,22 +23,20 @@ pub use authorization::{
 pub use caller::Caller;
 pub use failed_logins::FailedLogins;
 pub use form::Form;
+pub use forwarding::Forwarding;
 pub use host::RequestHost;
 pub use login::{CredentialId, LoginFailure};
 pub use server::{GateServer, ListenError};
 pub use token_scope::{AccessEntry, InvalidTokenScope, TokenScope};
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, StatusCode, header},
     web::Payload,
 };
+use config_documents::Region;
 use credentials::SecretKind;
 use tracing::Instrument;
 
@@ -48,6 +47,7 @@ use crate::{
     names::shown,
     oci::{ErrorCode, OciError, RequiredAccess, Route},
 };
+use forwarding::Destination;
 use token::Tokens;
 
 /// The gate of a node, shared by all requests.
@@ -58,6 +58,18 @@ pub struct Gate {
     failed_logins: FailedLogins,
     metrics: NodeMetrics,
     sources: Sources,
+    forwarding: Forwarding,
+}
+
+/// Where the registry of a request is.
+enum Place {
+    /// Its callers are known here.
+    Here(Arc<RegistryEntry>),
+    /// Only nodes of this region know them.
+    Elsewhere {
+        login_server: String,
+        region: Region,
+    },
 }
 
 /// What a request turned out to be, for metrics and logs.
@@ -76,6 +88,7 @@ impl Gate {
         identities: Arc<Identities>,
         metrics: NodeMetrics,
         sources: Sources,
+        forwarding: Forwarding,
     ) -> Self {
         Self {
             configuration,
@@ -84,6 +97,7 @@ impl Gate {
             failed_logins: FailedLogins::default(),
             metrics,
             sources,
+            forwarding,
         }
     }
 
@@ -121,7 +135,19 @@ impl Gate {
         };
         let (operation, result) = match registry {
             Err((operation, error)) => (operation, Err(error)),
-            Ok(entry) => {
+            Ok(Place::Elsewhere {
+                login_server,
+                region,
+            }) => {
+                tracing::Span::current().record("registry", login_server.as_str());
+                let destination = Destination {
+                    login_server: &login_server,
+                    region: &region,
+                };
+                let forwarded = self.forward(&request, &mut unread, &destination).await;
+                ("forwarded", forwarded)
+            }
+            Ok(Place::Here(entry)) => {
                 tracing::Span::current().record("registry", entry.registry.name.as_str());
                 match target_of(request.path()) {
                     Target::Token => ("token", self.token(&request, &mut unread, &entry).await),
@@ -186,6 +212,18 @@ impl Gate {
             };
             return (operation, Err(error));
         }
+        let registry = &entry.registry;
+        if registry.home_region != *self.forwarding.region() && required != [RequiredAccess::Base] {
+            // Who calls is known here; what is asked for is there.
+            let destination = Destination {
+                login_server: &registry.login_server,
+                region: &registry.home_region,
+            };
+            return (
+                operation,
+                self.forward(request, payload, &destination).await,
+            );
+        }
         let payload = payload.take().expect("nobody took the body before");
         let payload = self.metrics.count_received(request, payload).await;
         let result = crate::oci::serve(
@@ -205,7 +243,7 @@ impl Gate {
     }
 
     /// The registry that the request's host names.
-    fn registry_of(&self, request: &HttpRequest) -> Result<Arc<RegistryEntry>, OciError> {
+    fn registry_of(&self, request: &HttpRequest) -> Result<Place, OciError> {
         let text = match request.uri().authority() {
             Some(authority) => authority.as_str(),
             None => request
@@ -220,14 +258,18 @@ impl Gate {
         if let Some(entry) = index.registry_by_host(host.host()) {
             return host
                 .is_of(&entry.registry.login_server)
-                .then(|| Arc::clone(entry))
+                .then(|| Place::Here(Arc::clone(entry)))
                 .ok_or_else(unknown);
         }
         match index.name_by_host(host.host()) {
-            Some(name) if host.is_of(&name.login_server) => Err(challenge::registry_elsewhere(
-                host.host(),
-                name.home_region.as_str(),
-            )),
+            Some(name) if !host.is_of(&name.login_server) => Err(unknown()),
+            Some(name) if name.home_region == *self.forwarding.region() => {
+                Err(challenge::registry_not_configured(host.host()))
+            }
+            Some(name) => Ok(Place::Elsewhere {
+                login_server: name.login_server.clone(),
+                region: name.home_region.clone(),
+            }),
             _ => Err(unknown()),
         }
     }
@@ -297,9 +339,7 @@ impl Gate {
         failure: LoginFailure,
         required: &[RequiredAccess],
     ) -> OciError {
-        let address = request
-            .peer_addr()
-            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        let address = self.client_address(request, &entry.registry.login_server);
         let counted =
             self.failed_logins
                 .count(address, entry.registry.uid, &login.user, Instant::now());
@@ -341,7 +381,11 @@ impl Gate {
             challenge::unauthorized(login_server, required, message)
         };
         let now = (self.sources.now)();
-        let key = |kid: &str| self.configuration.index().signing_key(kid).cloned();
+        let key = |kid: &str| {
+            let index = self.configuration.index();
+            let key = index.signing_key_for(kid, entry, self.forwarding.region());
+            key.cloned()
+        };
         let verified = self
             .tokens
             .verify(token, key, now)

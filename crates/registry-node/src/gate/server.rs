@@ -13,7 +13,7 @@ use actix_web::{
 };
 use rustls::ServerConfig;
 
-use super::Gate;
+use super::{Gate, forwarding::PeerConnections};
 use crate::limits::{
     CONNECTIONS_MAXIMUM, KEEP_ALIVE, READER_IDLE_TIMEOUT, REQUEST_HEAD_TIMEOUT, SHUTDOWN_TIMEOUT,
 };
@@ -54,7 +54,8 @@ impl GateServer {
     ) -> Result<Self, ListenError> {
         let mut server = HttpServer::new(move || {
             let gate = Arc::clone(&gate);
-            App::new().default_service(web::to(move |request, payload| {
+            let app = App::new().app_data(PeerConnections::default());
+            app.default_service(web::to(move |request, payload| {
                 let gate = Arc::clone(&gate);
                 async move { gate.serve(request, payload).await }
             }))

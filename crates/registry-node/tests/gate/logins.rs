@@ -65,12 +65,17 @@ async fn a_host_without_registry_is_unknown() {
     assert_eq!((answer.status, answer.code()), (404, "NAME_UNKNOWN"));
     let elsewhere = registry(9, "elsewhere", node.port, &[]);
     node.feed.publish(vec![registry_name(&elsewhere, "eastus")]);
+    // It is known that there is one; no node of its region is.
     let answer = send(node.request(Method::GET, "elsewhere", "/v2/")).await;
-    assert_eq!((answer.status, answer.code()), (404, "NAME_UNKNOWN"));
+    assert_eq!((answer.status, answer.code()), (503, "UNAVAILABLE"));
     let message = answer.body["errors"][0]["message"]
         .as_str()
         .expect("a message");
     assert!(message.contains("eastus"), "{message}");
+    // A registry of this region without what is to be known about it.
+    node.feed.publish(vec![registry_name(&elsewhere, REGION)]);
+    let answer = send(node.request(Method::GET, "elsewhere", "/v2/")).await;
+    assert_eq!((answer.status, answer.code()), (503, "UNAVAILABLE"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

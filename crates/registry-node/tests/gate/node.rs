@@ -11,7 +11,7 @@ use credentials::{Secret, SecretKind, SigningKey};
 use registry_node::{
     config::{Identities, Standing},
     content::{Content, OpenOptions, Sources},
-    gate::{Gate, GateServer},
+    gate::{Forwarding, Gate, GateServer},
     metrics::NodeMetrics,
 };
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response};
@@ -90,6 +90,7 @@ impl Node {
         };
         std::fs::write(&tls.tls_certificate, certified.cert.pem()).expect("write");
         std::fs::write(&tls.tls_key, certified.signing_key.serialize_pem()).expect("write");
+        let peers = service::tls::client_config(Some(&tls.tls_certificate)).expect("PEM");
         let tls = service::tls::server_config(&tls).expect("a certificate with its key");
 
         let standing = standing(directory.path());
@@ -116,6 +117,7 @@ impl Node {
             )),
             NodeMetrics::new(&metrics),
             Sources::of_the_system(),
+            Forwarding::new(region(), peers),
         );
         let listen = ["127.0.0.1:0".parse().expect("an address")];
         let server = GateServer::open(Arc::new(gate), &listen, &tls).expect("a free port");

@@ -251,3 +251,56 @@ async fn tokens_of_other_nodes_count_and_forged_or_expired_ones_do_not() {
     assert_eq!(bearer(&other.sign(&changed).expect("claims")).await, 401);
     assert_eq!(bearer("not.a.token").await, 401);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_count_for_registries_that_are_known_where_their_node_is() {
+    let mut node = Node::start().await;
+    let said = claims(
+        &node
+            .access_token("contoso", &node.passwords[0], "repository:app:pull")
+            .await,
+    );
+    let far = SigningKey::generate("far-node");
+    let token = far.sign(&said).expect("claims");
+    let key = |region: Option<&str>| {
+        config_documents::Document::SigningKey(config_documents::SigningKey {
+            node_id: uuid::Uuid::from_u128(98),
+            public_key: far.public(),
+            region: region.map(|region| config_documents::Region(region.to_owned())),
+        })
+    };
+    let contoso = node.contoso(&[1, 1]);
+    let name = |regions: &[&str], uid: u128| {
+        config_documents::Document::RegistryName(config_documents::RegistryName {
+            name: "contoso".to_owned(),
+            uid: uuid::Uuid::from_u128(uid),
+            login_server: contoso.login_server.clone(),
+            home_region: region(),
+            regions: regions
+                .iter()
+                .map(|region| config_documents::Region((*region).to_owned()))
+                .collect(),
+        })
+    };
+    for (key, name, status) in [
+        // Without a region (form 1) it is this one.
+        (key(None), name(&[REGION], 1), 200),
+        (key(Some(REGION)), name(&[REGION], 1), 200),
+        (key(Some("northeurope")), name(&[REGION], 1), 401),
+        (
+            key(Some("northeurope")),
+            name(&[REGION, "northeurope"], 1),
+            200,
+        ),
+        (
+            key(Some("northeurope")),
+            name(&[REGION, "northeurope"], 2),
+            401,
+        ),
+        (key(Some("eastus")), name(&[REGION, "northeurope"], 1), 401),
+    ] {
+        node.feed.publish(vec![key, name]);
+        let answer = send(node.get("/v2/").bearer_auth(&token)).await;
+        assert_eq!(answer.status, status);
+    }
+}
