@@ -15,7 +15,7 @@ pub mod sign_in_keys;
 pub mod subscriptions;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgPool, Postgres, Transaction};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections of one control plane: few, because Postgres does not get faster with more.
 pub const MAXIMUM_CONNECTIONS: u32 = 10;
+
+/// A connection that has been idle for longer is asked whether it is still there before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_millis(500);
 
 /// How statements are planned.
 ///
@@ -81,9 +84,9 @@ impl From<sqlx::Error> for StoreError {
             }),
             _ => false,
         };
-        // 42P01: undefined table.
+        // Undefined table or function, no constraint for ON CONFLICT.
         let not_migrated = matches!(&error, sqlx::Error::Database(database)
-            if database.code().as_deref() == Some("42P01"));
+            if matches!(database.code().as_deref(), Some("42P01" | "42883" | "42P10")));
         if unavailable {
             Self::Unavailable(error)
         } else if not_migrated {
@@ -113,8 +116,17 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(MAXIMUM_CONNECTIONS)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A ping before each use would cost a round trip a statement; a broken connection fails its statement and is replaced.
+            // A ping before each use would cost a round trip a statement. Without any, each connection that a restart of Postgres broke
+            // would fail a request, however long after; busy ones find out at once, and are replaced.
             .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(options);
         Ok(Self { pool })
     }

@@ -1,5 +1,6 @@
 //! `wharfinger admin` and `wharfinger migrate`: what an operator does to an installation, by way of its database.
 
+mod epoch;
 mod init;
 mod node;
 mod region;
@@ -13,6 +14,8 @@ use store::{Store, StoreError};
 /// Operates an installation, by way of its database
 #[derive(Subcommand)]
 pub(crate) enum AdminCommand {
+    #[command(subcommand)]
+    Epoch(epoch::EpochCommand),
     Init(init::Arguments),
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -76,6 +79,7 @@ pub(crate) enum AdminError {
 pub(crate) fn run(command: AdminCommand) -> Result<(), AdminError> {
     block_on(async {
         match command {
+            AdminCommand::Epoch(command) => epoch::run(&command).await,
             AdminCommand::Init(arguments) => init::run(&arguments).await,
             AdminCommand::Node(command) => node::run(&command).await,
             AdminCommand::Region(command) => region::run(&command).await,

@@ -1,0 +1,34 @@
+//! `wharfinger admin epoch`: histories of configuration.
+
+use clap::Subcommand;
+use service::configuration::DatabaseUrlArguments;
+use store::config::{self, Cause};
+
+use super::{AdminError, open, say};
+
+/// Histories of configuration, which begin anew by themselves when the database was restored or failed over
+#[derive(Subcommand)]
+pub(crate) enum EpochCommand {
+    /// Begin a new one: every node gets a whole snapshot
+    Begin(BeginArguments),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct BeginArguments {
+    #[command(flatten)]
+    database: DatabaseUrlArguments,
+}
+
+pub(super) async fn run(command: &EpochCommand) -> Result<(), AdminError> {
+    let EpochCommand::Begin(arguments) = command;
+    let store = open(&arguments.database)?;
+    let before = config::head(&store).await?.position;
+    let begun = config::epoch_begin(&store, before.epoch, Cause::Operator).await?;
+    match begun {
+        Some(epoch) => say(&format!(
+            "epoch {epoch} has begun at revision {}, in the place of {}; every node gets a snapshot",
+            before.revision, before.epoch
+        )),
+        None => say("another epoch has begun meanwhile; nothing was done"),
+    }
+}
