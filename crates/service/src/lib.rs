@@ -5,6 +5,8 @@
 
 pub mod configuration;
 pub mod errors;
+#[cfg(feature = "faults-on-purpose")]
+pub mod faults_on_purpose;
 pub mod logs;
 pub mod metrics;
 pub mod observe;

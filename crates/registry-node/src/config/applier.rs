@@ -217,6 +217,8 @@ impl Applier {
         for document in &live {
             index.apply(document);
         }
+        #[cfg(feature = "faults-on-purpose")]
+        let index = self.merged_if_asked(index, &live);
         self.configuration.replace(index);
         self.tell_of_deleted_registries(staged);
         tracing::info!(
@@ -229,6 +231,21 @@ impl Applier {
         );
         self.snapshot = Snapshot::No;
         Ok(Some(self.applied(state)))
+    }
+
+    /// The snapshot put over what was there before.
+    #[cfg(feature = "faults-on-purpose")]
+    fn merged_if_asked(&self, snapshot: Index, live: &[StoredDocument]) -> Index {
+        if !service::faults_on_purpose::is_on("snapshot-merged") {
+            return snapshot;
+        }
+        let mut merged = Index::default();
+        self.configuration
+            .change(|index| std::mem::swap(index, &mut merged));
+        for document in live {
+            merged.apply(document);
+        }
+        merged
     }
 
     fn apply_changes(
@@ -306,6 +323,25 @@ impl Applier {
             epoch: Some(state.epoch),
             revision: state.revision,
             rejected,
+        }
+    }
+
+    /// The answer to a mark that will be applied.
+    #[cfg(feature = "faults-on-purpose")]
+    pub(super) fn promise(&mut self, message: &ControlPlaneMessage) -> Option<NodeMessage> {
+        match message {
+            ControlPlaneMessage::Mark {
+                epoch, revision, ..
+            } if !self.staged.is_empty() => {
+                self.sequence += 1;
+                Some(NodeMessage::Applied {
+                    sequence: self.sequence,
+                    epoch: Some(*epoch),
+                    revision: *revision,
+                    rejected: Vec::new(),
+                })
+            }
+            _ => None,
         }
     }
 

@@ -171,6 +171,8 @@ impl Follower {
         if let ControlPlaneMessage::Mark { heard, .. } = &message {
             tokio::task::block_in_place(|| self.configuration.standing().heard(*heard));
         }
+        #[cfg(feature = "faults-on-purpose")]
+        self.acknowledge_before_applying(&message, stream).await?;
         let applier = &mut self.applier;
         let now = OffsetDateTime::now_utc();
         let Some(answer) = tokio::task::block_in_place(|| applier.receive(message, now))? else {
@@ -183,6 +185,21 @@ impl Follower {
         self.configuration.standing().sending(*sequence);
         stream.send(&answer).await?;
         Ok(true)
+    }
+
+    #[cfg(feature = "faults-on-purpose")]
+    async fn acknowledge_before_applying(
+        &mut self,
+        message: &ControlPlaneMessage,
+        stream: &mut Stream,
+    ) -> Result<(), StreamEnd> {
+        if service::faults_on_purpose::is_on("acknowledge-before-applying")
+            && let Some(answer) = self.applier.promise(message)
+        {
+            stream.send(&answer).await?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     fn rotation(&self, identity: &Identity) -> Rotation {

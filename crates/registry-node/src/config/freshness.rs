@@ -104,6 +104,12 @@ impl Freshness {
         Heard::BoundInForce
     }
 
+    /// A mark arrived, whatever it says.
+    #[cfg(feature = "faults-on-purpose")]
+    pub fn arrived(&mut self, at: BootTime) {
+        self.fresh_at = Some(at);
+    }
+
     /// The bound that this start of the node was given.
     pub fn given(&self) -> Option<Duration> {
         self.given

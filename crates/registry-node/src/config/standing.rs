@@ -284,6 +284,11 @@ impl Standing {
     /// A mark says up to where this stream's answers are committed.
     pub(super) fn heard(&self, sequence: u64) {
         let heard = self.state.lock().freshness.heard(sequence);
+        #[cfg(feature = "faults-on-purpose")]
+        if service::faults_on_purpose::is_on("freshness-from-marks-arrival") {
+            let now = self.clock.now();
+            self.state.lock().freshness.arrived(now);
+        }
         let kept = match heard {
             Heard::Nothing => return,
             Heard::Fresher => Ok(()),
