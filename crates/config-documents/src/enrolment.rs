@@ -10,6 +10,9 @@ use crate::Region;
 /// Marks come at least this often when nothing changes: progress and liveness are the same thing.
 pub const MINIMUM_MARK_INTERVAL_MILLISECONDS: u64 = 1_000;
 
+/// How long a registry token that a node signs lasts, in seconds: a key is kept this long after the last token was signed with it.
+pub const REGISTRY_TOKEN_LIFETIME_SECONDS: u64 = 75 * 60;
+
 #[derive(Clone, Serialize, Deserialize)]
 pub struct JoinRequest {
     /// The one-time token, in clear: the request travels over verified TLS.

@@ -13,7 +13,10 @@ pub use document::{
     AdminPassword, AdminPasswordSlot, AdminUser, Document, Group, Kind, MalformedDocument, Node,
     Principal, PrincipalSecret, Registry, RegistryName, RoleAssignmentMode, SigningKey, forms,
 };
-pub use enrolment::{JoinAnswer, JoinRequest, MINIMUM_MARK_INTERVAL_MILLISECONDS, RotateRequest};
+pub use enrolment::{
+    JoinAnswer, JoinRequest, MINIMUM_MARK_INTERVAL_MILLISECONDS, REGISTRY_TOKEN_LIFETIME_SECONDS,
+    RotateRequest,
+};
 pub use stream::{ControlPlaneMessage, NodeMessage, Rejected, STREAM_FORM, StoredDocument};
 
 use serde::{Deserialize, Serialize};

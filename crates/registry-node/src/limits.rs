@@ -50,7 +50,8 @@ pub const GRACE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 pub const RETRY_AFTER_SECONDS: u32 = 5;
 
 /// How long an access token lasts. It dies earlier with the credential it came from.
-pub const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(75 * 60);
+pub const ACCESS_TOKEN_LIFETIME: Duration =
+    Duration::from_secs(config_documents::REGISTRY_TOKEN_LIFETIME_SECONDS);
 
 /// Memory for verified tokens whose signature is remembered, so that it is checked once. About 20,000 tokens.
 pub const REMEMBERED_TOKENS_BYTES_MAXIMUM: u64 = 8 * 1024 * 1024;

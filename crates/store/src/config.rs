@@ -12,7 +12,7 @@ mod tombstones;
 pub use epoch::{Cause, Lineage, epoch_begin};
 pub(crate) use forms::{FormMap, Forms};
 pub use forms::{Raised, forms_raise};
-pub use notify::{Listener, notify};
+pub use notify::{Announcer, Listener, OPERATOR, notify};
 pub use read::{Batch, Head, Position, Reading, head, head_for, read};
 pub use tombstones::{Purged, TOMBSTONE_AGE, tombstones_purge};
 

@@ -1,10 +1,17 @@
 //! Registry nodes: join tokens, enrolment, credentials, and how far each node has got ([`progress`]).
 
 mod progress;
+mod removal;
+mod rotation;
 
 pub use progress::{
     LEASE, NewStream, NodeProgress, NodeState, Progress, Written, list, progress_forget,
     progress_write, stream_begin, survey,
+};
+pub use removal::{Removal, remove, removed_by_credential};
+pub use rotation::{
+    RETIRED_KEY_VALIDITY, Rotation, RotationState, retired_keys_withdraw, rotation_announce,
+    rotation_finish, rotation_request, rotation_state,
 };
 
 use std::collections::BTreeMap;
@@ -208,7 +215,9 @@ async fn enrol_first(
 ) -> Result<Option<Published>, StoreError> {
     let inserted = sqlx::query!(
         r#"
-        INSERT INTO nodes (node_id, region, address, verifier, kid, forms, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
+        INSERT INTO nodes (node_id, region, address, verifier, kid, forms, created_at)
+        SELECT $1, $2, $3, $4, $5, $6, $7
+        WHERE NOT EXISTS (SELECT FROM nodes WHERE next_kid = $5) AND NOT EXISTS (SELECT FROM retired_signing_keys WHERE kid = $5)
         ON CONFLICT (kid) DO NOTHING
         "#,
         new.node_id,
@@ -317,6 +326,10 @@ pub struct NodeIdentity {
     pub node_id: Uuid,
     pub region: Region,
     pub address: String,
+    /// The key that the node announced with this credential, when it connects with it for the first time: see [`rotation_finish`].
+    pub next_kid: Option<String>,
+    /// Whether an operator asks for a new credential and key.
+    pub rotation_requested: bool,
 }
 
 /// The enrolled node whose credential this is. Verifiers are salted, so all are tried: a fraction of a microsecond each.
@@ -327,15 +340,27 @@ pub async fn by_credential(
     store: &Store,
     credential: &str,
 ) -> Result<Option<NodeIdentity>, StoreError> {
-    let nodes = sqlx::query!("SELECT node_id, region, address, verifier FROM nodes")
-        .fetch_all(store.pool())
-        .await?;
+    let nodes = sqlx::query!(
+        r#"
+        SELECT node_id, region, address, verifier, next_verifier, next_kid, rotation_requested_at IS NOT NULL AS "rotation_requested!"
+        FROM nodes
+        "#
+    )
+    .fetch_all(store.pool())
+    .await?;
     for node in nodes {
-        if verifier_of("nodes", &node.verifier)?.matches(credential) {
+        let is_present = verifier_of("nodes", &node.verifier)?.matches(credential);
+        let is_next = match &node.next_verifier {
+            Some(next) if !is_present => verifier_of("nodes", next)?.matches(credential),
+            _ => false,
+        };
+        if is_present || is_next {
             return Ok(Some(NodeIdentity {
                 node_id: node.node_id,
                 region: Region(node.region),
                 address: node.address,
+                next_kid: node.next_kid.filter(|_| is_next),
+                rotation_requested: node.rotation_requested && !is_next,
             }));
         }
     }

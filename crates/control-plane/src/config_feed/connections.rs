@@ -33,6 +33,7 @@ pub(super) struct Stream {
     /// The epoch that it began with, which an `applied` without an epoch means.
     pub(super) first_epoch: Epoch,
     marks: Mutex<Marks>,
+    rotation_wanted: Notify,
     ended: watch::Sender<Option<Ended>>,
 }
 
@@ -78,6 +79,7 @@ impl Stream {
             forms,
             first_epoch,
             marks: Mutex::default(),
+            rotation_wanted: Notify::new(),
             ended: watch::Sender::new(None),
         })
     }
@@ -85,6 +87,18 @@ impl Stream {
     /// Whether the node understands messages of the second form, and says the epoch of what it has applied.
     pub(super) fn is_of_second_form(&self) -> bool {
         self.forms.get(STREAM_FORM).is_some_and(|form| *form >= 2)
+    }
+
+    /// An operator asks for a new credential and key. Said again now and then until they are in use.
+    pub(super) fn ask_to_rotate(&self) {
+        if self.is_of_second_form() {
+            self.rotation_wanted.notify_one();
+        }
+    }
+
+    /// Returns when the node is to be asked.
+    pub(super) async fn rotation_wanted(&self) {
+        self.rotation_wanted.notified().await;
     }
 
     pub(super) fn marked(&self) -> Option<Position> {
@@ -140,7 +154,7 @@ pub(super) struct LocalProgress {
 /// A node that is connected to this control plane.
 #[derive(Clone)]
 pub(super) struct Connected {
-    stream: Arc<Stream>,
+    pub(super) stream: Arc<Stream>,
     /// `None` until it has answered a mark.
     pub(super) applied: Option<LocalProgress>,
     /// When it last said something.
@@ -186,6 +200,20 @@ impl Connections {
         nodes
             .filter_map(|node| Some((node, state.connected.get(&node)?.clone())))
             .collect()
+    }
+
+    /// Whether the first of these nodes that is connected here has not applied a revision yet.
+    pub(super) fn lack(&self, nodes: &[Uuid], revision: Revision) -> bool {
+        let state = self.state.lock();
+        nodes
+            .iter()
+            .find_map(|node| state.connected.get(node))
+            .is_some_and(|connected| {
+                connected
+                    .applied
+                    .as_ref()
+                    .is_none_or(|applied| applied.revision < revision)
+            })
     }
 
     /// How many nodes are connected here.

@@ -43,6 +43,13 @@ pub(super) async fn hello(
             identity.node_id, identity.region
         )));
     }
+    if let Some(next_kid) = &identity.next_kid
+        && nodes::rotation_finish(&feed.store, node_id, next_kid)
+            .await
+            .map_err(End::Store)?
+    {
+        tracing::info!(node.id = %node_id, signing_key = next_kid.as_str(), "a node uses its new credential; the old one is dead");
+    }
     if address != identity.address {
         check_address(&address).map_err(End::Protocol)?;
         let published = nodes::address_update(&feed.store, node_id, &address)
@@ -76,6 +83,9 @@ pub(super) async fn hello(
         return Err(End::Removed);
     }
     let stream = Stream::new(new.stream_id, node_id, region, forms, head.epoch);
+    if identity.rotation_requested {
+        stream.ask_to_rotate();
+    }
     feed.connections.begin(&stream);
     // It may be the one that the newest forms waited for.
     feed.maintenance.wake_forms();
@@ -217,7 +227,7 @@ fn bounded(mut rejected: Vec<Rejected>) -> Vec<Rejected> {
 ///
 /// # Errors
 /// The end of the stream: a closed or broken connection, silence for a lease, or what is no message.
-async fn next(
+pub(super) async fn next(
     messages: &mut AggregatedMessageStream,
     mut session: Option<&mut Session>,
 ) -> Result<NodeMessage, End> {

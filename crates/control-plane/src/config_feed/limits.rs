@@ -22,6 +22,11 @@ pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
 /// More documents than this at once are not kept in memory for all streams: each stream reads them page by page.
 pub(super) const BATCH_DOCUMENTS: u32 = 5_000;
 
+/// After a batch, the next one waits this long for each connected node, and at most so long: the first change goes out at once, those that
+/// follow closely go together.
+pub(super) const BATCH_PAUSE_PER_NODE: Duration = Duration::from_micros(100);
+pub(super) const BATCH_PAUSE_MAXIMUM: Duration = Duration::from_millis(20);
+
 /// Batches that a stream may be behind before it reads on its own.
 pub(super) const BATCHES_KEPT: usize = 64;
 
@@ -46,6 +51,9 @@ pub(super) const FORMS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often old tombstones are looked for.
 pub(super) const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// How often it is looked for signing keys of before a rotation whose tokens are dead.
+pub(super) const RETIRED_KEYS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Tombstones that are purged at once: the head is locked meanwhile.
 pub(super) const PURGE_TOMBSTONES: u32 = 1_000;

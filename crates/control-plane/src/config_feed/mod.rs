@@ -5,6 +5,7 @@
 //! in force ([`propagation`]). What documents mean does not belong here.
 
 mod connections;
+mod credential;
 mod inbound;
 mod limits;
 mod maintenance;
@@ -13,6 +14,7 @@ mod operations;
 mod outbound;
 mod propagation;
 mod reader;
+mod rotation;
 mod stream;
 mod views;
 
@@ -88,6 +90,7 @@ impl ConfigFeed {
         feed.spawn(|feed| async move { propagation::follow_nodes(&feed).await });
         feed.spawn(|feed| async move { maintenance::raise_forms(&feed).await });
         feed.spawn(|feed| async move { maintenance::purge(&feed).await });
+        feed.spawn(|feed| async move { rotation::withdraw_retired_keys(&feed).await });
         let (ending, requests) = (Arc::clone(&feed), Arc::clone(requests));
         tokio::spawn(async move {
             ending.shutdown.wait().await;

@@ -1,4 +1,4 @@
-//! What nodes call beside the stream: joining.
+//! What nodes call beside the stream: joining, and taking a new credential ([`super::rotation`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +34,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         .protocol(Protocol::Own)
         .takes::<JoinRequestSchema>()
         .answers::<JoinAnswerSchema>(201),
+        super::rotation::operation(),
     ]
 }
 
@@ -194,25 +195,30 @@ fn check_join(body: &JoinRequest) -> Result<(), ApiError> {
     if let Err(message) = check_address(&body.address) {
         fault("address", message);
     }
-    let kid = body.public_key.kid();
-    if kid.is_empty()
-        || kid.len() > MAXIMUM_KID_CHARACTERS
-        || !kid
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-    {
-        fault(
-            "public_key.kid",
-            format!(
-                "The 'kid' of the key must be 1 to {MAXIMUM_KID_CHARACTERS} letters, digits, '.', '_' and '-'."
-            ),
-        );
-    }
+    faults.extend(check_kid(body.public_key.kid()));
     if faults.is_empty() {
         Ok(())
     } else {
         Err(ApiError::from_faults(faults))
     }
+}
+
+/// What is wrong with the name of a node's key.
+pub(super) fn check_kid(kid: &str) -> Option<ErrorDetail> {
+    let is_name = !kid.is_empty()
+        && kid.len() <= MAXIMUM_KID_CHARACTERS
+        && kid
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    (!is_name).then(|| {
+        ErrorDetail::new(
+            "InvalidParameter",
+            format!(
+                "The 'kid' of the key must be 1 to {MAXIMUM_KID_CHARACTERS} letters, digits, '.', '_' and '-'."
+            ),
+            "public_key.kid",
+        )
+    })
 }
 
 /// Whether a text is a host and a port at which a node can be reached; otherwise the rule that it breaks.

@@ -56,6 +56,7 @@ impl Outbound {
         loop {
             let may_send = self.unanswered.len() < UNANSWERED_MARKS && !behind;
             let snapshot_wanted = Arc::clone(&self.snapshot_wanted);
+            let stream = Arc::clone(&self.stream);
             tokio::select! {
                 batch = self.batches.recv(), if may_send => {
                     behind = !match batch {
@@ -73,6 +74,9 @@ impl Outbound {
                     {
                         self.unanswered.retain(|revision| *revision > applied.revision);
                     }
+                }
+                () = stream.rotation_wanted() => {
+                    self.send(&ControlPlaneMessage::Rotate).await?;
                 }
                 () = snapshot_wanted.notified() => {
                     self.wait_before_snapshot().await;

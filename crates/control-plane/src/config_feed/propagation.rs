@@ -113,7 +113,7 @@ impl Nodes {
     }
 
     /// Asks for a list that is read from now on, and gives the question's number.
-    fn ask(&self) -> u64 {
+    pub(super) fn ask(&self) -> u64 {
         let question = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.wanted.notify_one();
         question
@@ -136,6 +136,7 @@ pub(super) async fn follow_nodes(feed: &ConfigFeed) {
                     feed.attempts.forget_quiet();
                     shown_at = Some(read_at);
                 }
+                feed.ask_to_rotate(&nodes);
                 feed.nodes.view.send_replace(View {
                     answers,
                     read_at,
@@ -188,24 +189,30 @@ impl ConfigFeed {
             revision: published.revision,
             missing: Vec::new(),
         };
+        let mut look = true;
         loop {
-            let current = view.borrow_and_update().clone();
-            if current.answers >= question {
-                known = self.judge(published, except, &current);
-                if known.outcome != Outcome::Pending {
-                    return known;
-                }
-            }
-            tokio::select! {
-                () = sleep_until(deadline) => return known,
-                _ = changes.changed() => {}
-                _ = view.changed() => {}
-                _ = poll.tick() => {
-                    if self.is_known_elsewhere(&known.missing, current.lineage) {
-                        self.nodes.ask();
+            if look {
+                let current = view.borrow_and_update().clone();
+                if current.answers >= question {
+                    known = self.judge(published, except, &current);
+                    if known.outcome != Outcome::Pending {
+                        return known;
                     }
                 }
             }
+            look = tokio::select! {
+                () = sleep_until(deadline) => return known,
+                // With many nodes nearly every answer is another's: all are looked at when the one waited for has answered.
+                _ = changes.changed() => !self.connections.lack(&known.missing, published.revision),
+                _ = view.changed() => true,
+                _ = poll.tick() => {
+                    let lineage = view.borrow().lineage;
+                    if self.is_known_elsewhere(&known.missing, lineage) {
+                        self.nodes.ask();
+                    }
+                    true
+                }
+            };
         }
     }
 

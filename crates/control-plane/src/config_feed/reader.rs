@@ -1,14 +1,18 @@
 //! Reads what was published, once for all streams, and tells other control planes to do the same.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use store::config::{self, Batch, Head, Listener, Position};
+use store::config::{self, Announcer, Batch, Head, Listener, Position};
 use store::{Store, StoreError};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
 use super::ConfigFeed;
-use super::limits::{ANNOUNCE_INTERVAL, BACK_OFF, BATCH_DOCUMENTS, BATCHES_KEPT, READ_INTERVAL};
+use super::limits::{
+    ANNOUNCE_INTERVAL, BACK_OFF, BATCH_DOCUMENTS, BATCH_PAUSE_MAXIMUM, BATCH_PAUSE_PER_NODE,
+    BATCHES_KEPT, READ_INTERVAL,
+};
 
 /// What the reading tasks share with the streams.
 pub(super) struct Reader {
@@ -65,6 +69,9 @@ pub(super) async fn follow(feed: &ConfigFeed) {
                         feed.metrics.epoch_begun();
                     }
                 }
+                if feed.reader.head() != before {
+                    sleep(pause(feed.connections.count())).await;
+                }
                 let _ = timeout(READ_INTERVAL, feed.reader.wanted.notified()).await;
             }
             Err(error) => {
@@ -80,6 +87,14 @@ pub(super) async fn follow(feed: &ConfigFeed) {
             }
         }
     }
+}
+
+/// How long changes are collected after a batch was handed to so many nodes: each batch costs work for every one of them.
+fn pause(nodes: usize) -> Duration {
+    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+    BATCH_PAUSE_PER_NODE
+        .saturating_mul(nodes)
+        .min(BATCH_PAUSE_MAXIMUM)
 }
 
 async fn read(store: &Store, reader: &Reader) -> Result<(), StoreError> {
@@ -123,7 +138,9 @@ pub(super) async fn listen(feed: &ConfigFeed) {
 async fn hear(feed: &ConfigFeed) -> Result<std::convert::Infallible, StoreError> {
     let mut listener = Listener::connect(&feed.store).await?;
     loop {
-        listener.heard(feed.instance).await?;
+        if listener.heard(feed.instance).await? == Announcer::Operator {
+            feed.nodes.ask();
+        }
         feed.reader.wake();
     }
 }

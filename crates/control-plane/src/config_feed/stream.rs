@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::AUTHORIZATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessageStream, CloseCode, CloseReason, Session};
 use arm::{ApiError, Kind};
-use credentials::SecretKind;
+use config_documents::{ControlPlaneMessage, NodeMessage, STREAM_FORM};
 use store::StoreError;
 use store::config::Position;
 use store::nodes::{self, LEASE, NodeIdentity};
@@ -18,11 +17,13 @@ use uuid::Uuid;
 
 use super::ConfigFeed;
 use super::connections::{Ended, Stream};
-use super::inbound::{Inbound, hello};
+use super::credential;
+use super::inbound::{Inbound, hello, next};
 use super::limits::{
     MAXIMUM_MESSAGE_BYTES, MESSAGE_TIMEOUT, PING_INTERVAL, STAGGER, STAGGER_MAXIMUM,
 };
 use super::outbound::Outbound;
+use crate::front_door::store_error;
 use crate::{App, Clock};
 
 /// Mounts the stream; it is no operation of the table, since it answers with another protocol.
@@ -94,8 +95,8 @@ impl End {
 
 async fn open(http: HttpRequest, payload: web::Payload, app: web::Data<Arc<App>>) -> HttpResponse {
     let feed = &app.config_feed;
-    let identity = match admit(feed, &http).await {
-        Ok(identity) => identity,
+    let admitted = match admit(feed, &http).await {
+        Ok(admitted) => admitted,
         Err(error) => return refuse(&error),
     };
     let (response, session, messages) = match actix_ws::handle(&http, payload) {
@@ -111,49 +112,43 @@ async fn open(http: HttpRequest, payload: web::Payload, app: web::Data<Arc<App>>
         .max_frame_size(MAXIMUM_MESSAGE_BYTES)
         .aggregate_continuations()
         .max_continuation_size(MAXIMUM_MESSAGE_BYTES);
-    let served = serve(
-        Arc::clone(feed),
-        Arc::clone(&app.clock),
-        identity,
-        session,
-        messages,
-    );
-    actix_web::rt::spawn(served);
+    match admitted {
+        Admitted::Enrolled(identity) => {
+            let clock = Arc::clone(&app.clock);
+            let served = serve(Arc::clone(feed), clock, identity, session, messages);
+            actix_web::rt::spawn(served);
+        }
+        Admitted::Removed(identity) => {
+            actix_web::rt::spawn(turn_away(identity, session, messages));
+        }
+    }
     response
 }
 
-/// The enrolled node behind a request's credential. A user's token, or anything else that is not a node's credential, is told so.
-async fn admit(feed: &ConfigFeed, http: &HttpRequest) -> Result<NodeIdentity, ApiError> {
-    let unauthenticated =
-        |message: &str| ApiError::new(Kind::Unauthenticated, "InvalidNodeCredential", message);
+/// Who may open a stream.
+enum Admitted {
+    Enrolled(NodeIdentity),
+    /// It was removed while it was away: all that it gets is to be told.
+    Removed(NodeIdentity),
+}
+
+/// The node behind a request's credential.
+async fn admit(feed: &ConfigFeed, http: &HttpRequest) -> Result<Admitted, ApiError> {
     if !feed.attempts.allow(http.peer_addr().map(|peer| peer.ip())) {
         return Err(super::operations::too_many_attempts());
     }
-    let bearer = http
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim())
-        .ok_or_else(|| {
-            unauthenticated(
-                "The stream needs a node's credential as bearer in the Authorization header.",
-            )
-        })?;
-    if credentials::recognise(bearer) != Ok(SecretKind::NodeCredential) {
-        return Err(unauthenticated(
-            "The bearer is not a node's credential: tokens of users and applications cannot open the stream.",
-        ));
-    }
-    nodes::by_credential(&feed.store, bearer)
+    let bearer = credential::bearer(http.headers())?;
+    if let Some(identity) = nodes::by_credential(&feed.store, bearer)
         .await
-        .map_err(crate::front_door::store_error)?
-        .ok_or_else(|| {
-            unauthenticated(
-                "No enrolled node has this credential: the node was removed, or never joined.",
-            )
-        })
+        .map_err(store_error)?
+    {
+        return Ok(Admitted::Enrolled(identity));
+    }
+    nodes::removed_by_credential(&feed.store, bearer)
+        .await
+        .map_err(store_error)?
+        .map(Admitted::Removed)
+        .ok_or_else(credential::unknown)
 }
 
 /// The answer to a request that is no node's.
@@ -187,6 +182,41 @@ fn refuse(error: &ApiError) -> HttpResponse {
         .body(error.body().to_string())
 }
 
+/// Tells a node that it was removed.
+async fn turn_away(
+    identity: NodeIdentity,
+    mut session: Session,
+    mut messages: AggregatedMessageStream,
+) {
+    let told = said_removed(&mut session, &mut messages).await;
+    tracing::info!(node.id = %identity.node_id, stream.told = told, "a removed node was turned away");
+    close(session, &End::Removed).await;
+}
+
+/// False when the node does not understand that, or did not say what it understands.
+async fn said_removed(session: &mut Session, messages: &mut AggregatedMessageStream) -> bool {
+    let hello = timeout(MESSAGE_TIMEOUT, next(messages, None)).await;
+    let Ok(Ok(NodeMessage::Hello { forms, .. })) = hello else {
+        return false;
+    };
+    if forms.get(STREAM_FORM).is_none_or(|form| *form < 2) {
+        return false;
+    }
+    let removed = serde_json::to_string(&ControlPlaneMessage::Removed)
+        .expect("a message has string keys only");
+    let sent = timeout(MESSAGE_TIMEOUT, session.text(removed)).await;
+    matches!(sent, Ok(Ok(())))
+}
+
+/// Says why a stream ends. The node may be gone already.
+async fn close(session: Session, end: &End) {
+    let reason = CloseReason {
+        code: end.close_code(),
+        description: Some(end.to_string()),
+    };
+    let _ = timeout(MESSAGE_TIMEOUT, session.close(Some(reason))).await;
+}
+
 /// Serves a stream to its end.
 async fn serve(
     feed: Arc<ConfigFeed>,
@@ -217,12 +247,7 @@ async fn serve(
         node.id = %node_id, stream.end = end.label(),
         "a stream has ended: {}", service::errors::chain(&end)
     );
-    let reason = CloseReason {
-        code: end.close_code(),
-        description: Some(end.to_string()),
-    };
-    // The node may be gone already.
-    let _ = timeout(MESSAGE_TIMEOUT, session.close(Some(reason))).await;
+    close(session, &end).await;
 }
 
 /// Sends, listens and pings until one of them, or the control plane, ends the stream.

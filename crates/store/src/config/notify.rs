@@ -7,6 +7,17 @@ use crate::{Store, StoreError};
 
 const CHANNEL: &str = "wharfinger_config";
 
+/// The sender of what `wharfinger admin` announces: something about nodes that may not have moved the head.
+pub const OPERATOR: Uuid = Uuid::nil();
+
+/// Who announced something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announcer {
+    ControlPlane,
+    /// [`OPERATOR`]: the list of nodes should be read too.
+    Operator,
+}
+
 /// Tells every listening control plane that the head moved. Call it after the commit: inside the transaction it would serialise commits a
 /// second time.
 ///
@@ -43,17 +54,21 @@ impl Listener {
         Ok(Self(listener))
     }
 
-    /// Returns when another control plane than `own` announced something, or when the connection broke and came back: what was announced
-    /// meanwhile is lost, so the head must be read.
+    /// Returns when another than `own` announced something, or when the connection broke and came back: what was announced meanwhile is
+    /// lost, so the head must be read.
     ///
     /// # Errors
     /// When the connection is gone and a new one cannot be made: make a new listener.
-    pub async fn heard(&mut self, own: Uuid) -> Result<(), StoreError> {
-        let own = own.to_string();
+    pub async fn heard(&mut self, own: Uuid) -> Result<Announcer, StoreError> {
+        let (own, operator) = (own.to_string(), OPERATOR.to_string());
         loop {
             match self.0.try_recv().await? {
                 Some(notification) if notification.payload() == own => {}
-                Some(_) | None => return Ok(()),
+                Some(notification) if notification.payload() != operator => {
+                    return Ok(Announcer::ControlPlane);
+                }
+                // What was lost may have been an operator's.
+                Some(_) | None => return Ok(Announcer::Operator),
             }
         }
     }

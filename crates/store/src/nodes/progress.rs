@@ -179,6 +179,8 @@ pub struct NodeState {
     pub lease_expires_at: Option<OffsetDateTime>,
     /// How long its lease lasts from the moment of reading; zero when it has ended.
     pub lease_remaining: Duration,
+    /// Whether an operator asks for a new credential and key, and the node does not use them yet.
+    pub rotation_requested: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -210,6 +212,7 @@ pub async fn survey(store: &Store) -> Result<(Lineage, Vec<NodeState>), StoreErr
         SELECT
             head.epoch, head.begun_revision, head.continues,
             node.node_id AS "node_id?", node.region AS "region?", node.address AS "address?", node.created_at AS "created_at?",
+            node.rotation_requested_at IS NOT NULL AS "rotation_requested!",
             node.forms AS "forms?: Json<BTreeMap<String, u32>>",
             progress.revision AS "revision?", progress.rejected AS "rejected?: Json<Vec<Rejected>>",
             stream.staleness_bound_seconds AS "staleness_bound_seconds?", stream.applied_at AS "applied_at?",
@@ -256,6 +259,7 @@ struct Row {
     lease_seconds: Option<f64>,
     age_seconds: Option<f64>,
     is_fenced: bool,
+    rotation_requested: bool,
 }
 
 impl Row {
@@ -289,6 +293,7 @@ impl Row {
             is_fenced: self.is_fenced,
             lease_expires_at: self.lease_expires_at,
             lease_remaining: seconds(self.lease_seconds.unwrap_or(0.0)),
+            rotation_requested: self.rotation_requested,
         }))
     }
 }

@@ -69,6 +69,8 @@ pub(crate) enum AdminError {
     TooManySecrets,
     #[error("there is no region '{0}'; `wharfinger admin region create` makes one")]
     NoSuchRegion(String),
+    #[error("there is no node '{0}'; `wharfinger admin node list` shows those there are")]
+    NoSuchNode(uuid::Uuid),
     #[error("cannot write to standard output")]
     Output(#[source] std::io::Error),
     #[error("cannot start")]
