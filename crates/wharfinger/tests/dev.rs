@@ -165,21 +165,40 @@ fn what_the_first_run_fixed_cannot_be_changed_later() {
 }
 
 #[test]
-fn more_than_one_region_is_refused() {
-    let place = Place::new();
-    let output = place
-        .command()
-        .args(["--regions", "westus,eastus"])
-        .output()
-        .expect("it runs");
-    assert_eq!(output.status.code(), Some(2));
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let first = errors.lines().next().unwrap_or_default();
-    assert!(
-        first.contains("'westus,eastus'") && first.contains("one region only"),
-        "{errors}"
-    );
-    assert!(!place.state_dir.exists());
+fn regions_and_nodes_can_be_added_and_not_taken_away() {
+    let installed = r#"{"layout": 1, "installed": {"port": 1, "registry_port": 2, "region": "eastus",
+        "further_regions": ["asia"], "nodes_per_region": 2}}"#;
+    for (flag, given, existing) in [
+        ("--regions", "asia,eastus", "eastus,asia"),
+        ("--regions", "eastus", "eastus,asia"),
+        ("--regions", "eastus,westus", "eastus,asia"),
+        ("--nodes-per-region", "1", "2"),
+    ] {
+        let mut place = Place::with("state.json", installed);
+        (place.port, place.registry_port) = (1, 2);
+        let output = place.command().args([flag, given]).output();
+        let line = one_line(&output.expect("it runs"));
+        let expected = format!("was made with {flag} {existing}; leave {flag} out");
+        assert!(line.contains(&expected), "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_list_of_regions_or_no_number_of_nodes_is_refused() {
+    for (flag, given, fault) in [
+        ("--regions", "westus,westus", "named twice"),
+        ("--regions", "West!", "a region is 2 to 32"),
+        ("--nodes-per-region", "0", "1..=16"),
+    ] {
+        let place = Place::new();
+        let output = place.command().args([flag, given]).output();
+        let output = output.expect("it runs");
+        assert_eq!(output.status.code(), Some(2));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let first = errors.lines().next().unwrap_or_default();
+        assert!(first.contains(given) && first.contains(fault), "{errors}");
+        assert!(!place.state_dir.exists());
+    }
 }
 
 /// A started `wharfinger dev`. It is ended when the test fails.

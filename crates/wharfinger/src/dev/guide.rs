@@ -16,11 +16,16 @@ pub(crate) fn text(serving: &Serving, state_dir: &Path, seconds: f32) -> String 
         login_server_suffix: suffix,
         ..
     } = serving;
-    let regions: Vec<&str> = serving.regions.keys().map(String::as_str).collect();
-    let region = regions.join(", ");
+    let names: Vec<&str> = serving
+        .regions
+        .iter()
+        .map(|(region, _)| region.as_str())
+        .collect();
+    let region = names.first().copied().unwrap_or_default();
+    let regions = names.join(", ");
     format!(
         "\
-Serving after {seconds:.1} s. Control plane: {url}   login servers: <name>{suffix}   region: {region}
+Serving after {seconds:.1} s. Control plane: {url}   login servers: <name>{suffix}   regions: {regions}
 State: {state_dir}   logs: {state_dir}/logs
 
 For the Azure CLI, paste:

@@ -1,7 +1,7 @@
 //! The parts of the installation, brought up in order and ended in the opposite one.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,27 +18,27 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::certificates::{self, CertificateFiles, Change};
 use super::children::{Event, Kept, Program, keep};
 use super::error::DevError;
+use super::nodes::{self, Node};
 use super::postgres::Postgres;
 use super::probe::Probe;
 use super::state::{Installed, StateDirectory};
 use super::terminal::say;
-use super::{Arguments, DEFAULT_PORT, DEFAULT_REGION, DEFAULT_REGISTRY_PORT, Serving};
+use super::{Arguments, DEFAULT_PORT, DEFAULT_REGION, DEFAULT_REGISTRY_PORT, Regions, Serving};
 use super::{now, ports, steps};
 
 const CONTROL_PLANE: &str = "control-plane";
 const POSTGRES: &str = "postgres";
-/// What the node keeps in its state directory once it has joined.
-const NODE_CREDENTIAL: &str = "credential.json";
 
 /// What runs, and what it needs to run.
 pub(super) struct Installation {
-    executable: PathBuf,
+    pub(super) executable: PathBuf,
     restart: bool,
     port: Option<u16>,
     registry_port: Option<u16>,
-    region: Option<String>,
+    regions: Option<Regions>,
+    nodes_per_region: Option<u16>,
     events: UnboundedSender<Event>,
-    shutdown: Shutdown,
+    pub(super) shutdown: Shutdown,
     /// In the order in which they were started.
     kept: Vec<(String, Kept)>,
     process_ids: BTreeMap<String, u32>,
@@ -54,19 +54,20 @@ struct Bootstrap {
 }
 
 /// Where things are, for the commands to be run.
-struct Plan {
+pub(super) struct Plan {
     addresses: Vec<IpAddr>,
     installed: Installed,
-    certificates: CertificateFiles,
+    nodes: Vec<Node>,
+    pub(super) certificates: CertificateFiles,
     key_encryption_key_file: PathBuf,
-    database_url_file: PathBuf,
+    pub(super) database_url_file: PathBuf,
     database_url: String,
     metrics: BTreeMap<String, SocketAddr>,
     logs: PathBuf,
 }
 
 impl Plan {
-    fn control_plane_url(&self) -> String {
+    pub(super) fn control_plane_url(&self) -> String {
         format!("https://localhost:{}", self.installed.port)
     }
 
@@ -74,17 +75,17 @@ impl Plan {
         format!(".registry.localhost:{}", self.installed.registry_port)
     }
 
-    fn node_address(&self) -> String {
-        format!("localhost:{}", self.installed.registry_port)
+    /// Region → addresses of its nodes.
+    fn regions(&self) -> Vec<(String, Vec<String>)> {
+        let addresses = |region: &str| {
+            let nodes = self.nodes.iter().filter(|node| node.region == region);
+            nodes.map(Node::address).collect()
+        };
+        self.installed
+            .regions()
+            .map(|region| (region.to_owned(), addresses(region)))
+            .collect()
     }
-
-    fn node_role(&self) -> String {
-        node_role(&self.installed.region)
-    }
-}
-
-fn node_role(region: &str) -> String {
-    format!("registry-node-{region}")
 }
 
 impl Installation {
@@ -98,7 +99,8 @@ impl Installation {
             restart: !arguments.no_restart,
             port: arguments.port,
             registry_port: arguments.registry_port,
-            region: arguments.regions.clone(),
+            regions: arguments.regions.clone(),
+            nodes_per_region: arguments.nodes_per_region,
             events,
             shutdown,
             kept: Vec::new(),
@@ -119,7 +121,8 @@ impl Installation {
             say("Certificates: a new development authority (ca.pem)");
         }
         let logs = state.private_directory("logs")?;
-        let metrics = choose_metrics_ports(state, &installed)?;
+        let nodes = nodes::choose(state, &installed)?;
+        let metrics = choose_metrics_ports(state, &installed, &nodes)?;
         let key_encryption_key_file = ensure_key_encryption_key(state)?;
         let database_url = self.start_database(state, &logs).await?;
         let database_url_file = state.join("database-url");
@@ -127,6 +130,7 @@ impl Installation {
         let plan = Plan {
             addresses,
             installed,
+            nodes,
             certificates: CertificateFiles::of(state),
             key_encryption_key_file,
             database_url_file,
@@ -136,7 +140,9 @@ impl Installation {
         };
         let bootstrap = self.initialise(state, &plan).await?;
         self.start_control_plane(state, &plan).await?;
-        self.start_node(state, &plan).await?;
+        for node in &plan.nodes {
+            self.start_node(state, &plan, node).await?;
+        }
         Ok(self.serving(plan, bootstrap))
     }
 
@@ -148,14 +154,20 @@ impl Installation {
         }
     }
 
-    /// What the installation was made with, which cannot change; before that what is asked for, else the defaults.
+    /// What the installation was made with, which can only grow; before that what is asked for, else the defaults.
     fn chosen(&self, state: &StateDirectory) -> Result<Installed, DevError> {
+        let asked = self.regions.as_ref().map(|regions| regions.0.as_slice());
         let Some(before) = state.remembered().installed.clone() else {
-            let region = self.region.as_deref().unwrap_or(DEFAULT_REGION);
+            let (region, further) = match asked {
+                Some([region, further @ ..]) => (region.clone(), further.to_vec()),
+                _ => (DEFAULT_REGION.to_owned(), Vec::new()),
+            };
             return Ok(Installed {
                 port: self.port.unwrap_or(DEFAULT_PORT),
                 registry_port: self.registry_port.unwrap_or(DEFAULT_REGISTRY_PORT),
-                region: region.to_owned(),
+                region,
+                further_regions: further,
+                nodes_per_region: self.nodes_per_region.unwrap_or(1),
             });
         };
         let fixed = |flag, existing: String| {
@@ -174,14 +186,25 @@ impl Installation {
         {
             return fixed("--registry-port", before.registry_port.to_string());
         }
-        if self
-            .region
-            .as_ref()
-            .is_some_and(|region| *region != before.region)
-        {
-            return fixed("--regions", before.region);
+        let mut installed = before.clone();
+        if let Some(asked) = asked {
+            let is_kept = |region: &str| asked.iter().any(|asked| asked == region);
+            if asked.first() != Some(&before.region) || !before.regions().all(is_kept) {
+                let existing: Vec<&str> = before.regions().collect();
+                return fixed("--regions", existing.join(","));
+            }
+            let new = asked
+                .iter()
+                .filter(|asked| !before.regions().any(|known| known == asked.as_str()));
+            installed.further_regions.extend(new.cloned());
         }
-        Ok(before)
+        if let Some(number) = self.nodes_per_region {
+            if number < before.nodes_per_region {
+                return fixed("--nodes-per-region", before.nodes_per_region.to_string());
+            }
+            installed.nodes_per_region = number;
+        }
+        Ok(installed)
     }
 
     async fn start_database(
@@ -198,7 +221,10 @@ impl Installation {
         let postgres = Postgres::open_or_create(state, new_password, |text| {
             say(format!("Postgres: {text}"));
         })?;
-        let port = ports::remembered_or_free(state.remembered().postgres_port, &[], random_u16())?;
+        let before = state.remembered().postgres_port;
+        let mut taken = state.remembered().ports();
+        taken.retain(|port| Some(*port) != before);
+        let port = ports::remembered_or_free(before, &taken, random_u16())?;
         state.remember(|remembered| remembered.postgres_port = Some(port))?;
         let version = postgres.version();
         say(format!("Postgres {version}: starting on 127.0.0.1:{port}"));
@@ -243,7 +269,7 @@ impl Installation {
         let file = state.join("bootstrap.json");
         let url = plan.control_plane_url();
         let suffix = plan.login_server_suffix();
-        let init = [
+        let mut init: Vec<&OsStr> = vec![
             "admin".as_ref(),
             "init".as_ref(),
             "--database-url-file".as_ref(),
@@ -254,11 +280,12 @@ impl Installation {
             url.as_ref(),
             "--login-server-suffix".as_ref(),
             suffix.as_ref(),
-            "--region".as_ref(),
-            plan.installed.region.as_ref(),
             "--bootstrap-file".as_ref(),
             file.as_os_str(),
         ];
+        for region in plan.installed.regions() {
+            init.extend([OsStr::new("--region"), region.as_ref()]);
+        }
         steps::run(
             &self.executable,
             "wharfinger admin init",
@@ -301,57 +328,8 @@ impl Installation {
             .await
     }
 
-    async fn start_node(&mut self, state: &StateDirectory, plan: &Plan) -> Result<(), DevError> {
-        let region = &plan.installed.region;
-        let node_state = state.private_directory(&format!("node-{region}"))?;
-        let content = state.private_directory(&format!("content-{region}"))?;
-        let join_token = state.join(format!("node-{region}.join-token"));
-        let enrolled = node_state.join(NODE_CREDENTIAL).exists();
-        let mut arguments: Vec<OsString> = vec!["registry-node".into()];
-        arguments.extend(["--region".into(), region.into()]);
-        arguments.extend(["--state-dir".into(), node_state.into()]);
-        arguments.extend(["--content-dir".into(), content.into()]);
-        arguments.extend(["--control-plane".into(), plan.control_plane_url().into()]);
-        arguments.extend([
-            "--control-plane-ca".into(),
-            plan.certificates.authority.clone().into(),
-        ]);
-        arguments.extend(["--advertised-address".into(), plan.node_address().into()]);
-        if enrolled {
-            // It was used up when the node joined. It stays for the run in which that was, because the node's
-            // command line names it.
-            forget(&join_token)?;
-        } else {
-            say(format!("Registry node: enrolling one in {region}"));
-            self.create_node(plan, &join_token).await?;
-            arguments.extend(["--join-token-file".into(), join_token.into()]);
-        }
-        let port = plan.installed.registry_port;
-        say(format!(
-            "Registry node: starting on https://localhost:{port}"
-        ));
-        self.keep_server(state, plan, plan.node_role(), port, arguments)
-            .await
-    }
-
-    async fn create_node(&self, plan: &Plan, join_token: &Path) -> Result<(), DevError> {
-        let arguments = [
-            "admin".as_ref(),
-            "node".as_ref(),
-            "create".as_ref(),
-            "--database-url-file".as_ref(),
-            plan.database_url_file.as_os_str(),
-            "--region".as_ref(),
-            plan.installed.region.as_ref(),
-            "--join-token-file".as_ref(),
-            join_token.as_os_str(),
-        ];
-        let step = "wharfinger admin node create";
-        steps::run(&self.executable, step, &arguments, &self.shutdown).await
-    }
-
     /// Adds the flags that all servers have, starts the child and waits until it serves.
-    async fn keep_server(
+    pub(super) async fn keep_server(
         &mut self,
         state: &StateDirectory,
         plan: &Plan,
@@ -396,16 +374,15 @@ impl Installation {
             .iter()
             .map(|(role, address)| (role.clone(), format!("http://{address}/metrics")))
             .collect();
-        let nodes = vec![plan.node_address()];
         Serving {
             control_plane: plan.control_plane_url(),
             login_server_suffix: plan.login_server_suffix(),
+            regions: plan.regions(),
             ca_file: plan.certificates.authority,
             tenant_id: bootstrap.tenant_id,
             subscription_id: bootstrap.subscription_id,
             client_id: bootstrap.client_id,
             client_secret: bootstrap.client_secret,
-            regions: BTreeMap::from([(plan.installed.region, nodes)]),
             database_url: plan.database_url,
             pids: self.process_ids.clone(),
             metrics,
@@ -417,12 +394,15 @@ impl Installation {
 fn choose_metrics_ports(
     state: &mut StateDirectory,
     installed: &Installed,
+    nodes: &[Node],
 ) -> Result<BTreeMap<String, SocketAddr>, DevError> {
-    let mut taken = vec![installed.port, installed.registry_port];
-    taken.extend(state.remembered().postgres_port);
+    let mut taken = state.remembered().ports();
+    taken.extend([installed.port, installed.registry_port]);
     let mut chosen = BTreeMap::new();
-    for role in [CONTROL_PLANE.to_owned(), node_role(&installed.region)] {
+    let roles = nodes.iter().map(Node::role);
+    for role in std::iter::once(CONTROL_PLANE.to_owned()).chain(roles) {
         let before = state.remembered().metrics_ports.get(&role).copied();
+        taken.retain(|port| Some(*port) != before);
         let port = ports::remembered_or_free(before, &taken, random_u16())?;
         taken.push(port);
         chosen.insert(role, port);
@@ -463,15 +443,6 @@ fn ensure_key_encryption_key(state: &StateDirectory) -> Result<PathBuf, DevError
     }
 }
 
-fn forget(file: &Path) -> Result<(), DevError> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DevError::file("delete", file)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// For Postgres: letters and digits only, so that it can stand in a URL as it is.
 fn new_password() -> String {
     let mut bytes = [0_u8; 24];
@@ -479,7 +450,7 @@ fn new_password() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn random_u16() -> u16 {
+pub(super) fn random_u16() -> u16 {
     let mut bytes = [0_u8; 2];
     SystemRandomness.fill(&mut bytes);
     u16::from_le_bytes(bytes)

@@ -10,6 +10,7 @@ mod error;
 mod guide;
 mod installation;
 mod leftovers;
+mod nodes;
 mod ports;
 mod postgres;
 pub(crate) mod postgres_supervisor;
@@ -25,7 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use service::configuration::write_secret_file;
 use service::shutdown::Shutdown;
 use time::OffsetDateTime;
@@ -44,11 +45,13 @@ pub(crate) use error::DevError;
 const DEFAULT_PORT: u16 = 8443;
 const DEFAULT_REGISTRY_PORT: u16 = 5443;
 const DEFAULT_REGION: &str = "westus";
+/// More than anybody tries on one machine; each is a process with a port.
+const NODES_PER_REGION_MAXIMUM: i64 = 16;
 /// How often a long run looks whether certificates must be renewed.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(6 * 60 * 60);
 const EARLIER_RUN_ENDS: Duration = Duration::from_secs(40);
 
-/// Runs a whole installation on this machine: Postgres, control plane and registry node
+/// Runs a whole installation on this machine: Postgres, control plane and registry nodes
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Where everything is kept [default: /var/lib/wharfinger-dev for root, else wharfinger-dev in the user's state
@@ -58,13 +61,16 @@ pub(crate) struct Arguments {
     /// Port of the control plane; fixed by the first run [default: 8443]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Port of the login servers; fixed by the first run [default: 5443]
+    /// Port of the login servers, on which the first region's first node listens; fixed by the first run [default: 5443]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     registry_port: Option<u16>,
-    /// Region of the registry node, fixed by the first run; one, because nodes cannot forward to other regions yet
-    /// [default: westus]
-    #[arg(long, value_name = "REGION", value_parser = parse_region)]
-    regions: Option<String>,
+    /// Regions, separated by commas, each with registry nodes of its own; the first is fixed by the first run, later runs
+    /// may add more [default: westus]
+    #[arg(long, value_name = "REGION,…", value_parser = parse_regions)]
+    regions: Option<Regions>,
+    /// Registry nodes of each region; they share the region's content. Later runs may have more [default: 1]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=NODES_PER_REGION_MAXIMUM))]
+    nodes_per_region: Option<u16>,
     /// File that holds, once all is serving and again after each restart, one JSON object for scripts
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -84,8 +90,9 @@ struct Serving {
     client_secret: String,
     /// With a leading dot and the port.
     login_server_suffix: String,
-    /// Region → addresses of its nodes.
-    regions: BTreeMap<String, Vec<String>>,
+    /// Region → addresses of its nodes; the first region and node are those of the login servers' port.
+    #[serde(serialize_with = "in_order")]
+    regions: Vec<(String, Vec<String>)>,
     database_url: String,
     /// Role → process id.
     pids: BTreeMap<String, u32>,
@@ -93,17 +100,30 @@ struct Serving {
     metrics: BTreeMap<String, String>,
 }
 
-fn parse_region(text: &str) -> Result<String, String> {
-    if text.contains(',') {
-        return Err(
-            "one region only: nodes do not forward to nodes of other regions yet".to_owned(),
-        );
-    }
+/// Regions as they are typed: at least one, each once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Regions(Vec<String>);
+
+fn parse_regions(text: &str) -> Result<Regions, String> {
     let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    if text.is_empty() || text.len() > 32 || !text.bytes().all(good) {
-        return Err("a region is 1 to 32 lower-case letters and digits".to_owned());
+    let mut regions: Vec<String> = Vec::new();
+    for region in text.split(',') {
+        if !(2..=32).contains(&region.len()) || !region.bytes().all(good) {
+            return Err("a region is 2 to 32 lower-case letters and digits".to_owned());
+        }
+        if regions.iter().any(|known| known == region) {
+            return Err(format!("the region {region} is named twice"));
+        }
+        regions.push(region.to_owned());
     }
-    Ok(text.to_owned())
+    Ok(Regions(regions))
+}
+
+fn in_order<S: Serializer>(
+    regions: &[(String, Vec<String>)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(regions.iter().map(|(region, nodes)| (region, nodes)))
 }
 
 /// Runs until Ctrl-C or SIGTERM.
@@ -288,10 +308,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_region_is_one_name() {
-        assert_eq!(parse_region("westus"), Ok("westus".to_owned()));
-        for text in ["", "West US", "westus,eastus", "west-us", "../x"] {
-            assert!(parse_region(text).is_err(), "{text}");
+    fn regions_are_names_each_of_them_once() {
+        let parsed = |text| parse_regions(text).map(|regions| regions.0.join(" "));
+        assert_eq!(parsed("westus"), Ok("westus".to_owned()));
+        assert_eq!(
+            parsed("westus,northeurope,eastus2"),
+            Ok("westus northeurope eastus2".to_owned())
+        );
+        for text in [
+            "",
+            "x",
+            "West US",
+            "westus,",
+            ",westus",
+            "westus, eastus",
+            "west-us",
+            "../x",
+            "westus,eastus,westus",
+        ] {
+            assert!(parse_regions(text).is_err(), "{text}");
         }
     }
 }

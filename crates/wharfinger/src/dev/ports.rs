@@ -40,7 +40,7 @@ pub(crate) fn check(addresses: &[IpAddr], port: u16, flag: &'static str) -> Resu
     Ok(())
 }
 
-/// The remembered port if it is free on 127.0.0.1, else another free one that is not among `taken`.
+/// The remembered port if it is free on the loopback addresses, else another free one that is not among `taken`.
 ///
 /// `random` chooses where the search begins, so that installations on one machine do not meet.
 pub(crate) fn remembered_or_free(
@@ -60,7 +60,10 @@ pub(crate) fn remembered_or_free(
 }
 
 fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+    let is_taken = |ip: IpAddr| {
+        TcpListener::bind((ip, port)).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() && !is_taken(Ipv6Addr::LOCALHOST.into())
 }
 
 #[cfg(test)]

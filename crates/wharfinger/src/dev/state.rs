@@ -38,6 +38,17 @@ pub(crate) struct Remembered {
     /// Role → port of its metrics and health.
     #[serde(default)]
     pub(crate) metrics_ports: BTreeMap<String, u16>,
+    /// Role → port of a registry node, but for the one on the login servers' port.
+    #[serde(default)]
+    pub(crate) node_ports: BTreeMap<String, u16>,
+}
+
+impl Remembered {
+    /// Every port that is spoken for.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let found = self.metrics_ports.values().chain(self.node_ports.values());
+        found.copied().chain(self.postgres_port).collect()
+    }
 }
 
 /// What users of the installation have in their configuration, so that a run without options gives them the same.
@@ -46,7 +57,25 @@ pub(crate) struct Remembered {
 pub(crate) struct Installed {
     pub(crate) port: u16,
     pub(crate) registry_port: u16,
+    /// The region of the node on the login servers' port.
     pub(crate) region: String,
+    #[serde(default)]
+    pub(crate) further_regions: Vec<String>,
+    #[serde(default = "one")]
+    pub(crate) nodes_per_region: u16,
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl Installed {
+    /// All regions, in the order in which they were named.
+    pub(crate) fn regions(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.region)
+            .chain(&self.further_regions)
+            .map(String::as_str)
+    }
 }
 
 impl StateDirectory {
@@ -173,6 +202,7 @@ fn adopt(path: &Path) -> Result<Remembered, DevError> {
         installed: None,
         postgres_port: None,
         metrics_ports: BTreeMap::new(),
+        node_ports: BTreeMap::new(),
     };
     write_state(path, &remembered)?;
     Ok(remembered)
