@@ -12,6 +12,7 @@ use std::{error::Error, io::Write, net::Ipv4Addr, path::PathBuf, sync::Arc, time
 use clap::Parser;
 use config_documents::{Region, Revision};
 use credentials::{Secret, SigningKey, SystemRandomness};
+use futures_util::future::join_all;
 use registry_node::config::{
     Applier, Configuration, Connection, ControlPlane, Follower, Identities, LocalCopy, Progress,
     enrolment,
@@ -33,6 +34,8 @@ use uuid::Uuid;
 
 /// Pieces under way in one direction of a delayed connection; more than a stream ever has.
 const PIECES_UNDER_WAY: usize = 1024;
+/// Threads that nodes share, beside two for connections.
+const THREADS: usize = 2;
 const PIECE_BYTES: usize = 16 * 1024;
 
 /// Runs many simulated registry nodes
@@ -91,11 +94,17 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let began = Instant::now();
     let shutdown = Shutdown::new();
     let mut nodes = Vec::new();
+    let mut followers: [Vec<Follower>; THREADS] = std::array::from_fn(|_| Vec::new());
     for (number, identities) in enrolled.into_iter().enumerate() {
         let is_delayed = number < arguments.delayed;
         let control_plane = if is_delayed { &far } else { &near };
         let address = address(number);
-        nodes.push(follow(control_plane, identities, address, &shutdown)?);
+        let (node, follower) = simulate(control_plane, identities, address, &shutdown)?;
+        nodes.push(node);
+        followers[number % THREADS].push(follower);
+    }
+    for followers in followers {
+        follow(followers);
     }
     for node in &nodes {
         wait_for(node, |progress| progress.is_confirmed).await;
@@ -209,12 +218,21 @@ fn address(number: usize) -> String {
     format!("simulated-{number}.invalid:443")
 }
 
-fn follow(
+/// Follows with all of these on one thread. On the runtime's own threads each message would cost a change of threads: a follower tells
+/// the runtime that it is about to wait for a disk, which there is none of here.
+fn follow(followers: Vec<Follower>) {
+    let runtime = tokio::runtime::Handle::current();
+    std::thread::spawn(move || {
+        runtime.block_on(join_all(followers.into_iter().map(Follower::run)));
+    });
+}
+
+fn simulate(
     control_plane: &ControlPlane,
     identities: Identities,
     address: String,
     shutdown: &Shutdown,
-) -> Result<Simulated, Failure> {
+) -> Result<(Simulated, Follower), Failure> {
     let configuration = Arc::new(Configuration::default());
     let (node_id, region) = (identities.node_id(), identities.region().clone());
     let copy = LocalCopy::in_memory()?;
@@ -227,11 +245,11 @@ fn follow(
         randomness: Arc::new(SystemRandomness),
         shutdown: shutdown.clone(),
     };
-    tokio::spawn(follower.run());
-    Ok(Simulated {
+    let simulated = Simulated {
         node_id,
         configuration,
-    })
+    };
+    Ok((simulated, follower))
 }
 
 /// The same control plane, half a round trip away in each direction.
