@@ -8,8 +8,9 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
-from . import faults, report
+from . import faults, on_purpose, report
 from .run import Result, Settings, run
 from .system import Options
 
@@ -25,8 +26,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--regions", type=int, choices=(1, 2), default=1, help="with 2, a second region with one node (default 1)")
     parser.add_argument("--only", metavar="KIND,…", help="only these kinds of faults: " + " ".join(faults.WEIGHTS))
     parser.add_argument("--staleness-bound", type=int, metavar="SECONDS", help="the bound that every node is started with")
+    parser.add_argument("--fault-on-purpose", choices=[fault.name for fault in on_purpose.ALL], help="the run that provokes this fault of a test build")
+    parser.add_argument("--faults-on-purpose", action="store_true", help="each of these runs, with the fault and without it")
     parser.add_argument("--keep-files", action="store_true", help="keep the directory with logs and history even without violations")
     return parser.parse_args()
+
+
+def binary() -> pathlib.Path:
+    return pathlib.Path(os.environ.get("WHARFINGER_BIN", ROOT / "target/debug/wharfinger"))
 
 
 def settings_of(given: argparse.Namespace) -> Settings:
@@ -37,9 +44,8 @@ def settings_of(given: argparse.Namespace) -> Settings:
             sys.exit(f"unknown kinds of faults: {', '.join(unknown)}")
         kinds = {kind: weight for kind, weight in faults.WEIGHTS.items() if kind in given.only.split(",")}
     nodes = {"westus": given.nodes} | ({"northeurope": 1} if given.regions == 2 else {})
-    binary = pathlib.Path(os.environ.get("WHARFINGER_BIN", ROOT / "target/debug/wharfinger"))
     planned = faults.plan(given.seed, given.seconds, kinds, given.interval)
-    return Settings(given.seed, given.seconds, binary, Options(nodes, staleness_bound=given.staleness_bound), planned,
+    return Settings(given.seed, given.seconds, binary(), Options(nodes, staleness_bound=given.staleness_bound), planned,
                     keep_files=given.keep_files)  # fmt: skip
 
 
@@ -53,8 +59,29 @@ def tell(result: Result, seed: int, took: float) -> None:
         print(f"logs and history are in {result.directory}")
 
 
+def provoke_all(given: argparse.Namespace, faults_to_find: Sequence[on_purpose.OnPurpose]) -> int:
+    """Each fault must be found, and the same run without it must find nothing."""
+    rows, failed = [], False
+    for fault in faults_to_find:
+        for is_on in (True, False):
+            print(f"== {fault.name}: {fault.what} ({'put in' if is_on else 'not put in'})", flush=True)
+            begun = time.monotonic()
+            result = asyncio.run(run(on_purpose.settings(fault, given.seed, binary(), is_on)))
+            tell(result, given.seed, time.monotonic() - begun)
+            rules = ", ".join(sorted({violation.rule for violation in result.violations}))
+            failed |= bool(result.violations) != is_on
+            rows.append(f"| {fault.name} | {'yes' if is_on else 'no'} | {len(result.violations)} | {rules or '–'} |")
+    print("\n| fault | put in | violations | found by |\n|---|---|---|---|")
+    print("\n".join(rows))
+    return int(failed)
+
+
 def main() -> int:
-    settings = settings_of(arguments())
+    given = arguments()
+    if given.faults_on_purpose or given.fault_on_purpose:
+        chosen = [fault for fault in on_purpose.ALL if given.fault_on_purpose in (None, fault.name)]
+        return provoke_all(given, chosen)
+    settings = settings_of(given)
     print(f"seed {settings.seed}: {len(settings.planned)} faults planned")
     for planned in settings.planned:
         print(f"  {planned}")

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from .api import Run
 from .history import FOREVER, Change, Fault, Outcome
+from .processes import wait_until
 from .system import ControlPlane, Node
 from .writers import Writer
 
@@ -24,6 +25,9 @@ Target = TypeVar("Target", Node, ControlPlane)
 # How long faults last at most, in seconds. Those of nodes outlast a lease (10 s), so that changes are partial.
 LENGTHS = (1.0, 3.0, 8.0)
 LENGTHS_OF_NODES = (1.0, 3.0, 8.0, 16.0)
+# Marks sit this long in a buffer; a node gives a stream up after ten seconds of silence.
+HELD_BACK_SECONDS = 8.0
+JOIN_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,7 @@ WEIGHTS = {
     "deafen-node": 2,
     "mute-node": 2,
     "delay-node-link": 3,
+    "hold-back-node": 1,
     "slow-disk": 3,
     "full-state-disk": 2,
     "full-content-disk": 1,
@@ -190,6 +195,21 @@ class Injector:
             way = planned.amount * 0.8
             await self._with(planned, node, lambda: node.link.delay(way / 2, way), lambda: node.link.delay(0, 0))
 
+    async def _do_hold_back_node(self, planned: Planned) -> None:
+        """Nothing leaves the node, and what is sent to it arrives long after: marks that sat in a buffer."""
+
+        def break_() -> None:
+            node.link.block(back=False)
+            node.link.delay(0.0, HELD_BACK_SECONDS)
+
+        def mend() -> None:
+            node.link.cut()
+            node.link.delay(0.0, 0.0)
+            node.link.open()
+
+        if node := self._node(planned):
+            await self._with(planned, node, break_, mend, isolates=True)
+
     async def _do_slow_disk(self, planned: Planned) -> None:
         if node := self._node(planned):
             await self._with(planned, node, lambda: node.slow_down_disk(0.03 + 0.4 * planned.amount), lambda: node.slow_down_disk(0))
@@ -222,7 +242,16 @@ class Injector:
             return
         foreign = self.run.history.foreign_revisions
         foreign[generation] = foreign.get(generation, 0) + 1
-        self._begin(planned, node.name).end = time.monotonic()
+        fault = self._begin(planned, node.name)
+        # As soon as it serves, its way from the control planes gets long.
+        node.is_faulty = True
+        with contextlib.suppress(TimeoutError):
+            await wait_until(node.is_ready, node.name, JOIN_SECONDS, interval=0.01)
+            node.link.delay(0.0, 2 * planned.amount)
+            await asyncio.sleep(planned.seconds)
+        node.link.delay(0.0, 0.0)
+        fault.end = time.monotonic()
+        node.is_faulty = False
 
     # Control planes and Postgres
 

@@ -22,7 +22,7 @@ from .http_client import Broken
 from .processes import wait_until
 from .system import Node, Options, System
 from .world import Registry, World
-from .writers import PrincipalWriter, RegistryWriter, Writer, create_scene
+from .writers import FIRST_SLOT, PrincipalWriter, RegistryWriter, SlotWriter, Writer, create_scene
 
 GROUP = "chaos"
 CONVERGENCE_SECONDS = 45.0
@@ -97,8 +97,10 @@ class Conductor:
         self.phase("people begin to work")
         writing = [asyncio.create_task(writer.work()) for writer in self.writers]
         clients = [asyncio.create_task(client.work()) for client in self.clients()]
+        begun = time.monotonic()
         await self.injector.carry_out(self.settings.planned)
         await self.injector.finish()
+        await asyncio.sleep(max(0.0, begun + self.settings.seconds - time.monotonic()))
         self.phase("all is mended")
         await asyncio.sleep(1.0)
         self.run.is_ending.set()
@@ -129,6 +131,9 @@ class Conductor:
             self.writers.append(writer)
             await writer.caller.signed_in()
             await writer.create()
+            if not writer.deletes:
+                writer.slots = (FIRST_SLOT,)
+                self.writers.append(SlotWriter(writer, self.run, self.world, f"slot {name} {seed}"))
         for number in range(1, PRINCIPALS + 1):
             self.writers.append(PrincipalWriter(number, self.run, self.world, f"principal {number} {seed}"))
 
@@ -165,7 +170,7 @@ class Conductor:
             self.history.incidents.append((time.monotonic(), f"{error}: {seen}"))
         # What was only pending or partial is bound by a complete change behind it.
         for writer in self.writers:
-            if isinstance(writer, RegistryWriter) and writer.registry.exists:
+            if type(writer) is RegistryWriter and writer.registry.exists:
                 if not writer.registry.admin_on:
                     await writer.switch(True)
                 await writer.renew("password")

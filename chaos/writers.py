@@ -13,7 +13,7 @@ from .history import Change, Literal, Outcome, Value
 from .http_client import Broken
 from .world import GONE, HERE, OFF, ON, Principal, Registry, World, admin_credential, principal_credential, shown
 
-SLOTS = ("password", "password2")
+FIRST_SLOT, SECOND_SLOT = SLOTS = ("password", "password2")
 SECRETS_MAXIMUM = 3
 
 
@@ -76,6 +76,8 @@ class RegistryWriter(Writer):
         super().__init__(f"writer of {registry.name}", run, world, seed)
         self.registry = registry
         self.deletes = deletes
+        # Those that this writer renews and looks at; another may have the second one.
+        self.slots: tuple[str, ...] = SLOTS
 
     @property
     def path(self) -> str:
@@ -98,7 +100,7 @@ class RegistryWriter(Writer):
         elif choice < 0.32:
             await self.observe()
         elif self.registry.admin_on:
-            await self.renew(self.random.choice(SLOTS))
+            await self.renew(self.random.choice(self.slots))
         else:
             await self.switch(True)
 
@@ -187,6 +189,8 @@ class RegistryWriter(Writer):
         change, answer = await self.caller.change(
             f"renew {slot} of {registry.name}", "POST", f"{self.path}/regenerateCredential", REGISTRIES, {"name": slot},
             lambda answer: {register: shown(_password(answer, slot))}, {register: f"unknown-{self.random.getrandbits(32):08x}"}, self.regions,
+            # The other writer of the registry may have switched its account off.
+            may_refuse=(400,),
         )  # fmt: skip
         if answer is not None:
             registry.passwords[slot] = _password(answer, slot)
@@ -232,8 +236,35 @@ class RegistryWriter(Writer):
             return
         await self.caller.look(f"look at the account of {self.registry.name}", self.look_switch)
         if self.registry.admin_on:
-            for slot in SLOTS:
+            for slot in self.slots:
                 await self.caller.look(f"look at {slot} of {self.registry.name}", lambda slot=slot: self.look_password(slot))
+
+
+class SlotWriter(RegistryWriter):
+    """The second password of a registry that is never deleted: renewed beside whatever its other writer does to the same document."""
+
+    def __init__(self, of: RegistryWriter, run: Run, world: World, seed: str) -> None:
+        super().__init__(of.registry, run, world, seed, deletes=False)
+        self.name = f"writer of {SECOND_SLOT} of {self.registry.name}"
+
+    async def step(self) -> None:
+        if not self.registry.admin_on:
+            await asyncio.sleep(0.05)
+        elif self.random.random() < 0.9:
+            await self.renew(SECOND_SLOT)
+        else:
+            await self.observe()
+
+    async def observe(self) -> None:
+        if self.registry.exists and self.registry.admin_on:
+            await self.caller.look(f"look at {SECOND_SLOT} of {self.registry.name}", lambda: self.look_password(SECOND_SLOT))
+
+    def known(self) -> object:
+        return self.registry.passwords.get(SECOND_SLOT)
+
+    def know(self, kept: object) -> None:
+        assert isinstance(kept, str)
+        self.registry.passwords[SECOND_SLOT] = kept
 
 
 class PrincipalWriter(Writer):
