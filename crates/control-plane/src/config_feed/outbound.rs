@@ -117,7 +117,7 @@ impl Outbound {
                     return Ok(true);
                 }
                 if self.is_removed_by(documents) {
-                    return Err(self.tell_removed().await);
+                    return Err(End::Removed);
                 }
                 let region = &self.stream.region;
                 let new: Vec<StoredDocument> = documents
@@ -166,7 +166,7 @@ impl Outbound {
                 break;
             }
             if self.is_removed_by(&page) {
-                return Err(self.tell_removed().await);
+                return Err(End::Removed);
             }
             self.send_documents(page).await?;
         }
@@ -189,16 +189,6 @@ impl Outbound {
                 && document.kind == Kind::Node.as_str()
                 && document.key == self.stream.node_id.to_string()
         })
-    }
-
-    async fn tell_removed(&mut self) -> End {
-        if !self.stream.is_of_second_form() {
-            return End::Removed;
-        }
-        match self.send(&ControlPlaneMessage::Removed).await {
-            Ok(()) => End::Removed,
-            Err(end) => end,
-        }
     }
 
     /// Sends documents in messages of bounded size.

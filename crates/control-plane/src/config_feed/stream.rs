@@ -202,6 +202,11 @@ async fn said_removed(session: &mut Session, messages: &mut AggregatedMessageStr
     if forms.get(STREAM_FORM).is_none_or(|form| *form < 2) {
         return false;
     }
+    say_removed(session).await
+}
+
+/// False when it could not be sent.
+async fn say_removed(session: &mut Session) -> bool {
     let removed = serde_json::to_string(&ControlPlaneMessage::Removed)
         .expect("a message has string keys only");
     let sent = timeout(MESSAGE_TIMEOUT, session.text(removed)).await;
@@ -222,7 +227,7 @@ async fn serve(
     feed: Arc<ConfigFeed>,
     clock: Clock,
     identity: NodeIdentity,
-    session: Session,
+    mut session: Session,
     mut messages: AggregatedMessageStream,
 ) {
     let node_id = identity.node_id;
@@ -239,6 +244,9 @@ async fn serve(
             );
             let end = follow(&feed, clock, &stream, copy, session.clone(), messages).await;
             feed.connections.end(&stream);
+            if matches!(end, End::Removed) && stream.is_of_second_form() {
+                say_removed(&mut session).await;
+            }
             feed.metrics.stream_ended(region.as_str(), end.label());
             end
         }

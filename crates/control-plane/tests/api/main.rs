@@ -4,11 +4,15 @@
 
 mod access_walk;
 mod bad_input;
+mod cluster;
 mod config_feed;
+mod config_feed_history;
 mod contract;
 mod directory;
 mod directory_lists;
+mod node_renewal;
 mod registries;
+mod restores;
 mod role_assignments;
 mod sign_in;
 mod support;
