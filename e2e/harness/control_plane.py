@@ -127,7 +127,7 @@ class ControlPlane:
     def registry_id(self, group, name):
         return f"{self.group_id(group)}/providers/Microsoft.ContainerRegistry/registries/{name}"
 
-    def new_registry(self, group, name=None, admin=True):
+    def new_registry(self, group, name=None, admin=True, location="westus"):
         """Creates a registry and makes its login server resolvable."""
         name = name or fresh_name()
         resource = self.expect(
@@ -135,7 +135,7 @@ class ControlPlane:
             "PUT",
             self.registry_id(group, name),
             REGISTRIES,
-            json={"location": "westus", "sku": {"name": "Basic"}, "properties": {"adminUserEnabled": admin}},
+            json={"location": location, "sku": {"name": "Basic"}, "properties": {"adminUserEnabled": admin}},
         )
         registry = Registry(resource)
         make_resolvable(registry.login_server.partition(":")[0])
