@@ -15,7 +15,7 @@ mod server;
 pub mod sign_in;
 
 pub use app::{App, Clock, Parts, Settings, StartError};
-pub use server::{Arguments, RunError, run, serve, serve_until_done};
+pub use server::{Arguments, RunError, done, run, serve};
 
 use front_door::Operation;
 

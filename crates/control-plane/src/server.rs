@@ -149,25 +149,30 @@ async fn run_until_shutdown(arguments: Arguments) -> Result<(), RunError> {
 ///
 /// The server's own stop waits for connections, and a client may keep an idle one of HTTP/2 open as long as it likes; so it is not waited
 /// for.
-///
-/// # Errors
-/// When the server breaks.
-pub async fn serve_until_done(
+async fn serve_until_done(
     app: Arc<App>,
     server: Server,
     shutdown: &Shutdown,
 ) -> std::io::Result<()> {
     let handle = server.handle();
-    let done = async {
+    let stopping = async {
         shutdown.wait().await;
-        actix_web::rt::spawn(handle.stop(true));
-        app.config_feed.done().await;
-        tokio::time::sleep(FLUSH_TIME).await;
+        handle.stop(true).await;
+        // It waits for connections, so it ends later than all else, or not at all.
+        std::future::pending().await
     };
     tokio::select! {
         ended = server => ended,
-        () = done => Ok(()),
+        () = stopping => Ok(()),
+        () = done(&app, shutdown) => Ok(()),
     }
+}
+
+/// Returns when the shutdown was asked for, the nodes' streams are handed over and the requests under way are answered.
+pub async fn done(app: &App, shutdown: &Shutdown) {
+    shutdown.wait().await;
+    app.config_feed.done().await;
+    tokio::time::sleep(FLUSH_TIME).await;
 }
 
 /// Waits for a database that is away; anything else that is wrong ends the process. `None`: told to end meanwhile.

@@ -15,7 +15,7 @@ use crate::support::{Reply, TestApp};
 use crate::test_node::{PATIENCE, Stream, TestNode, join, join_body, join_token, open, region};
 
 /// A change that all nodes of a region must know.
-async fn change(app: &TestApp, name: &str) -> Reply {
+pub(crate) async fn change(app: &TestApp, name: &str) -> Reply {
     let path = app.registry("group", name);
     let body = json!({ "location": "westus", "sku": { "name": "Basic" }, "properties": { "adminUserEnabled": true } });
     let reply = app
@@ -28,7 +28,7 @@ async fn change(app: &TestApp, name: &str) -> Reply {
     reply
 }
 
-fn revision(reply: &Reply) -> Revision {
+pub(crate) fn revision(reply: &Reply) -> Revision {
     Revision(reply.header("x-wharfinger-revision").parse().unwrap())
 }
 
@@ -88,7 +88,7 @@ async fn a_node_that_comes_back_gets_what_it_lacks_and_no_snapshot(pool: PgPool)
 }
 
 /// As if no node had been heard from for a lease.
-async fn end_leases(app: &TestApp) {
+pub(crate) async fn end_leases(app: &TestApp) {
     let wait = async {
         // A stream that was dropped may still be noticed, so its last word may still be written.
         while connected(app).await > 0 {

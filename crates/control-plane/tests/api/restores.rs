@@ -3,20 +3,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config_documents::Revision;
+use config_documents::{Epoch, Revision};
 use store::Store;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::cluster::{Address, Cluster, DATABASE};
 use crate::support::{REGISTRIES, Reply, TestApp};
-use crate::test_node::{PATIENCE, Stream, TestNode, region};
+use crate::test_node::{PATIENCE, TestNode, region};
 
-async fn app_on(socket: &str) -> TestApp {
+type Position = (Epoch, Revision);
+
+async fn app_on(socket: &str) -> Arc<TestApp> {
     let store = Store::open(&Cluster::url(socket)).unwrap();
     store.migrate().await.unwrap();
     let app = TestApp::spawn_on(store).await;
     app.create_group("group").await;
-    app
+    Arc::new(app)
 }
 
 /// Creates a registry; while the database is away, again and again.
@@ -39,21 +42,65 @@ fn assert_unavailable(reply: &Reply) {
     assert!(!reply.header("retry-after").is_empty());
 }
 
-/// A node that has applied what there is and answers whatever comes.
-async fn following(app: &TestApp, region_name: &str) -> Stream {
-    let mut stream = TestNode::joined(app, region(region_name))
-        .await
-        .connect(app)
-        .await;
-    let mark = stream.mark().await.unwrap();
-    stream.answer_until_heard(mark.revision).await;
-    stream
+/// A node that follows whatever comes, over as many streams as it takes, until it is stopped.
+struct Follower {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<TestNode>,
+    seen: watch::Receiver<Option<Position>>,
 }
 
-/// Lets a node go, with what it has; it has a revision at least.
-async fn away(mut stream: Stream, revision: Revision) -> TestNode {
-    stream.answer_until_heard(revision).await;
-    stream.node
+impl Follower {
+    async fn join(app: &Arc<TestApp>, region_name: &str) -> Self {
+        let node = TestNode::joined(app, region(region_name)).await;
+        let this = Self::of(app, node);
+        this.has(Revision(1)).await;
+        this
+    }
+
+    fn of(app: &Arc<TestApp>, node: TestNode) -> Self {
+        let (stop, mut stopped) = watch::channel(false);
+        let (saw, seen) = watch::channel(None);
+        let app = Arc::clone(app);
+        let task = tokio::spawn(async move {
+            let mut node = node;
+            loop {
+                let mut stream = match node.try_connect(&app).await {
+                    Ok(stream) => stream,
+                    Err(same) => {
+                        node = same;
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        continue;
+                    }
+                };
+                loop {
+                    tokio::select! {
+                        mark = stream.mark() => match mark {
+                            Ok(mark) if stream.try_answer(mark).await => {
+                                saw.send_replace(Some((mark.epoch, mark.revision)));
+                            }
+                            _ => break,
+                        },
+                        _ = stopped.changed() => return stream.node,
+                    }
+                }
+                node = stream.node;
+            }
+        });
+        Self { stop, task, seen }
+    }
+
+    /// Returns once it has a revision of any epoch, and says which.
+    async fn has(&self, revision: Revision) -> Epoch {
+        let mut seen = self.seen.clone();
+        let waited = seen.wait_for(|seen| seen.is_some_and(|(_, has)| has >= revision));
+        let waited = tokio::time::timeout(PATIENCE, waited).await.unwrap();
+        waited.unwrap().unwrap().0
+    }
+
+    async fn stop(self) -> TestNode {
+        self.stop.send(true).unwrap();
+        self.task.await.unwrap()
+    }
 }
 
 fn revision(reply: &Reply) -> Revision {
@@ -70,80 +117,53 @@ async fn registries(app: &TestApp) -> Vec<String> {
     names
 }
 
-/// A node that was away comes back: it gets a snapshot, and then has what there is, and nothing that was lost.
-async fn comes_back(app: &TestApp, node: TestNode) {
-    let epoch = node.position.unwrap().0;
-    let mut stream = node.connect(app).await;
-    let mark = stream.mark().await.unwrap();
-    assert_ne!(mark.epoch, epoch);
-    assert_eq!(stream.snapshots, 1);
-    assert_eq!(stream.node.registry_names(), registries(app).await);
-    stream.answer_until_heard(mark.revision).await;
-}
-
-/// After five changes were lost and seven made: nodes that were away, and one that was not, have what there is.
-async fn converges(app: &TestApp, absent: Vec<TestNode>, present: Stream) {
-    let (epoch, _) = present.node.position.unwrap();
-    let running = present.run();
-    let mut last = None;
-    for at in 0..7 {
-        last = Some(change(app, &format!("after{at}")).await);
-    }
-    let last = last.unwrap();
-    for node in absent {
-        comes_back(app, node).await;
-    }
-    let reply = change(app, "last").await;
-    assert_eq!(
-        reply.header("x-wharfinger-propagation"),
-        "partial",
-        "those that came back are gone again"
-    );
-    let node = running.stop().await;
-    let position = node.position.unwrap();
-    assert_ne!(position.0, epoch);
-    assert!(position.1 > revision(&last));
-    assert_eq!(node.registry_names(), registries(app).await);
-    assert!(node.registry_names().contains(&"kept"));
-    assert!(!node.registry_names().contains(&"lost0"));
-}
-
-/// Two nodes that go away with changes that are going to be lost, and one that stays.
+/// Three nodes: two go away with changes that are going to be lost, and one stays.
 async fn nodes_with_lost_changes(
-    app: &TestApp,
+    app: &Arc<TestApp>,
     before_lost: impl AsyncFnOnce(),
-) -> (Vec<TestNode>, Stream) {
-    let absent = [
-        following(app, "westus").await,
-        following(app, "northeurope").await,
+) -> (Vec<TestNode>, Follower) {
+    let present = Follower::join(app, "westus").await;
+    let leaving = [
+        Follower::join(app, "westus").await,
+        Follower::join(app, "northeurope").await,
     ];
-    let mut present = following(app, "westus").await;
-    change_with(app, "kept", &mut present).await;
+    change(app, "steady").await;
     before_lost().await;
-    let mut newest = Revision(0);
     for at in 0..5 {
-        newest = revision(&change_with(app, &format!("lost{at}"), &mut present).await);
+        let reply = change(app, &format!("lost{at}")).await;
+        assert_eq!(reply.header("x-wharfinger-propagation"), "complete");
     }
-    let mut gone = Vec::new();
-    for stream in absent {
-        gone.push(away(stream, newest).await);
+    let mut absent = Vec::new();
+    for follower in leaving {
+        absent.push(follower.stop().await);
     }
-    assert!(gone[0].registry_names().contains(&"lost4"));
-    (gone, present)
+    assert!(absent[0].registry_names().contains(&"lost4"));
+    (absent, present)
 }
 
-/// A change, while a stream answers.
-async fn change_with(app: &TestApp, name: &str, stream: &mut Stream) -> Reply {
-    let changed = change(app, name);
-    let answered = async {
-        loop {
-            let mark = stream.mark().await.unwrap();
-            stream.answer(mark).await;
-        }
-    };
-    tokio::select! {
-        reply = changed => reply,
-        () = answered => panic!("the stream goes on"),
+/// After five changes were lost and seven made: nodes that were away, and one that was not, have what there is, and nobody told them.
+async fn converges(app: &Arc<TestApp>, absent: Vec<TestNode>, present: Follower) {
+    let (epoch, lost) = absent[0].position.unwrap();
+    let mut made = Revision(0);
+    for at in 0..7 {
+        made = revision(&change(app, &format!("after{at}")).await);
+    }
+    assert!(made > lost, "more were made than were lost");
+    let mut followers = vec![present];
+    for node in absent {
+        followers.push(Follower::of(app, node));
+    }
+    for follower in &followers {
+        assert_ne!(follower.has(made).await, epoch);
+    }
+    let reply = change(app, "latest").await;
+    assert_eq!(reply.header("x-wharfinger-propagation"), "complete");
+    let registries = registries(app).await;
+    assert!(registries.contains(&"steady".to_owned()));
+    assert!(!registries.contains(&"lost0".to_owned()));
+    for follower in followers {
+        let node = follower.stop().await;
+        assert_eq!(node.registry_names(), registries);
     }
 }
 
@@ -205,9 +225,12 @@ async fn nodes_converge_after_a_failover_that_lost_changes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_postgres_is_over_within_five_seconds() {
     let cluster = Cluster::start();
-    let app = Arc::new(app_on(cluster.socket()).await);
-    change(&app, "kept").await;
-    let path = format!("{}?api-version={REGISTRIES}", app.registry("group", "kept"));
+    let app = app_on(cluster.socket()).await;
+    change(&app, "steady").await;
+    let path = format!(
+        "{}?api-version={REGISTRIES}",
+        app.registry("group", "steady")
+    );
     let (stop, stopped) = watch::channel(false);
     // Some ask all the time, some only now and then: their connections are old when Postgres is back.
     let clients: Vec<_> = [0, 0, 0, 0, 700, 900]

@@ -83,9 +83,13 @@ impl Drop for TestApp {
 
 impl TestApp {
     pub(crate) async fn spawn(pool: PgPool) -> Self {
+        Self::spawn_on(Store::over(pool)).await
+    }
+
+    /// With the pool that a control plane has.
+    pub(crate) async fn spawn_on(store: Store) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let store = Store::over(pool);
         let (initialisation, client_secret) = initialisation(&base, key_ring().fingerprint());
         store.initialise(&initialisation).await.unwrap();
         control_plane::sign_in::ensure_key(&store, &key_ring(), OffsetDateTime::now_utc())
@@ -107,6 +111,11 @@ impl TestApp {
         };
         this.token = this.sign_in(&this.client_id, &this.client_secret).await;
         this
+    }
+
+    /// Tells the control plane to end, as a signal does.
+    pub(crate) fn stop(&self) {
+        self.shutdown.request();
     }
 
     /// Another control plane of the same installation.
@@ -314,12 +323,14 @@ async fn serve(store: &Store, listener: TcpListener, shutdown: &Shutdown) -> Met
     })
     .await
     .unwrap();
-    let server = control_plane::serve(app, vec![listener], None).unwrap();
+    let server = control_plane::serve(Arc::clone(&app), vec![listener], None).unwrap();
     let handle = server.handle();
-    tokio::spawn(server);
     let ending = shutdown.clone();
     tokio::spawn(async move {
-        ending.wait().await;
+        tokio::select! {
+            _ = server => {}
+            () = control_plane::done(&app, &ending) => {}
+        }
         handle.stop(false).await;
     });
     metrics

@@ -44,6 +44,7 @@ pub(crate) struct Stream {
     pub(crate) socket: WebSocketStream<TcpStream>,
     sequence: u64,
     pub(crate) snapshots: usize,
+    removals: usize,
     /// What the node says that it cannot understand.
     pub(crate) rejected: Vec<Rejected>,
     /// What a hello said of the messages that the node understands; an early build does not say the epoch of what it has applied.
@@ -96,6 +97,11 @@ impl TestNode {
         let token = join_token(app, &region).await;
         let reply = join(app, join_body(&token, &region)).await;
         assert_eq!(reply.status, 201, "{}", reply.body);
+        Self::of_reply(&reply, region)
+    }
+
+    /// From the answer to its joining.
+    pub(crate) fn of_reply(reply: &Reply, region: Region) -> Self {
         Self {
             node_id: reply.body["node_id"].as_str().unwrap().parse().unwrap(),
             region,
@@ -120,7 +126,16 @@ impl TestNode {
     }
 
     pub(crate) async fn connect(self, app: &TestApp) -> Stream {
-        let socket = open(&app.base, &self.credential).await.unwrap();
+        self.try_connect(app)
+            .await
+            .unwrap_or_else(|_| panic!("the stream opens"))
+    }
+
+    /// The same; itself again when it is refused.
+    pub(crate) async fn try_connect(self, app: &TestApp) -> Result<Stream, Self> {
+        let Ok(socket) = open(&app.base, &self.credential).await else {
+            return Err(self);
+        };
         let hello = self.hello();
         let is_early = self.forms.get(STREAM_FORM).is_none_or(|form| *form < 2);
         let mut stream = Stream {
@@ -128,11 +143,12 @@ impl TestNode {
             socket,
             sequence: 0,
             snapshots: 0,
+            removals: 0,
             rejected: Vec::new(),
             is_early,
         };
         stream.say(&hello).await;
-        stream
+        Ok(stream)
     }
 
     pub(crate) fn registry_names(&self) -> Vec<&str> {
@@ -182,7 +198,7 @@ impl Stream {
             let message = tokio::time::timeout(PATIENCE, self.socket.next())
                 .await
                 .expect("the control plane says something")
-                .expect("the stream is closed in order")
+                .ok_or("the stream was not closed in order")?
                 .map_err(|error| error.to_string())?;
             match message {
                 Message::Text(text) => return Ok(serde_json::from_str(&text).unwrap()),
@@ -200,9 +216,8 @@ impl Stream {
                     self.snapshots += 1;
                     self.node.documents.clear();
                 }
-                ControlPlaneMessage::SnapshotEnd
-                | ControlPlaneMessage::Rotate
-                | ControlPlaneMessage::Removed => {}
+                ControlPlaneMessage::Removed => self.removals += 1,
+                ControlPlaneMessage::SnapshotEnd | ControlPlaneMessage::Rotate => {}
                 ControlPlaneMessage::Documents { documents } => {
                     for document in documents {
                         self.keep(document);
@@ -246,6 +261,11 @@ impl Stream {
     }
 
     pub(crate) async fn answer(&mut self, mark: Mark) {
+        assert!(self.try_answer(mark).await, "the stream is open");
+    }
+
+    /// False when the stream has ended.
+    pub(crate) async fn try_answer(&mut self, mark: Mark) -> bool {
         self.sequence += 1;
         let applied = NodeMessage::Applied {
             sequence: self.sequence,
@@ -253,7 +273,8 @@ impl Stream {
             revision: mark.revision,
             rejected: self.rejected.clone(),
         };
-        self.say(&applied).await;
+        let text = serde_json::to_string(&applied).unwrap();
+        self.socket.send(Message::text(text)).await.is_ok()
     }
 
     /// Answers marks until the control plane has heard of a revision.
@@ -272,12 +293,27 @@ impl Stream {
     }
 
     /// Reads until the control plane closes, and gives its reason.
-    pub(crate) async fn closed(mut self) -> String {
+    pub(crate) async fn closed(self) -> String {
+        self.last_words().await.1
+    }
+
+    /// The same, with how often it said that the node was removed.
+    pub(crate) async fn last_words(mut self) -> (usize, String) {
         loop {
             if let Err(reason) = self.mark().await {
-                return reason;
+                return (self.removals, reason);
             }
         }
+    }
+
+    /// Answers marks until the control plane closes the stream, and gives back what the node has.
+    pub(crate) async fn node_at_end(mut self) -> TestNode {
+        while let Ok(mark) = self.mark().await {
+            if !self.try_answer(mark).await {
+                break;
+            }
+        }
+        self.node
     }
 
     pub(crate) fn run(mut self) -> Running {
