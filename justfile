@@ -4,7 +4,7 @@
 dev *arguments:
     scripts/dev {{arguments}}
 
-# Every test; or some: format arrows dependencies lint generated rust e2e chaos.
+# Every test; or some: format arrows dependencies lint generated rust e2e chaos image.
 test *steps:
     scripts/test {{steps}}
 
