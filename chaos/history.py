@@ -165,9 +165,9 @@ class History:
         with path.open("w", encoding="utf-8") as file:
             for kind in ("changes", "answers", "pushes", "pulls", "faults"):
                 for item in getattr(self, kind):
-                    file.write(json.dumps({"kind": kind} | dataclasses.asdict(item), default=_plain) + "\n")
+                    file.write(json.dumps({"record": kind} | dataclasses.asdict(item), default=_plain) + "\n")
             for time, what in self.incidents:
-                file.write(json.dumps({"kind": "incidents", "time": time, "what": what}) + "\n")
+                file.write(json.dumps({"record": "incidents", "time": time, "what": what}) + "\n")
 
 
 def _plain(value: object) -> object:

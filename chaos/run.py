@@ -67,10 +67,11 @@ async def run(settings: Settings) -> Result:
         conductor = Conductor(settings, system, history)
         injector = conductor.injector
         await conductor.conduct()
+        # Their ids are in their state directories, which go.
+        name_nodes(system, history)
     finally:
         await system.stop()
     read_logs(system, history)
-    name_nodes(system, history)
     history.write(directory / "history.jsonl")
     violations = check(history)
     if not violations and not settings.keep_files:
@@ -224,6 +225,7 @@ def read_logs(system: System, history: History) -> None:
 def name_nodes(system: System, history: History) -> None:
     """The control plane names nodes by their ids, the rest of the history by their names."""
     names = {node.node_id: node.name for node in system.nodes}
+    assert None not in names, "a node has never joined"
     for node in system.nodes:
         history.nodes[node.name] = node.region
         if system.options.staleness_bound is not None:
