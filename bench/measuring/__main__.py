@@ -36,7 +36,7 @@ def options():
         parser.error(f"unknown rows: {' '.join(sorted(unknown))}; there are: {' '.join(ROWS)}")
     if chosen.keep and chosen.share != 1:
         parser.error("a share of a measurement is no result to be kept")
-    chosen.rows = chosen.rows or list(ROWS)
+    chosen.rows = list(dict.fromkeys(chosen.rows or ROWS))
     return chosen
 
 
@@ -62,13 +62,24 @@ def measure_sharing(bench, rows):
 
 
 def measure(bench, chosen):
+    """Measures the rows and returns those that could be measured. A row about the feed that fails takes no other with it."""
     sharing = [row for row in chosen.rows if row in SHARING]
     if sharing:
         measure_sharing(bench, sharing)
+    measured = list(sharing)
     for row in chosen.rows:
-        if row in feed.ROWS:
-            say(row)
-            feed.ROWS[row](Run(chosen, bench.surroundings, bench.samples))
+        if row not in feed.ROWS:
+            continue
+        say(row)
+        samples = {}
+        try:
+            feed.ROWS[row](Run(chosen, bench.surroundings, samples))
+        except Failure as failure:
+            print(f"error: {row}: {failure}", file=sys.stderr)
+        else:
+            bench.samples |= samples
+            measured.append(row)
+    return measured
 
 
 def main():
@@ -79,26 +90,31 @@ def main():
     bench = Bench(chosen, surroundings)
     name = run_name()
     try:
-        measure(bench, chosen)
-        result = "\n".join(
-            [
-                *description(),
-                f"- run {name}: {chosen.repetitions} repetitions, {chosen.seconds} s a side; {surroundings.text()}",
-                "",
-                table.Table(bench.samples, name).text(),
-            ]
-        )
-        print(result)
-        if chosen.samples:
-            chosen.samples.write_text(json.dumps(bench.samples, indent=1) + "\n")
-        if chosen.keep:
-            table.keep(result, chosen.rows)
+        measured = measure(bench, chosen)
+        if measured:
+            report(bench, chosen, measured, name)
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     finally:
         bench.end()
-    return 0
+    return 0 if len(measured) == len(chosen.rows) else 1
+
+
+def report(bench, chosen, measured, name):
+    result = "\n".join(
+        [
+            *description(),
+            f"- run {name}: {chosen.repetitions} repetitions, {chosen.seconds} s a side; {bench.surroundings.text()}",
+            "",
+            table.Table(bench.samples, name).text(),
+        ]
+    )
+    print(result)
+    if chosen.samples:
+        chosen.samples.write_text(json.dumps(bench.samples, indent=1) + "\n")
+    if chosen.keep:
+        table.keep(result, measured)
 
 
 sys.exit(main())
