@@ -112,6 +112,15 @@ impl Nodes {
         }
     }
 
+    /// [`Self::ask`] for one who waits for a change, who takes whichever list was read last if that fault is on.
+    #[cfg(feature = "faults-on-purpose")]
+    fn ask_for_change(&self) -> u64 {
+        if service::faults_on_purpose::is_on("waiter-ignores-joined-node") {
+            return 0;
+        }
+        self.ask()
+    }
+
     /// Asks for a list that is read from now on, and gives the question's number.
     pub(super) fn ask(&self) -> u64 {
         let question = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
@@ -181,7 +190,10 @@ impl ConfigFeed {
         let mut changes = self.connections.changes();
         let mut view = self.nodes.view.subscribe();
         // Asked after the caller's commit: a node that is not in the list, or whose lease is not, reads the head after that commit.
+        #[cfg(not(feature = "faults-on-purpose"))]
         let question = self.nodes.ask();
+        #[cfg(feature = "faults-on-purpose")]
+        let question = self.nodes.ask_for_change();
         let mut poll = interval(REMOTE_PROGRESS_INTERVAL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut known = Propagation {

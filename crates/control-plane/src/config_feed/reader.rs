@@ -105,7 +105,10 @@ async fn read(store: &Store, reader: &Reader) -> Result<(), StoreError> {
         reader.head.send_replace(Some(head));
         return Ok(());
     };
+    #[cfg(not(feature = "faults-on-purpose"))]
     let batch = config::read(store, from, BATCH_DOCUMENTS).await?;
+    #[cfg(feature = "faults-on-purpose")]
+    let batch = read_perhaps_bounded(store, from).await?;
     let to = batch.head.position;
     if to == from {
         return Ok(());
@@ -121,6 +124,22 @@ async fn read(store: &Store, reader: &Reader) -> Result<(), StoreError> {
     // Without a connected node there is nobody to hand it to, which is no failure.
     let _ = reader.batches.send(Arc::new(batch));
     Ok(())
+}
+
+/// Reads documents up to a head that was read before them, if that fault is on.
+#[cfg(feature = "faults-on-purpose")]
+async fn read_perhaps_bounded(store: &Store, from: Position) -> Result<Batch, StoreError> {
+    if !service::faults_on_purpose::is_on("head-bounded-read") {
+        return config::read(store, from, BATCH_DOCUMENTS).await;
+    }
+    let head = config::head(store).await?;
+    sleep(Duration::from_millis(20)).await;
+    let mut batch = config::read(store, from, BATCH_DOCUMENTS).await?;
+    if let Some(documents) = &mut batch.documents {
+        documents.retain(|document| document.revision <= head.position.revision);
+    }
+    batch.head = head;
+    Ok(batch)
 }
 
 /// Hears what other control planes announce.
