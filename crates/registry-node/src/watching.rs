@@ -111,9 +111,9 @@ pub(crate) async fn mark_deleted(
     mut registries: UnboundedReceiver<Uuid>,
 ) {
     while let Some(registry) = registries.recv().await {
-        // A database that was restored may have it again.
-        let is_back = configuration.index().registry(registry).is_some();
-        if !is_back {
+        // A database that was restored may have it again; and one that was withdrawn from this region is not deleted.
+        let is_there = configuration.index().is_registry_named(registry);
+        if !is_there {
             mark(&content, registry).await;
         }
         let forgotten = tokio::task::block_in_place(|| deletions.marked(registry));

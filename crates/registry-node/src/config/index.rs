@@ -109,6 +109,11 @@ impl Index {
         self.names.get(self.name_hosts.get(host)?)
     }
 
+    /// Whether any region has the registry with this uid. Looks through all names: not for requests.
+    pub fn is_registry_named(&self, uid: Uuid) -> bool {
+        self.registries.get(&uid).is_some() || self.names.values().any(|name| name.uid == uid)
+    }
+
     /// The uids of this region's registries.
     pub fn registry_uids(&self) -> impl Iterator<Item = Uuid> {
         self.registries.keys().copied()

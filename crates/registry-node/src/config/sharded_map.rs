@@ -77,6 +77,10 @@ impl<K: Hash + Eq, V> ShardedMap<K, V> {
     pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
         self.shards.iter().flat_map(HashMap::keys)
     }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+        self.shards.iter().flat_map(HashMap::values)
+    }
 }
 
 fn shard_of<Q: Hash + ?Sized>(key: &Q) -> usize {

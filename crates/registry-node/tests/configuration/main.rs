@@ -320,6 +320,24 @@ fn the_deletion_of_a_registry_is_told_and_its_absence_from_a_snapshot_is_not() {
 }
 
 #[test]
+fn a_registry_that_leaves_the_region_is_not_one_that_is_deleted() {
+    let directory = directory();
+    let mut feed = Feed::with(directory.path(), base());
+    let registry = registry(77, "leaving", 443, &[]);
+    let name = registry_name(&registry, "northeurope");
+    let document = Document::Registry(registry);
+    let is_named = |feed: &Feed| {
+        let index = feed.configuration.index();
+        index.is_registry_named(Uuid::from_u128(77))
+    };
+    feed.publish(vec![document.clone(), name.clone()]);
+    feed.delete(&document);
+    assert!(is_named(&feed));
+    feed.delete(&name);
+    assert!(!is_named(&feed));
+}
+
+#[test]
 fn a_mark_of_another_epoch_without_snapshot_asks_for_one() {
     let directory = directory();
     let mut feed = Feed::with(directory.path(), base());
