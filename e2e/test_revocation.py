@@ -86,6 +86,12 @@ class Scene:
         self.change("DELETE", self.assignment["id"], ASSIGNMENTS)
         return access
 
+    def service_principal_disabled(self):
+        access = self.by_principal()
+        path = f"/v1.0/servicePrincipals/{self.principal.object_id}"
+        self.change("PATCH", path, json={"accountEnabled": False})
+        return access
+
     def service_principal_deleted(self):
         access = self.by_principal()
         self.change("DELETE", f"/v1.0/servicePrincipals/{self.principal.object_id}")
