@@ -6,7 +6,7 @@ import pathlib
 import signal
 import sys
 
-from . import feed, table
+from . import feed, forward, table
 from .feed.run import Run
 from .installation import ControlPlane
 from .machine import Failure, Surroundings, description, run_name
@@ -15,7 +15,9 @@ from .rows import Bench
 
 # These share one installation, and are measured in turns.
 SHARING = ("rest", "show", "login", "renew", "create", "index")
-ROWS = (*SHARING, *feed.ROWS)
+# Each of these makes an installation of its own.
+ALONE = {**feed.ROWS, "forward": forward.forward}
+ROWS = (*SHARING, *ALONE)
 
 
 def options():
@@ -62,18 +64,18 @@ def measure_sharing(bench, rows):
 
 
 def measure(bench, chosen):
-    """Measures the rows and returns those that could be measured. A row about the feed that fails takes no other with it."""
+    """Measures the rows and returns those that could be measured. A row with an installation of its own that fails takes no other with it."""
     sharing = [row for row in chosen.rows if row in SHARING]
     if sharing:
         measure_sharing(bench, sharing)
     measured = list(sharing)
     for row in chosen.rows:
-        if row not in feed.ROWS:
+        if row not in ALONE:
             continue
         say(row)
         samples = {}
         try:
-            feed.ROWS[row](Run(chosen, bench.surroundings, samples))
+            ALONE[row](Run(chosen, bench.surroundings, samples))
         except Failure as failure:
             print(f"error: {row}: {failure}", file=sys.stderr)
         else:

@@ -31,8 +31,9 @@ REGION = "westus"
 class Installation:
     """One state directory; may be started and stopped many times."""
 
-    def __init__(self, program):
+    def __init__(self, program, regions=(REGION,)):
         self.program = str(program)
+        self.regions = ",".join(regions)
         # Directly below /tmp: the private Postgres runs as another user, who has to be able to walk the path.
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="wharfinger-bench-", dir="/tmp"))
         self.directory.chmod(0o755)
@@ -46,7 +47,7 @@ class Installation:
     def start(self):
         self.ready_file.unlink(missing_ok=True)
         command = [self.program, "dev", "--state-dir", str(self.state), "--ready-file", str(self.ready_file)]
-        command += ["--port", str(self.ports[0]), "--registry-port", str(self.ports[1]), "--regions", REGION]
+        command += ["--port", str(self.ports[0]), "--registry-port", str(self.ports[1]), "--regions", self.regions]
         with open(self.output, "ab") as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(), start_new_session=True

@@ -3,6 +3,7 @@
 import re
 import statistics
 
+from . import forward
 from .feed import table as feed_table
 from .machine import ROOT
 
@@ -29,7 +30,7 @@ class Table:
 
     def all_lines(self):
         self.lines = []
-        for self.owner, lines_of in {**ROWS, **feed_table.ROWS}.items():
+        for self.owner, lines_of in ALL_ROWS.items():
             lines_of(self)
         return self.lines
 
@@ -134,6 +135,7 @@ def rest(table):
 
 # In the order of the table.
 ROWS = {"show": show, "create": create, "renew": renew, "login": login, "index": index, "rest": rest}
+ALL_ROWS = {**ROWS, **feed_table.ROWS, "forward": forward.lines}
 
 
 def keep(text, measured_rows):
@@ -151,7 +153,7 @@ def merge(kept, text, measured_rows):
     old = [line for line in kept.splitlines() if row_of(line) not in measured_rows]
     new = text.splitlines()
     lines = [line for line in old + new if row_of(line)]
-    order = [*ROWS, *feed_table.ROWS]
+    order = list(ALL_ROWS)
     lines.sort(key=lambda line: order.index(row_of(line)) if row_of(line) in order else len(order))
     runs = {match.group(1): line for line in old + new if (match := RUN.match(line))}
     runs = [line for run, line in runs.items() if any(entry.endswith(f"| {run} |") for entry in lines)]
