@@ -101,8 +101,10 @@ pub const SNAPSHOT_RETRY_MAXIMUM: Duration = Duration::from_secs(60);
 /// While no control plane is connected, a node says how old its configuration is this often.
 pub const AGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A node that starts waits this long for a control plane before it serves from its copy.
+/// A node waits this long for a control plane, from its start, before it serves from its copy …
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// … and at least this long after it has read a large copy.
+pub const JOIN_TIMEOUT_MINIMUM: Duration = Duration::from_secs(2);
 
 /// Requests forwarded to other regions at once; each holds up to [`FORWARD_BUFFER_BYTES`] a direction.
 pub const FORWARDS_MAXIMUM: usize = 1024;
@@ -130,3 +132,6 @@ pub const FORWARD_CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the signature counts by which a forwarding node vouches for its client's address.
 pub const FORWARDED_MARK_LIFETIME: Duration = Duration::from_secs(60);
+
+/// Documents that the node cannot understand of which it tells the control plane.
+pub const REJECTED_TOLD_MAXIMUM: usize = 1_000;

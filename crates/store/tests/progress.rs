@@ -97,8 +97,8 @@ async fn progress_of_many_nodes_is_written_at_once(pool: PgPool) {
     let written = nodes::progress_write(&store, &rows).await.expect("written");
     assert_eq!(
         written,
-        [Written::Removed, Written::Heard, Written::Heard],
-        "99 is not enrolled"
+        [Written::Unknown, Written::Heard, Written::Heard],
+        "99 is not enrolled, and nobody removed it"
     );
     assert_eq!(revision_of(&store, 1).await, Some(Revision(5)));
     let second = node(&store, 2).await;

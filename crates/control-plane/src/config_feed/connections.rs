@@ -20,8 +20,10 @@ use super::limits::{BACK_OFF, COMMITTED_KEPT, PROGRESS_INTERVAL};
 pub(super) enum Ended {
     /// The node opened another one, here or at another control plane.
     Replaced,
-    /// The node is not enrolled any more.
+    /// An operator removed the node.
     Removed,
+    /// No such node is enrolled, though nobody removed it.
+    Unknown,
 }
 
 /// One stream, as the rest of the feed knows it.
@@ -352,6 +354,9 @@ async fn hear(
             (Written::Removed, _) => {
                 stream.ended.send_replace(Some(Ended::Removed));
             }
+            (Written::Unknown, _) => {
+                stream.ended.send_replace(Some(Ended::Unknown));
+            }
         }
     }
 }
@@ -363,5 +368,61 @@ fn row((stream, _, progress): &(Arc<Stream>, u64, LocalProgress)) -> Progress {
         epoch: progress.epoch,
         revision: progress.revision,
         rejected: progress.rejected.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(epoch: u128, revision: u64) -> Position {
+        Position {
+            epoch: Epoch(Uuid::from_u128(epoch)),
+            revision: Revision(revision),
+        }
+    }
+
+    fn stream() -> Arc<Stream> {
+        let region = Region("westus".to_owned());
+        let id = Uuid::from_u128(1);
+        Stream::new(id, id, region, BTreeMap::new(), at(1, 0).epoch)
+    }
+
+    #[test]
+    fn a_node_is_told_that_it_was_heard_with_what_was_newest_then() {
+        let stream = stream();
+        stream.set_marked(at(1, 5));
+        stream.set_committed(1, at(1, 5));
+        assert_eq!(stream.heard(), 1);
+        stream.set_committed(2, at(1, 7));
+        assert_eq!(stream.heard(), 1, "it lacks two revisions");
+        stream.set_marked(at(1, 6));
+        assert_eq!(stream.heard(), 1);
+        stream.set_marked(at(1, 8));
+        assert_eq!(stream.heard(), 2);
+    }
+
+    #[test]
+    fn what_was_committed_in_an_epoch_that_is_over_is_said_again() {
+        let stream = stream();
+        stream.set_marked(at(1, 5));
+        stream.set_committed(1, at(2, 3));
+        assert_eq!(stream.heard(), 0, "the node is still in the first");
+        stream.set_marked(at(2, 9));
+        assert_eq!(stream.heard(), 0);
+        stream.set_committed(2, at(2, 9));
+        assert_eq!(stream.heard(), 2);
+    }
+
+    #[test]
+    fn of_many_committed_answers_the_newest_is_kept() {
+        let stream = stream();
+        stream.set_marked(at(1, 1));
+        for sequence in 1..100 {
+            stream.set_committed(sequence, at(1, sequence + 1));
+        }
+        assert_eq!(stream.heard(), 0);
+        stream.set_marked(at(1, 100));
+        assert_eq!(stream.heard(), 99);
     }
 }

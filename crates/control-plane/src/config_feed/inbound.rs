@@ -80,7 +80,7 @@ pub(super) async fn hello(
         .await
         .map_err(End::Store)?;
     if !is_enrolled {
-        return Err(End::Removed);
+        return Err(End::Unknown);
     }
     let stream = Stream::new(new.stream_id, node_id, region, forms, head.epoch);
     if identity.rotation_requested {

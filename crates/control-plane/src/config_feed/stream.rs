@@ -50,6 +50,8 @@ pub(super) enum End {
     Replaced,
     #[error("the node is not enrolled any more")]
     Removed,
+    #[error("no such node is enrolled")]
+    Unknown,
     #[error("a new epoch of the configuration has begun")]
     NewEpoch,
     #[error("the control plane is stopping")]
@@ -72,6 +74,7 @@ impl End {
             Self::Protocol(_) => "protocol",
             Self::Replaced => "replaced",
             Self::Removed => "removed",
+            Self::Unknown => "unknown",
             Self::NewEpoch => "new-epoch",
             Self::Shutdown => "shutdown",
             Self::Store(_) => "database",
@@ -82,7 +85,7 @@ impl End {
     fn close_code(&self) -> CloseCode {
         match self {
             Self::Protocol(_) | Self::NoHello => CloseCode::Protocol,
-            Self::Removed | Self::Replaced => CloseCode::Policy,
+            Self::Removed | Self::Unknown | Self::Replaced => CloseCode::Policy,
             Self::Shutdown => CloseCode::Away,
             Self::Store(_) | Self::Encode(_) => CloseCode::Error,
             Self::NewEpoch => CloseCode::Restart,
@@ -297,6 +300,7 @@ async fn follow(
         ended = stream.ended() => match ended {
             Ended::Replaced => End::Replaced,
             Ended::Removed => End::Removed,
+            Ended::Unknown => End::Unknown,
         },
         () = told_to_go(feed, stream.node_id) => End::Shutdown,
     }

@@ -229,21 +229,10 @@ async fn a_removed_node_is_told_so_at_once(pool: PgPool) {
     early.forms.remove("stream");
     let (early, _) = current(&app, early).await;
     for node_id in [stream.node.node_id, early.node.node_id] {
-        let mut transaction = app.store.pool().begin().await.unwrap();
-        sqlx::query("DELETE FROM nodes WHERE node_id = $1")
-            .bind(node_id)
-            .execute(&mut *transaction)
+        store::nodes::remove(&app.store, node_id)
             .await
+            .unwrap()
             .unwrap();
-        let deletion = config::Change::Delete {
-            region: region("*"),
-            kind: config_documents::Kind::Node,
-            key: node_id.to_string(),
-        };
-        config::publish(&mut transaction, &[deletion])
-            .await
-            .unwrap();
-        transaction.commit().await.unwrap();
     }
     let (removed, reason) = stream.last_words().await;
     assert_eq!(

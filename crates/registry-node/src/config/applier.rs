@@ -14,7 +14,7 @@ use super::{
     BootTime, Configuration, CopyError, CopyState, Divergence, Index, LocalCopy, Written,
     local_copy::deleted_registries_in,
 };
-use crate::limits::{SNAPSHOT_RETRY_MAXIMUM, SNAPSHOT_RETRY_MINIMUM};
+use crate::limits::{REJECTED_TOLD_MAXIMUM, SNAPSHOT_RETRY_MAXIMUM, SNAPSHOT_RETRY_MINIMUM};
 
 /// A mark that changes nothing is written to the copy this often, so that it knows its age.
 const REFRESH_INTERVAL: Duration = Duration::minutes(1);
@@ -310,11 +310,19 @@ impl Applier {
     fn applied(&mut self, state: CopyState) -> NodeMessage {
         self.state = Some(state);
         self.failed_snapshots = 0;
-        let rejected: Vec<Rejected> = self.configuration.index().rejected().cloned().collect();
+        let (rejected, rejected_count) = newest_rejected(&self.configuration.index());
+        let before = self.configuration.progress().rejected_count;
+        if rejected_count > rejected.len() && rejected_count != before {
+            tracing::warn!(
+                config.rejected = rejected_count,
+                "{rejected_count} documents cannot be understood; the control plane is told of the newest {}",
+                rejected.len()
+            );
+        }
         self.configuration.report(|progress| {
             progress.state = Some(state);
             progress.is_confirmed = true;
-            progress.rejected_count = rejected.len();
+            progress.rejected_count = rejected_count;
             progress.divergence = None;
         });
         self.sequence += 1;
@@ -394,6 +402,16 @@ impl Applier {
         self.configuration
             .report(|progress| progress.clock_offset_seconds = offset.as_seconds_f64());
     }
+}
+
+/// Of the documents that cannot be understood those of the highest revisions, by which it is decided whether a change is in force; and how
+/// many there are in all.
+fn newest_rejected(index: &Index) -> (Vec<Rejected>, usize) {
+    let mut rejected: Vec<&Rejected> = index.rejected().collect();
+    let count = rejected.len();
+    rejected.sort_unstable_by_key(|document| std::cmp::Reverse(document.revision));
+    rejected.truncate(REJECTED_TOLD_MAXIMUM);
+    (rejected.into_iter().cloned().collect(), count)
 }
 
 fn out_of_order(what: &str) -> ApplyError {

@@ -86,8 +86,11 @@ pub enum Written {
     Heard,
     /// The node opened another stream, at another control plane perhaps: what this one brings does not count.
     Superseded,
-    /// The node is not enrolled any more.
+    /// An operator removed the node.
     Removed,
+    /// No such node is enrolled, and none was removed: the database is being restored, or is one from before the node joined. Nobody has
+    /// decided that the node may not serve what it has.
+    Unknown,
 }
 
 /// Writes the progress of many nodes, each at most once, in one statement, and renews their leases; what came of each, in the same order.
@@ -114,7 +117,7 @@ pub async fn progress_write(
         .pool()
         .begin_with("BEGIN; SET LOCAL synchronous_commit = off")
         .await?;
-    let enrolled = sqlx::query!(
+    let rows = sqlx::query!(
         r#"
         WITH input AS (
             SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::jsonb[])
@@ -131,8 +134,13 @@ pub async fn progress_write(
             SELECT node_id, epoch, revision, rejected FROM input JOIN newest USING (node_id) ORDER BY node_id
             ON CONFLICT (node_id, epoch) DO UPDATE SET revision = EXCLUDED.revision, rejected = EXCLUDED.rejected
         )
-        SELECT node_id AS "node_id!", newest.node_id IS NOT NULL AS "is_newest!"
-        FROM input JOIN nodes USING (node_id) LEFT JOIN newest USING (node_id)
+        SELECT
+            input.node_id AS "node_id!", nodes.node_id IS NOT NULL AS "is_enrolled!", newest.node_id IS NOT NULL AS "is_newest!",
+            removed.node_id IS NOT NULL AS "is_removed!"
+        FROM input
+        LEFT JOIN nodes USING (node_id)
+        LEFT JOIN newest USING (node_id)
+        LEFT JOIN removed_nodes AS removed USING (node_id)
         "#,
         &ids,
         &streams,
@@ -144,15 +152,19 @@ pub async fn progress_write(
     .fetch_all(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    let enrolled: BTreeMap<Uuid, bool> = enrolled
+    let written: BTreeMap<Uuid, Written> = rows
         .into_iter()
-        .map(|row| (row.node_id, row.is_newest))
+        .map(|row| {
+            let written = match (row.is_newest, row.is_enrolled, row.is_removed) {
+                (true, _, _) => Written::Heard,
+                (false, true, _) => Written::Superseded,
+                (false, false, true) => Written::Removed,
+                (false, false, false) => Written::Unknown,
+            };
+            (row.node_id, written)
+        })
         .collect();
-    let outcome = |node_id: &Uuid| match enrolled.get(node_id) {
-        Some(true) => Written::Heard,
-        Some(false) => Written::Superseded,
-        None => Written::Removed,
-    };
+    let outcome = |node_id| written.get(node_id).copied().unwrap_or(Written::Unknown);
     Ok(ids.iter().map(outcome).collect())
 }
 
