@@ -32,13 +32,14 @@ pub use token_scope::{AccessEntry, InvalidTokenScope, TokenScope};
 use std::{sync::Arc, time::Instant};
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpMessage, HttpRequest, HttpResponse,
     http::{Method, StatusCode, header},
     web::Payload,
 };
 use config_documents::Region;
 use credentials::SecretKind;
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::{
     config::{Configuration, Identities, RegistryEntry},
@@ -60,6 +61,10 @@ pub struct Gate {
     sources: Sources,
     forwarding: Forwarding,
 }
+
+/// By which a request is found in logs; its answer carries it.
+#[derive(Clone, Copy)]
+struct RequestId(Uuid);
 
 /// Where the registry of a request is.
 enum Place {
@@ -103,16 +108,22 @@ impl Gate {
 
     /// Answers a request.
     pub async fn serve(&self, request: HttpRequest, payload: Payload) -> HttpResponse {
-        let id = (self.sources.random_id)().to_string();
+        let id = (self.sources.random_id)();
         let span = tracing::info_span!(
             "request",
             request.id = %id,
             http.method = %request.method(),
             http.path = %shown(request.path()),
             registry = tracing::field::Empty,
+            forwarded.id = tracing::field::Empty,
         );
+        if let Some(before) = forwarding::id_before(&request) {
+            span.record("forwarded.id", before.to_string());
+        }
+        request.extensions_mut().insert(RequestId(id));
         let mut response = self.answer(request, payload).instrument(span).await;
         let headers = response.headers_mut();
+        let id = id.to_string();
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
             ("access-control-expose-headers", "Docker-Content-Digest"),

@@ -450,7 +450,7 @@ async fn failed_logins_count_for_the_client_not_for_the_node_that_handed_them_on
     let mark = |key: &SigningKey, changes: serde_json::Value| {
         let now = now().unix_timestamp();
         let mut claims = json!({
-            "jti": Uuid::nil(), "aud": "wharfinger-forwarded", "host": scene.login_server(),
+            "aud": "wharfinger-forwarded", "host": scene.login_server(),
             "method": "GET", "client": "127.0.0.99", "nbf": now, "exp": now + 60,
         });
         let changes = changes.as_object().expect("an object").clone();
@@ -602,4 +602,22 @@ async fn a_client_that_takes_nothing_holds_the_other_node_back() {
         received += bytes.len();
     }
     assert_eq!(received, SIZE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_does_not_wait_for_the_body() {
+    let scene = Scene::start().await;
+    let plain = scene.client_at([127, 0, 0, 1], &scene.here);
+    let path = format!("/v2/app/blobs/uploads/?digest={SHA256_OF_HELLO}");
+    for client in [&scene.client, &plain] {
+        // A body of which the end never comes.
+        let parts = futures_util::stream::iter([Ok::<_, std::io::Error>(noise(100_000))]);
+        let body = futures_util::StreamExt::chain(parts, futures_util::stream::pending());
+        let request = scene.request_by(client, Method::POST, &path);
+        let refused = request
+            .basic_auth("contoso", Some("wrong"))
+            .body(Body::wrap_stream(body));
+        let answer = tokio::time::timeout(Duration::from_secs(20), send(refused)).await;
+        assert_eq!(answer.expect("an answer").status, 401);
+    }
 }

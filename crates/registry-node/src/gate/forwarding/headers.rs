@@ -6,8 +6,9 @@ use hyper::{
     header::{HeaderName, HeaderValue},
     http::{request, response},
 };
+use uuid::Uuid;
 
-use super::mark::FORWARDED;
+use super::mark::{self, FORWARDED};
 
 /// What concerns one connection only, and what only the server of that connection may answer (`expect`).
 const OF_ONE_CONNECTION: [&str; 11] = [
@@ -24,6 +25,15 @@ const OF_ONE_CONNECTION: [&str; 11] = [
     "http2-settings",
 ];
 
+/// Says the id that the forwarding node gave a request, for the logs of both.
+const REQUEST_ID: &str = "x-ms-correlation-request-id";
+
+/// The id that a request had at the node that forwarded it, as it says.
+pub(in crate::gate) fn id_before(request: &HttpRequest) -> Option<Uuid> {
+    let text = request.headers().get(REQUEST_ID)?.to_str().ok()?;
+    mark::of(request).and_then(|_| Uuid::try_parse(text).ok())
+}
+
 /// Whether a header travels on. `named` are the values of `Connection`, which name more that does not.
 fn travels<'a>(name: &str, mut named: impl Iterator<Item = &'a [u8]>) -> bool {
     !OF_ONE_CONNECTION.contains(&name)
@@ -35,7 +45,12 @@ fn travels<'a>(name: &str, mut named: impl Iterator<Item = &'a [u8]>) -> bool {
 }
 
 /// The head of a request for the next node, which is asked for the same host. `None` for what no request can hold.
-pub(super) fn request(request: &HttpRequest, host: &str, mark: &str) -> Option<request::Parts> {
+pub(super) fn request(
+    request: &HttpRequest,
+    host: &str,
+    mark: &str,
+    id: Uuid,
+) -> Option<request::Parts> {
     let path = match request.uri().path_and_query() {
         Some(path) => path.as_str(),
         None => "/",
@@ -52,7 +67,7 @@ pub(super) fn request(request: &HttpRequest, host: &str, mark: &str) -> Option<r
     };
     for (name, value) in request.headers() {
         let name = name.as_str();
-        if name == "host" || !travels(name, connection()) {
+        if matches!(name, "host" | REQUEST_ID) || !travels(name, connection()) {
             continue;
         }
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
@@ -66,6 +81,8 @@ pub(super) fn request(request: &HttpRequest, host: &str, mark: &str) -> Option<r
     mark.set_sensitive(true);
     head.headers
         .insert(HeaderName::from_static(FORWARDED), mark);
+    let id = HeaderValue::from_str(&id.to_string()).ok()?;
+    head.headers.insert(HeaderName::from_static(REQUEST_ID), id);
     Some(head)
 }
 
@@ -110,11 +127,14 @@ mod tests {
             .append_header(("accept", "a"))
             .append_header(("accept", "b"))
             .to_http_request();
-        let head = request(&asked, "contoso.example", "m").expect("a head");
+        let head = request(&asked, "contoso.example", "m", Uuid::nil()).expect("a head");
         assert_eq!(head.uri, "/v2/a%2Fb/?n=1&last=%20");
         let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["accept", "authorization", "host", FORWARDED]);
+        assert_eq!(
+            names,
+            ["accept", "authorization", "host", REQUEST_ID, FORWARDED]
+        );
         assert_eq!(head.headers["host"], "contoso.example");
         assert_eq!(head.headers.get_all("accept").iter().count(), 2);
         assert!(head.headers["authorization"].is_sensitive());

@@ -10,7 +10,6 @@ use actix_web::HttpRequest;
 use credentials::{SigningKey, check_times, kid_of};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use crate::{config::Index, limits::FORWARDED_MARK_LIFETIME};
 
@@ -26,8 +25,6 @@ const AUDIENCE: &str = "wharfinger-forwarded";
 /// What the forwarding node says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// For logs of both nodes.
-    pub(super) id: Uuid,
     /// What the request is for; the mark is of no use for another registry or method.
     pub(super) login_server: String,
     pub(super) method: String,
@@ -37,7 +34,6 @@ pub(super) struct Mark {
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
-    jti: Uuid,
     aud: String,
     host: String,
     method: String,
@@ -62,7 +58,6 @@ impl Mark {
         let lifetime = i64::try_from(FORWARDED_MARK_LIFETIME.as_secs())
             .expect("the lifetime is far below the end of time");
         let claims = Claims {
-            jti: self.id,
             aud: AUDIENCE.to_owned(),
             host: self.login_server,
             method: self.method,
@@ -86,7 +81,6 @@ impl Mark {
         }
         check_times(Some(claims.nbf), claims.exp, now).ok()?;
         Some(Self {
-            id: claims.jti,
             login_server: claims.host,
             method: claims.method,
             client: claims.client,

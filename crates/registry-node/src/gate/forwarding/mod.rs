@@ -10,6 +10,7 @@ mod headers;
 mod mark;
 mod peers;
 
+pub(super) use headers::id_before;
 pub(super) use peers::PeerConnections;
 
 use std::{
@@ -23,7 +24,7 @@ use std::{
 };
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpMessage, HttpRequest, HttpResponse,
     http::{Method, StatusCode, header::RETRY_AFTER},
     web::Payload,
 };
@@ -36,7 +37,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use uuid::Uuid;
 
-use super::Gate;
+use super::{Gate, RequestId};
 use crate::{
     limits::{
         FORWARD_NODE_RETRY_AFTER, FORWARD_NODES_TRIED_MAXIMUM, FORWARDS_MAXIMUM,
@@ -217,10 +218,10 @@ impl Gate {
         request: &HttpRequest,
         destination: &Destination<'_>,
     ) -> Result<Parts, OciError> {
-        let id = (self.sources.random_id)();
+        let id = request.extensions().get::<RequestId>().copied();
+        let RequestId(id) = id.expect("the gate gives each request one");
         let now = (self.sources.now)();
         let mark = Mark {
-            id,
             login_server: destination.login_server.to_owned(),
             method: request.method().as_str().to_owned(),
             client: peer_address(request),
@@ -230,8 +231,7 @@ impl Gate {
             // Nobody could verify it; that the request was handed on is said all the same.
             None => mark::UNSIGNED.to_owned(),
         };
-        tracing::debug!(forwarded.id = %id, "forwarded to region {}", destination.region);
-        headers::request(request, destination.login_server, &mark).ok_or_else(|| {
+        headers::request(request, destination.login_server, &mark, id).ok_or_else(|| {
             OciError::new(
                 StatusCode::BAD_REQUEST,
                 ErrorCode::Unsupported,
