@@ -209,10 +209,16 @@ struct Running {
 
 impl Running {
     fn start(place: &Place) -> Self {
+        Self::start_with(place, &[])
+    }
+
+    fn start_with(place: &Place, options: &[&str]) -> Self {
         let log = place.state_dir.with_extension("log");
         let output = File::create(&log).expect("create");
         let errors = output.try_clone().expect("a second handle");
-        let child = place.command().stdout(output).stderr(errors).spawn();
+        let mut command = place.command();
+        command.args(options).stdout(output).stderr(errors);
+        let child = command.spawn();
         Self {
             child: child.expect("it runs"),
             log,
@@ -347,13 +353,28 @@ fn a_whole_installation_starts_survives_kills_and_is_the_same_at_the_next_start(
         assert_eq!(first[key], second[key], "{key}");
     }
 
-    // Killed itself it leaves nobody behind, and a start right after that succeeds.
+    // Killed itself it leaves nobody behind, and a start right after that succeeds; it may bring a region and nodes.
     let processes = pids(&second);
     run.signal(Signal::KILL);
     run.child.wait().expect("our child");
-    let mut run = Running::start(&place);
+    let more = ["--regions", "westus,northeurope", "--nodes-per-region", "2"];
+    let mut run = Running::start_with(&place, &more);
     wait_until_gone(&processes);
     let third = run.ready(&place, |ready| pids(ready) != processes);
     assert_eq!(third["client_secret"], first["client_secret"]);
+    let nodes = |ready: &Value, region: &str| ready["regions"][region].as_array().cloned();
+    let (before, after) = (nodes(&first, "westus"), nodes(&third, "westus"));
+    assert_eq!(before.as_deref(), after.as_deref().map(|nodes| &nodes[..1]));
+    assert_eq!(
+        nodes(&third, "northeurope").map(|nodes| nodes.len()),
+        Some(2)
+    );
+    assert!(run.end().success(), "{}", run.said());
+
+    // They are there without being asked for again.
+    let mut run = Running::start(&place);
+    let fourth = run.ready(&place, |_| true);
+    assert_eq!(fourth["regions"], third["regions"]);
+    assert_eq!(fourth["metrics"], third["metrics"]);
     assert!(run.end().success(), "{}", run.said());
 }
