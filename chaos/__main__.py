@@ -28,6 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--staleness-bound", type=int, metavar="SECONDS", help="the bound that every node is started with")
     parser.add_argument("--fault-on-purpose", choices=[fault.name for fault in on_purpose.ALL], help="the run that provokes this fault of a test build")
     parser.add_argument("--faults-on-purpose", action="store_true", help="each of these runs, with the fault and without it")
+    parser.add_argument("--keep", action="store_true", help="write the counts into docs/reliability.md")
     parser.add_argument("--keep-files", action="store_true", help="keep the directory with logs and history even without violations")
     return parser.parse_args()
 
@@ -71,8 +72,10 @@ def provoke_all(given: argparse.Namespace, faults_to_find: Sequence[on_purpose.O
             rules = ", ".join(sorted({violation.rule for violation in result.violations}))
             failed |= bool(result.violations) != is_on
             rows.append(f"| {fault.name} | {'yes' if is_on else 'no'} | {len(result.violations)} | {rules or '–'} |")
-    print("\n| fault | put in | violations | found by |\n|---|---|---|---|")
-    print("\n".join(rows))
+    table = ["| fault | put in | violations | found by |", "|---|---|---|---|", *rows]
+    print("\n" + "\n".join(table))
+    if given.keep:
+        report.keep("faults", table)
     return int(failed)
 
 
@@ -88,6 +91,9 @@ def main() -> int:
     begun = time.monotonic()
     result = asyncio.run(run(settings))
     tell(result, settings.seed, time.monotonic() - begun)
+    if given.keep:
+        what = " ".join(sys.argv[1:]).replace(" --keep", "").replace("--keep ", "") or "no options"
+        report.keep_run(what, report.row(what, result.history, result.faults, result.violations))
     return 1 if result.violations else 0
 
 
