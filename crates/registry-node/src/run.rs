@@ -1,7 +1,12 @@
 //! From the command line to a serving node, and down again in order.
 
 use std::{
-    fs, io, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc, time::Duration,
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use config_documents::Region;
@@ -21,12 +26,12 @@ use uuid::Uuid;
 use crate::{
     config::{
         self, Applier, BootClock, Configuration, ControlPlane, ControlPlaneError, CopyError,
-        Follower, Identities, Index, LocalCopy, Standing, StandingError,
+        Follower, Identities, LocalCopy, Standing, StandingError,
         enrolment::{self, EnrolmentError},
     },
     content::{Content, OpenError, OpenOptions, Sources},
     gate::{Forwarding, Gate, GateServer, ListenError},
-    limits::{JOIN_TIMEOUT, SHUTDOWN_TIMEOUT, STALENESS_BOUND_MINIMUM},
+    limits::{JOIN_TIMEOUT, JOIN_TIMEOUT_MINIMUM, SHUTDOWN_TIMEOUT, STALENESS_BOUND_MINIMUM},
     metrics::NodeMetrics,
     status::{self, Status},
     watching,
@@ -207,6 +212,7 @@ fn check(arguments: &Arguments) -> Result<(), StartError> {
 }
 
 async fn serve(arguments: Arguments) -> Result<(), StartError> {
+    let started_at = Instant::now();
     let shutdown = Shutdown::on_signals().map_err(StartError::Runtime)?;
     let sources = Sources::of_the_system();
     let readiness = Readiness::new(&[CONFIGURATION, CONTENT, DATA_PORT]);
@@ -261,8 +267,11 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         shutdown: shutdown.clone(),
     };
     let following = tokio::spawn(follower.run());
+    let join_timeout = JOIN_TIMEOUT
+        .saturating_sub(started_at.elapsed())
+        .max(JOIN_TIMEOUT_MINIMUM);
     tokio::select! {
-        () = config::wait_until_servable(&configuration, &identities, JOIN_TIMEOUT, |why| {
+        () = config::wait_until_servable(&configuration, &identities, join_timeout, |why| {
             readiness.set(DATA_PORT, Err(format!("closed: {why}")));
         }) => {}
         () = shutdown.wait() => return Ok(()),
@@ -324,12 +333,8 @@ fn open_copy(arguments: &Arguments) -> Result<(Arc<Configuration>, LocalCopy), S
             aside.display()
         );
     }
-    let mut index = Index::default();
-    for document in &opened.documents {
-        index.apply(document);
-    }
     let state = opened.copy.state().copied();
-    let configuration = Configuration::with_standing(index, state, standing);
+    let configuration = Configuration::with_standing(opened.index, state, standing);
     Ok((Arc::new(configuration), opened.copy))
 }
 

@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::Index;
+
 const FILE: &str = "configuration.redb";
 /// Key: region, kind and key, each ended by a zero byte; the bytes 0 and 1 in them are written as 1 and 1, 1 and 2. Value: revision (8 bytes), then the body.
 const DOCUMENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("documents");
@@ -128,8 +130,10 @@ fn disk(path: &Path, error: redb::Error) -> CopyError {
 pub struct Opened {
     /// The copy.
     pub copy: LocalCopy,
-    /// Its documents, none of them a tombstone.
-    pub documents: Vec<StoredDocument>,
+    /// Its documents, ready for requests. Made while they are read: a list of them all would take as much memory again.
+    pub index: Index,
+    /// How many they are.
+    pub document_count: usize,
     /// Where a damaged copy was moved to and what was wrong with it.
     pub set_aside: Option<(PathBuf, String)>,
 }
@@ -220,7 +224,8 @@ impl LocalCopy {
         let database = without_panic(open)
             .map_err(LoadFault::Damaged)?
             .map_err(|error| disk(error.into()))?;
-        let (state, documents) = without_panic(|| read_all(&database))
+        let mut index = Index::default();
+        let (state, document_count) = without_panic(|| read_all(&database, &mut index))
             .map_err(LoadFault::Damaged)?
             .map_err(disk)?
             .map_err(LoadFault::Damaged)?;
@@ -231,7 +236,8 @@ impl LocalCopy {
         };
         Ok(Opened {
             copy,
-            documents,
+            index,
+            document_count,
             set_aside: None,
         })
     }
@@ -385,10 +391,14 @@ fn key_of(document: &StoredDocument) -> Vec<u8> {
     key
 }
 
-type Content = (Option<CopyState>, Vec<StoredDocument>);
+/// How far the copy has come, and how many documents it holds.
+type Content = (Option<CopyState>, usize);
 
-/// The inner result says what is wrong with a file whose pages are intact.
-fn read_all(database: &Database) -> Result<Result<Content, String>, redb::Error> {
+/// Reads all documents into the index. The inner result says what is wrong with a file whose pages are intact; the index is worth nothing then.
+fn read_all(
+    database: &Database,
+    index: &mut Index,
+) -> Result<Result<Content, String>, redb::Error> {
     let transaction = database.begin_write()?;
     // Tables are made here, so that reading need not know whether they exist.
     transaction.open_table(DOCUMENTS)?;
@@ -403,7 +413,7 @@ fn read_all(database: &Database) -> Result<Result<Content, String>, redb::Error>
             Err(error) => return Ok(Err(format!("its state cannot be read: {error}"))),
         },
     };
-    let mut documents = Vec::new();
+    let mut count = 0;
     let mut checksum = Checksum::default();
     for entry in transaction.open_table(DOCUMENTS)?.iter()? {
         let (key, value) = entry?;
@@ -411,7 +421,8 @@ fn read_all(database: &Database) -> Result<Result<Content, String>, redb::Error>
             return Ok(Err("an entry is not a document".to_owned()));
         };
         checksum += checksum_of(&document, document.body.as_deref().unwrap_or_default());
-        documents.push(document);
+        index.apply(&document);
+        count += 1;
     }
     let expected = state.map_or(Checksum::default(), |state: CopyState| state.checksum);
     if checksum != expected {
@@ -419,7 +430,7 @@ fn read_all(database: &Database) -> Result<Result<Content, String>, redb::Error>
             "the checksum of its documents is {checksum} and should be {expected}"
         )));
     }
-    Ok(Ok((state, documents)))
+    Ok(Ok((state, count)))
 }
 
 fn document_of(key: &[u8], value: &[u8]) -> Option<StoredDocument> {

@@ -516,7 +516,7 @@ fn a_change_refused_for_its_checksum_leaves_the_copy_as_it_was() {
     assert!(copy.state().is_none());
     drop(copy);
     let opened = LocalCopy::open(directory.path(), now()).expect("the same copy");
-    assert!(opened.documents.is_empty());
+    assert_eq!(opened.document_count, 0);
     assert!(opened.set_aside.is_none());
 }
 
@@ -564,7 +564,7 @@ fn a_damaged_copy_is_set_aside_and_never_served_from() {
             .set_aside
             .unwrap_or_else(|| panic!("{kind:?} was not noticed"));
         assert!(aside.exists() && !reason.is_empty());
-        assert!(opened.documents.is_empty());
+        assert_eq!(opened.document_count, 0);
         assert!(opened.copy.state().is_none());
         drop(opened.copy);
         // The node goes on from a snapshot.

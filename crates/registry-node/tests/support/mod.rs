@@ -11,7 +11,7 @@ use config_documents::{
 };
 use credentials::{PublicKey, Secret, SecretKind, SystemRandomness, Verifier, generate};
 use rbac::{RoleAssignment, Scope};
-use registry_node::config::{Applier, Configuration, Index, LocalCopy, Standing};
+use registry_node::config::{Applier, Configuration, LocalCopy, Standing};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -43,12 +43,8 @@ impl Feed {
 
     pub(crate) fn with_standing(directory: &Path, standing: Standing) -> Self {
         let opened = LocalCopy::open(directory, now()).expect("a fresh copy");
-        let mut index = Index::default();
-        for document in &opened.documents {
-            index.apply(document);
-        }
         let state = opened.copy.state().copied();
-        let configuration = Configuration::with_standing(index, state, standing);
+        let configuration = Configuration::with_standing(opened.index, state, standing);
         let configuration = Arc::new(configuration);
         let applier = Applier::new(Arc::clone(&configuration), opened.copy, region());
         Self {
