@@ -193,3 +193,194 @@ impl State {
             .position(|identity| identity.kid() == kid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use config_documents::{Document, Revision, SigningKey as SigningKeyDocument, StoredDocument};
+    use credentials::{SecretKind, SystemRandomness, generate};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn made() -> Identity {
+        Identity {
+            credential: generate(SecretKind::NodeCredential, &SystemRandomness),
+            signing_key: Arc::new(SigningKey::generate(&Uuid::new_v4().to_string())),
+            is_announced: false,
+        }
+    }
+
+    fn region() -> Region {
+        Region("westus".to_owned())
+    }
+
+    /// What a control plane keeps of a node.
+    #[derive(Clone)]
+    struct Known {
+        present: Identity,
+        next: Option<Identity>,
+        /// Keys of before, not withdrawn yet.
+        retired: Vec<Identity>,
+    }
+
+    impl Known {
+        fn accepts(&self, shown: &Identity) -> bool {
+            let known = [Some(&self.present), self.next.as_ref()];
+            known
+                .into_iter()
+                .flatten()
+                .any(|known| known.kid() == shown.kid())
+        }
+
+        fn announce(&mut self, new: &Identity) {
+            if self.present.kid() != new.kid() {
+                self.next = Some(new.clone());
+            }
+        }
+
+        fn connect(&mut self, shown: &Identity) {
+            if let Some(next) = self.next.take_if(|next| next.kid() == shown.kid()) {
+                let old = std::mem::replace(&mut self.present, next);
+                self.retired.push(old);
+            }
+        }
+
+        /// What the node's configuration says of its keys.
+        fn index(&self) -> Index {
+            let mut index = Index::default();
+            let keys = [Some(&self.present), self.next.as_ref()]
+                .into_iter()
+                .flatten();
+            for identity in keys.chain(&self.retired) {
+                let document = Document::SigningKey(SigningKeyDocument {
+                    node_id: Uuid::nil(),
+                    public_key: identity.signing_key.public(),
+                    region: Some(region()),
+                });
+                index.apply(&StoredDocument {
+                    region: Region::all(),
+                    kind: document.kind().as_str().to_owned(),
+                    key: document.key(),
+                    body: Some(document.body()),
+                    revision: Revision(1),
+                });
+            }
+            index
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// A rotation is asked for; the node dies after this many of its steps, or not at all.
+        Rotate(u8),
+        Reconnect,
+        Restart,
+        Withdraw,
+        /// The database is put back to what it was at this step, and rotations since are lost.
+        Backup,
+        Restore,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0_u8..6).prop_map(Step::Rotate),
+            3 => Just(Step::Reconnect),
+            2 => Just(Step::Restart),
+            1 => Just(Step::Withdraw),
+            1 => Just(Step::Backup),
+            1 => Just(Step::Restore),
+        ];
+        proptest::collection::vec(step, 0..12)
+    }
+
+    struct Run<'a> {
+        directory: &'a Path,
+        node: Identities,
+        known: Known,
+    }
+
+    impl Run<'_> {
+        fn restart(&mut self) {
+            let loaded = enrolment::load(self.directory, &region()).expect("readable");
+            self.node = loaded.expect("enrolled");
+        }
+
+        /// As the follower does it: what is accepted first is used.
+        fn connect(&mut self) -> Option<Identity> {
+            let attempts = self.node.attempts();
+            let accepted = attempts
+                .into_iter()
+                .find(|shown| self.known.accepts(shown))?;
+            self.known.connect(&accepted);
+            self.node.accepted(accepted.kid()).expect("writable");
+            Some(accepted)
+        }
+
+        fn rotate(&mut self, dies_after: u8) {
+            let in_use = self.node.in_use();
+            let next = self
+                .node
+                .successor_of(in_use.kid(), made)
+                .expect("writable");
+            if dies_after == 0 {
+                return self.restart();
+            }
+            self.known.announce(&next);
+            if dies_after == 1 {
+                return self.restart();
+            }
+            self.node.announced(next.kid()).expect("writable");
+            if dies_after == 2 {
+                return self.restart();
+            }
+            self.connect();
+            if dies_after == 3 {
+                self.restart();
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Wherever the node dies, and whether or not the newest rotation is lost from the database: it is let in, with a key that counts.
+        #[test]
+        fn a_node_is_never_shut_out(steps in steps()) {
+            let directory = tempfile::tempdir().expect("a directory");
+            let state = State { identities: vec![made()], in_use: 0, preferred: 0 };
+            enrolment::keep(directory.path(), Uuid::nil(), &region(), &state).expect("writable");
+            let loaded = enrolment::load(directory.path(), &region()).expect("readable");
+            let node = loaded.expect("enrolled");
+            let known = Known { present: node.in_use(), next: None, retired: Vec::new() };
+            let mut run = Run { directory: directory.path(), node, known };
+            let mut backup: Option<Known> = None;
+            for step in steps {
+                match step {
+                    Step::Rotate(dies_after) => {
+                        // A second rotation since the backup is one too many: only one credential of before is kept.
+                        if backup.as_ref().is_some_and(|backup| backup.present.kid() != run.node.in_use().kid()) {
+                            backup = None;
+                        }
+                        run.rotate(dies_after);
+                    }
+                    Step::Reconnect => {}
+                    Step::Restart => run.restart(),
+                    Step::Withdraw => run.known.retired.clear(),
+                    Step::Backup => backup = Some(run.known.clone()),
+                    Step::Restore => {
+                        if let Some(backup) = backup.take() {
+                            run.known = backup;
+                        }
+                    }
+                }
+                let accepted = run.connect();
+                prop_assert!(accepted.is_some(), "after {step:?}");
+                let key = run.node.signing_key(&run.known.index());
+                prop_assert!(key.is_some(), "after {step:?}");
+                prop_assert!(run.node.attempts().len() <= 2);
+            }
+        }
+    }
+}

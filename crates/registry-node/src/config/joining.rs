@@ -5,11 +5,11 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::{Configuration, Connection, Identities, Progress};
+use super::{Configuration, Connection, Identities, Progress, Refusal};
 
 /// Returns when the node may serve: a control plane has vouched for the configuration, with this
-/// key of this node in it; or none answered within `timeout` and there is a copy. Until then `report`
-/// hears why not.
+/// key of this node in it; or none answered within `timeout` and there is a copy; or it was removed, which
+/// it has to say. Until then `report` hears why not.
 pub async fn wait_until_servable(
     configuration: &Configuration,
     identities: &Identities,
@@ -22,6 +22,10 @@ pub async fn wait_until_servable(
     let mut is_late = false;
     loop {
         let current = progress.borrow_and_update().clone();
+        if let Some(Refusal::Removed { .. }) = configuration.standing().refusal() {
+            // Whoever asks is told so.
+            return;
+        }
         let has_key = identities.signing_key(&configuration.index()).is_some();
         if current.is_confirmed && has_key {
             return;

@@ -277,6 +277,28 @@ async fn a_control_plane_of_another_authority_learns_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_impostor_gets_no_join_token() {
+    let control_plane = TestControlPlane::start().await;
+    let impostor = TestControlPlane::start().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let client = ControlPlane::new(&impostor.url(), Some(&control_plane.ca_file())).expect("a URL");
+    let joined = enrolment::join(
+        &client,
+        &impostor.join_token,
+        &region(),
+        "node:5443",
+        SigningKey::generate("kid"),
+        directory.path(),
+    )
+    .await;
+    let Err(EnrolmentError::Join(error)) = joined else {
+        panic!("an impostor is not joined");
+    };
+    assert!(!error.is_refusal(), "{error}");
+    assert!(impostor.joined().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_node_knows_it_and_does_not_open() {
     let control_plane = TestControlPlane::start().await;
     let directory = tempfile::tempdir().expect("a directory");
