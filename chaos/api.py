@@ -129,7 +129,6 @@ class Caller:
         effects: Callable[[dict], Mapping[str, Value]],
         registers: Mapping[str, Value],
         regions: frozenset[str] | None = None,
-        may_refuse: tuple[int, ...] = (),
     ) -> tuple[Change, dict | None]:
         """One change, sent once. `effects` reads the new values out of the answer; `registers` has those that a call that broke may have
         written, with their new values as far as they are known beforehand. Returns None for the body when there was no answer of success.
@@ -157,7 +156,7 @@ class Caller:
             return change, None
         if response.status >= 400:
             change.outcome = Outcome.NOT_COMMITTED
-            if response.status not in (429, *may_refuse):
+            if response.status != 429:
                 raise Refused(f"{what} through {control_plane.name}: {response.status} {response.body[:300]!r}")
             return change, None
         answer = response.json() if response.body else {}

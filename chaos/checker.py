@@ -39,14 +39,15 @@ def stale_or_refused(history: History, model: Model) -> Iterator[Violation]:
     """An acceptance needs a moment within the request at which the node may have believed the condition; a refusal one at which it
     may have believed that it fails."""
     for answer in history.answers:
+        letting_in, refusing = model.judges(answer)
         if answer.verdict is Verdict.ACCEPTED:
-            windows = model.may_accept(answer.condition, answer.node)
+            windows = model.may_accept(answer.condition, letting_in)
             if not meets(windows, answer.start, answer.end):
                 rule = "lost-change" if answer.node == CONTROL_PLANE else "stale"
                 yield Violation(rule, _told(answer, model))
         elif answer.verdict is Verdict.REFUSED:
             since = answer.start if answer.refusable_since is None else answer.refusable_since
-            if not meets(model.may_refuse(answer.condition, answer.node), since, answer.end):
+            if not meets(model.may_refuse(answer.condition, refusing), since, answer.end):
                 yield Violation("refused", _told(answer, model))
 
 
@@ -166,7 +167,7 @@ def _told(answer: Answer, model: Model) -> str:
     for clause in answer.condition:
         for literal in clause:
             lines.append(f"    needs {literal.register} = {literal.value}; the node may have held:")
-            for change, (start, end) in model.windows(literal.register, answer.node)[-6:]:
+            for change, (start, end) in model.windows(literal.register, model.judges(answer)[0])[-6:]:
                 lines.append(
                     f"      {change.effects[literal.register]} from {start:.3f} to {end:.3f} "
                     f"(change {change.number}, ended {change.end:.3f}, {change.outcome.value}, {change.propagation}, "

@@ -90,6 +90,8 @@ class Answer:
     status: int | None = None
     # A token dies for good with what it came from: it may be refused for what happened since then.
     refusable_since: float | None = None
+    # The registry's home, when the node is of another region and had to hand the request on.
+    home: str | None = None
     detail: str = ""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from collections import defaultdict
 
-from .history import CONTROL_PLANE, FOREVER, Change, Condition, History, Literal, Outcome
+from .history import CONTROL_PLANE, FOREVER, Answer, Change, Condition, History, Literal, Outcome
 
 Window = tuple[float, float]
 
@@ -68,6 +68,16 @@ def _at_or_after(table: tuple[list, list[float]] | None, key: float) -> float:
     return ends[place] if place < len(ends) else FOREVER
 
 
+class PromisesOfAny:
+    """Of several nodes, any of which may have answered: in force once it is at each of them."""
+
+    def __init__(self, promises: list[Promises]) -> None:
+        self._promises = promises
+
+    def in_force(self, change: Change) -> float:
+        return max((each.in_force(change) for each in self._promises), default=FOREVER)
+
+
 class Model:
     """The windows of every register at every node."""
 
@@ -80,13 +90,23 @@ class Model:
                 continue
             for register in change.effects:
                 self._of_register[register].append(change)
-        self._promises: dict[str, Promises] = {}
+        self._promises: dict[str, Promises | PromisesOfAny] = {}
         self._windows: dict[tuple[str, str], list[tuple[Change, Window]]] = {}
 
-    def promises(self, node: str) -> Promises:
+    def promises(self, node: str) -> Promises | PromisesOfAny:
+        """Of a node, or of several of which any may have answered (`any_of`)."""
         if node not in self._promises:
-            self._promises[node] = Promises(node, self._regions.get(node), self._changes)
+            each = [Promises(name, self._regions.get(name), self._changes) for name in node.split("+")]
+            self._promises[node] = each[0] if len(each) == 1 else PromisesOfAny(each)
         return self._promises[node]
+
+    def judges(self, answer: Answer) -> tuple[str, str]:
+        """The node, or nodes any of which, let the caller in; and those that may have refused. A node asked for a registry of another region
+        hands the request on to a node of that region, which decides; it may itself not know the registry yet, or not any more."""
+        if answer.home is None:
+            return answer.node, answer.node
+        of_home = [node for node, region in sorted(self._regions.items()) if region == answer.home]
+        return "+".join(of_home), "+".join([*of_home, answer.node])
 
     def windows(self, register: str, node: str) -> list[tuple[Change, Window]]:
         """Each change that may have written the register, with the time in which the node may hold its value."""

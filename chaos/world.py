@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import random
@@ -35,6 +36,8 @@ class Registry:
     switched_on: int = 0
     last_switched_on: int = 0
     passwords: dict[str, str] = dataclasses.field(default_factory=dict)
+    # Held by whoever switches the account, or renews the second password beside the registry's other writer.
+    account: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
 
     @property
     def register(self) -> str:
@@ -140,7 +143,8 @@ class Token:
 
     text: str
     credential: Credential
-    node: str
+    # Who signed it; None: one of the nodes of the registry's home, to which the request was handed on.
+    node: str | None
     minted_at: float
     # The first and the last registry of the name that it may be for.
     incarnations: tuple[int, int]

@@ -162,6 +162,11 @@ class RegistryWriter(Writer):
             registry.exists = True
 
     async def switch(self, on: bool) -> None:
+        # Passwords are only shown while the account is on: whoever may have to look for one keeps it on.
+        async with self.registry.account:
+            await self.switch_now(on)
+
+    async def switch_now(self, on: bool) -> None:
         registry = self.registry
         effects = {registry.admin_register(): ON if on else OFF}
         before = {registry.admin_register(): ON if registry.admin_on else OFF}
@@ -189,8 +194,6 @@ class RegistryWriter(Writer):
         change, answer = await self.caller.change(
             f"renew {slot} of {registry.name}", "POST", f"{self.path}/regenerateCredential", REGISTRIES, {"name": slot},
             lambda answer: {register: shown(_password(answer, slot))}, {register: f"unknown-{self.random.getrandbits(32):08x}"}, self.regions,
-            # The other writer of the registry may have switched its account off.
-            may_refuse=(400,),
         )  # fmt: skip
         if answer is not None:
             registry.passwords[slot] = _password(answer, slot)
@@ -251,7 +254,9 @@ class SlotWriter(RegistryWriter):
         if not self.registry.admin_on:
             await asyncio.sleep(0.05)
         elif self.random.random() < 0.9:
-            await self.renew(SECOND_SLOT)
+            async with self.registry.account:
+                if self.registry.admin_on:
+                    await self.renew(SECOND_SLOT)
         else:
             await self.observe()
 

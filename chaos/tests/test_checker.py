@@ -170,6 +170,16 @@ def test_a_promise_for_one_region_binds_no_other():
     assert story.accepted(8, 9, "first", node=ONE).found() == ["stale"]
 
 
+def test_a_request_handed_on_is_judged_by_any_node_of_the_registry_s_home():
+    story = begun()
+    story.history.nodes["far"] = "northeurope"
+    story.change(4, 5, "second", "partial", [ONE], regions=frozenset({"westus"}))
+    assert story.accepted(6, 7, "first", node="far", home="westus").found() == [], "one of its nodes may be behind"
+    story.change(8, 9, "x", register="other", regions=frozenset({"westus"}))
+    assert story.accepted(10, 11, "first", node="far", home="westus").found() == ["stale"]
+    assert story.refused(10, 11, "second", node="far", home="westus").found() == ["stale"], "the far node was promised nothing"
+
+
 def test_revisions_repeated_skipped_lost_or_out_of_order_are_found():
     assert begun().change(2, 3, "second", revision=1).found() == ["revision-repeated"]
     assert begun().change(2, 3, "second", revision=3).found() == ["revision-skipped"]
