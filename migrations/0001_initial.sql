@@ -176,15 +176,15 @@ CREATE TABLE config_head (
 
 -- Which database this is, and which of its histories: a restored dump, a copy, a point-in-time recovery and a promoted replica all differ
 -- from the original in one of these parts. The timeline is that of the current position, not that of the last checkpoint, which lags behind
--- a promotion; a dump restored in place differs in the table's file only.
+-- a promotion; a dump restored in place differs in the table's file only. One expression without a subquery, so that it is inlined.
 CREATE FUNCTION config_identity() RETURNS text LANGUAGE sql VOLATILE AS $$
     SELECT concat_ws(
         '/',
         (pg_control_system()).system_identifier,
         left(pg_walfile_name(pg_current_wal_lsn()), 8),
-        (SELECT oid FROM pg_database WHERE datname = current_database()),
         'config_head'::regclass::oid,
-        pg_relation_filenode('config_head')
+        -- Names the database too.
+        pg_relation_filepath('config_head')
     )
 $$;
 

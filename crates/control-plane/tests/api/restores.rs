@@ -286,3 +286,34 @@ async fn a_restart_of_postgres_is_over_within_five_seconds() {
     let reply = change(&app, "after").await;
     assert_eq!(reply.header("x-wharfinger-propagation"), "complete");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_get_no_connection_are_told_to_come_back_and_the_next_ones_are_served() {
+    let cluster = Cluster::start();
+    let app = app_on(cluster.socket()).await;
+    change(&app, "steady").await;
+    let path = format!(
+        "{}?api-version={REGISTRIES}",
+        app.registry("group", "steady")
+    );
+    let mut hanging = app.store.pool().begin().await.unwrap();
+    sqlx::query("LOCK TABLE registries IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *hanging)
+        .await
+        .unwrap();
+    // More than there are connections: the first ones wait for the lock, the others for a connection.
+    let requests: Vec<_> = (0..40)
+        .map(|_| {
+            let (app, path) = (Arc::clone(&app), path.clone());
+            tokio::spawn(async move { app.get(&path).await })
+        })
+        .collect();
+    for request in requests {
+        assert_unavailable(&request.await.unwrap());
+    }
+    hanging.rollback().await.unwrap();
+    let back = Instant::now();
+    let reply = app.get(&path).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert!(back.elapsed() < Duration::from_secs(1));
+}
