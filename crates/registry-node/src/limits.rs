@@ -118,8 +118,11 @@ pub const FORWARD_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// … and tried last for this long.
 pub const FORWARD_NODE_RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// A forwarded request on which the other region's node neither takes nor brings a byte for this long is given up.
+/// A forwarded request on which the other region's node neither takes nor brings a byte for this long is given up …
 pub const FORWARD_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// … and one that only reads is put to another node, if there is one, after this without an answer.
+pub const FORWARD_READ_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes that one connection between nodes holds back for a side that is slow.
 pub const FORWARD_BUFFER_BYTES: usize = 256 * 1024;

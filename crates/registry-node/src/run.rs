@@ -120,6 +120,9 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] service::tls::TlsError),
+    /// Nodes of other regions cannot be verified.
+    #[error("nodes of other regions cannot be verified; name their authorities with --node-ca")]
+    NodeAuthorities(#[source] service::tls::TlsError),
     /// The control plane's URL or authorities cannot be used.
     #[error(transparent)]
     ControlPlane(#[from] ControlPlaneError),
@@ -224,7 +227,8 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         &arguments.control_plane,
         arguments.control_plane_ca.as_deref(),
     )?;
-    let peers = service::tls::client_config(arguments.node_ca.as_deref())?;
+    let peers = service::tls::client_config(arguments.node_ca.as_deref())
+        .map_err(StartError::NodeAuthorities)?;
     let forwarding = Forwarding::new(region.clone(), peers);
     let (configuration, copy) = open_copy(&arguments)?;
     let (enrolled, enrolment) = watch::channel(None);

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use actix_web::{
@@ -85,8 +86,8 @@ impl Upload {
         self.0.borrow().fault
     }
 
-    /// Ends when the other node has neither taken nor answered anything for too long. A client that is slow is not its fault.
-    pub(super) async fn stalled(&self) {
+    /// Ends when the other node has neither taken nor answered anything for `limit`. A client that is slow is not its fault.
+    pub(super) async fn stalled(&self, limit: Duration) {
         loop {
             let end = {
                 let state = self.0.borrow();
@@ -94,7 +95,7 @@ impl Upload {
                     Some(_) => Instant::now(),
                     None => state.moved_at,
                 };
-                since + FORWARD_ANSWER_TIMEOUT
+                since + limit
             };
             if end <= Instant::now() {
                 return;
@@ -305,5 +306,83 @@ impl MessageBody for AnswerBody {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::{FromRequest, dev, error::PayloadError, test::TestRequest};
+    use futures_util::{StreamExt, future::poll_fn, stream};
+
+    use super::*;
+
+    async fn upload_of(
+        stream: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
+    ) -> Upload {
+        let request = TestRequest::default()
+            .insert_header(("transfer-encoding", "chunked"))
+            .to_http_request();
+        let mut payload = dev::Payload::Stream {
+            payload: stream.boxed_local(),
+        };
+        let payload = Payload::from_request(&request, &mut payload).await;
+        Upload::new(&request, Some(payload.expect("always taken")))
+    }
+
+    async fn next(body: &mut RequestBody) -> Option<Result<Bytes, UploadFault>> {
+        let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
+        Some(frame.map(|frame| frame.into_data().expect("no trailers")))
+    }
+
+    fn bytes(text: &'static str) -> Result<Bytes, PayloadError> {
+        Ok(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[actix_web::test]
+    async fn a_client_that_sends_nothing_is_given_up_and_the_node_is_not_blamed() {
+        tokio::time::pause();
+        let upload = upload_of(stream::iter([bytes("abc")]).chain(stream::pending())).await;
+        let mut body = upload.body();
+        assert_eq!(next(&mut body).await, Some(Ok(Bytes::from_static(b"abc"))));
+        let limit = BODY_IDLE_TIMEOUT / 3;
+        tokio::select! {
+            fault = next(&mut body) => assert_eq!(fault, Some(Err(UploadFault::Idle))),
+            () = upload.stalled(limit) => panic!("the client was waited for"),
+        }
+        assert_eq!(upload.fault(), Some(UploadFault::Idle));
+    }
+
+    #[actix_web::test]
+    async fn a_node_that_takes_nothing_or_does_not_answer_is_given_up() {
+        tokio::time::pause();
+        let begun = Instant::now();
+        let upload = upload_of(stream::iter([bytes("abc"), bytes("def")])).await;
+        let mut body = upload.body();
+        assert!(next(&mut body).await.is_some());
+        upload.stalled(FORWARD_ANSWER_TIMEOUT).await;
+        let waited = || begun.elapsed().as_secs();
+        assert_eq!(waited(), FORWARD_ANSWER_TIMEOUT.as_secs());
+        // It goes on, takes the rest, and then does not answer.
+        while next(&mut body).await.is_some() {}
+        assert!(body.is_end_stream());
+        upload.stalled(FORWARD_ANSWER_TIMEOUT).await;
+        assert_eq!(waited(), FORWARD_ANSWER_TIMEOUT.as_secs() * 2);
+        assert_eq!(upload.fault(), None);
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_breaks_off_or_is_taken_back_never_ends() {
+        let broken = [bytes("abc"), Err(PayloadError::Incomplete(None))];
+        let upload = upload_of(stream::iter(broken)).await;
+        let mut body = upload.body();
+        assert!(next(&mut body).await.is_some());
+        assert_eq!(next(&mut body).await, Some(Err(UploadFault::Broken)));
+        assert!(!body.is_end_stream());
+
+        let upload = upload_of(stream::iter([bytes("abc"), bytes("def")])).await;
+        let mut body = upload.body();
+        assert!(next(&mut body).await.is_some());
+        assert!(upload.give_back().is_some());
+        assert_eq!(next(&mut body).await, Some(Err(UploadFault::Abandoned)));
     }
 }

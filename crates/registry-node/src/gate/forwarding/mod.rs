@@ -40,8 +40,8 @@ use uuid::Uuid;
 use super::{Gate, RequestId};
 use crate::{
     limits::{
-        FORWARD_NODE_RETRY_AFTER, FORWARD_NODES_TRIED_MAXIMUM, FORWARDS_MAXIMUM,
-        RETRY_AFTER_SECONDS,
+        FORWARD_ANSWER_TIMEOUT, FORWARD_NODE_RETRY_AFTER, FORWARD_NODES_TRIED_MAXIMUM,
+        FORWARD_READ_ANSWER_TIMEOUT, FORWARDS_MAXIMUM, RETRY_AFTER_SECONDS,
     },
     metrics::ForwardOutcome,
     oci::{ErrorCode, OciError},
@@ -191,13 +191,23 @@ impl Gate {
         for (node, address) in nodes.into_iter().take(FORWARD_NODES_TRIED_MAXIMUM) {
             left -= 1;
             let peer = Peer::new(address, name.clone(), connections.clone());
-            let sent = peer.send(&self.forwarding.tls, &head, upload).await;
-            let reason = match judge(sent, upload, is_repeatable, left > 0) {
+            let may_go_on = is_repeatable && left > 0;
+            let limit = match may_go_on {
+                true => FORWARD_READ_ANSWER_TIMEOUT,
+                false => FORWARD_ANSWER_TIMEOUT,
+            };
+            let sent = peer.send(&self.forwarding.tls, &head, upload, limit).await;
+            let reason = match judge(sent, upload, may_go_on) {
                 Ok(answer) => {
                     self.forwarding.has_answered(node);
                     return Ok((answer, peer));
                 }
-                Err(Attempt::Failed(error)) => return Err(error),
+                Err(Attempt::Failed(error)) => {
+                    if error.status.is_server_error() {
+                        self.forwarding.has_failed(node, Instant::now());
+                    }
+                    return Err(error);
+                }
                 Err(Attempt::NotBegun(reason)) => reason,
             };
             if self.forwarding.has_failed(node, Instant::now()) {
@@ -258,16 +268,15 @@ impl Gate {
     }
 }
 
-/// What to do after one node: take its answer, try the next, or give up.
+/// What to do after one node: take its answer, try the next (`may_go_on`: there is one, and nothing is lost by asking twice), or give up.
 fn judge(
     sent: Result<peers::Answer, SendFault>,
     upload: &Upload,
-    is_repeatable: bool,
-    is_another_left: bool,
+    may_go_on: bool,
 ) -> Result<peers::Answer, Attempt> {
     let fault = match sent {
         // A node that is starting, or has not heard of the registry yet, is no better than one that is away.
-        Ok(answer) if is_repeatable && is_another_left && is_from_the_wrong_node(&answer) => {
+        Ok(answer) if may_go_on && is_from_the_wrong_node(&answer) => {
             return Err(Attempt::NotBegun(format!(
                 "it answered {}",
                 answer.head.status
@@ -281,9 +290,8 @@ fn judge(
     }
     match fault {
         SendFault::NotSent(reason) => Err(Attempt::NotBegun(reason)),
-        SendFault::Broken(reason) if is_repeatable && is_another_left => {
-            Err(Attempt::NotBegun(reason))
-        }
+        SendFault::Broken(reason) if may_go_on => Err(Attempt::NotBegun(reason)),
+        SendFault::TimedOut if may_go_on => Err(Attempt::NotBegun("no answer in time".to_owned())),
         SendFault::Broken(reason) => Err(Attempt::Failed(broken(&reason))),
         SendFault::TimedOut => Err(Attempt::Failed(timed_out())),
     }

@@ -1,7 +1,13 @@
 //! Connections to nodes of other regions: verified TLS, HTTP/1.1, kept open between requests. Each worker has its own, because what runs
 //! on them is bound to its thread.
 
-use std::{cell::RefCell, collections::HashMap, io, rc::Rc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use hyper::{
     Request,
@@ -100,12 +106,13 @@ impl Peer {
         &self.key.0
     }
 
-    /// Sends the request and waits for the head of the answer.
+    /// Sends the request and waits for the head of the answer, for `limit` after the last byte of the body.
     pub(super) async fn send(
         &self,
         tls: &TlsConnector,
         head: &request::Parts,
         upload: &Upload,
+        limit: Duration,
     ) -> Result<Answer, SendFault> {
         loop {
             let (mut sender, is_new) = match self.connections.take(&self.key) {
@@ -125,7 +132,7 @@ impl Peer {
             let request = Request::from_parts(head.clone(), upload.body());
             let sent = tokio::select! {
                 sent = sender.try_send_request(request) => sent,
-                () = upload.stalled() => return Err(SendFault::TimedOut),
+                () = upload.stalled(limit) => return Err(SendFault::TimedOut),
             };
             match sent {
                 Ok(answer) => {
