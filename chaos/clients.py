@@ -14,7 +14,7 @@ from .api import Run
 from .history import Answer, Pull, Push, Verdict
 from .http_client import Broken, Connections, Response
 from .system import Node
-from .world import Credential, Registry, Token, World, admin_credential
+from .world import Credential, Registry, Token, World, admin_credential, signing_key
 
 TIMEOUT_SECONDS = 6.0
 PUSH_TIMEOUT_SECONDS = 12.0
@@ -166,8 +166,10 @@ class LoginClient(Client):
         response = await self.ask("token request", node, credential, None, "GET", f"/oauth2/token?{query}")
         if response is None or response.status != 200:
             return None
+        nodes = [each.name for each in self.run.system.nodes if each.region == registry.region]
+        signed = tuple(signing_key(name) for name in ([node.name] if node.name in nodes else nodes))
         token = Token(
-            response.json()["access_token"], credential, node.name if node.region == registry.region else None, start, (incarnation, registry.last_incarnation),
+            response.json()["access_token"], credential, signed, start, (incarnation, registry.last_incarnation),
             # A call that is under way may have switched it on already.
             (switched_on, registry.last_switched_on + 1),
         )  # fmt: skip

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import pathlib
 import random
+import re
 import signal
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from .api import Run
 from .history import FOREVER, Change, Fault, Outcome
 from .processes import wait_until
 from .system import ControlPlane, Node
+from .world import GONE, signing_key
 from .writers import Writer
 
 Target = TypeVar("Target", Node, ControlPlane)
@@ -67,6 +69,7 @@ WEIGHTS = {
     "delay-database": 2,
     "kill-postgres": 2,
     "join-node": 1,
+    "remove-node": 1,
     "restore-database": 1,
 }
 
@@ -153,6 +156,14 @@ class Injector:
         finally:
             target.is_faulty = False
 
+    def enrolled(self, node: str, start: float) -> None:
+        """It serves: its key was published before. Whoever is behind learns it later."""
+        history, literal = self.run.history, signing_key(node)
+        history.changes.append(
+            Change(history.number(), f"{node} joins", start, time.monotonic(), {literal.register: literal.value}, Outcome.COMMITTED,
+                   generation=self.run.generation)
+        )  # fmt: skip
+
     # Nodes
 
     async def _do_kill_node(self, planned: Planned) -> None:
@@ -229,11 +240,36 @@ class Injector:
             if not filler.exists():
                 await self._with(planned, node, lambda: _fill(filler), lambda: filler.unlink(missing_ok=True))
 
+    async def _do_remove_node(self, planned: Planned) -> None:
+        """A node less: removed by an administrator while everybody works, and ended some time later."""
+        node = self._node(planned)
+        system, history = self.run.system, self.run.history
+        if node is None or node.node_id is None or len([each for each in system.nodes if each.region == node.region and not each.has_left]) < 3:
+            self.left_out += 1
+            return
+        node.is_faulty, node.has_left = True, True
+        literal = signing_key(node.name)
+        change = Change(history.number(), f"remove {node.name}", time.monotonic(), FOREVER, {literal.register: GONE}, Outcome.UNKNOWN,
+                        generation=self.run.generation)  # fmt: skip
+        history.changes.append(change)
+        try:
+            said = await system.admin("node", "remove", node.node_id)
+        except (RuntimeError, TimeoutError):
+            # It broke: it may have happened or not.
+            said = ""
+        change.end = time.monotonic()
+        if (revision := re.search(r"\(revision (\d+)\)", said)) and (outcome := re.search(r"^(complete|partial|pending): (.*)$", said, re.M)):
+            change.outcome, change.revision, change.propagation = Outcome.COMMITTED, int(revision[1]), outcome[1]
+            change.missing = frozenset(each.node_id for each in system.nodes if each.node_id is not None and each.node_id in outcome[2])
+        self._begin(planned, node.name).end = change.end
+        await asyncio.sleep(planned.seconds)
+        await node.process.kill()
+
     async def _do_join_node(self, planned: Planned) -> None:
         """A node more: enrolled while everybody works."""
         system = self.run.system
         regions = system.regions
-        generation = self.run.generation
+        generation, start = self.run.generation, time.monotonic()
         try:
             node = await system.add_node(regions[planned.target % len(regions)])
         except RuntimeError:
@@ -247,6 +283,7 @@ class Injector:
         node.is_faulty = True
         with contextlib.suppress(TimeoutError):
             await wait_until(node.is_ready, node.name, JOIN_SECONDS, interval=0.01)
+            self.enrolled(node.name, start)
             node.link.delay(0.0, 2 * planned.amount)
             await asyncio.sleep(planned.seconds)
         node.link.delay(0.0, 0.0)
@@ -309,14 +346,14 @@ class Injector:
         async with self._restoring:
             run, postgres = self.run, self.run.system.postgres
             dump = run.system.directory / "postgres" / "dump"
-            nodes = len(run.system.nodes)
+            nodes = self._enrolled_nodes()
             async with self._quiet():
                 snapshots = [writer.snapshot() for writer in self.writers]
                 await postgres.dump(dump)
             await asyncio.sleep(planned.seconds)
             async with self._quiet():
-                if nodes != len(run.system.nodes):
-                    # A node that has joined since would be lost with the changes.
+                if nodes != self._enrolled_nodes():
+                    # A node that has joined since would be lost with the changes, one that was removed would be back.
                     self.left_out += 1
                     return
                 away = [node for node in run.system.nodes if planned.amount < 0.5 and not node.is_faulty]
@@ -331,6 +368,9 @@ class Injector:
                 node.link.cut()
                 node.link.open()
                 node.is_faulty = False
+
+    def _enrolled_nodes(self) -> list[str]:
+        return [node.name for node in self.run.system.nodes if not node.has_left]
 
     async def _restore(self, dump: pathlib.Path, snapshots: list[dict[str, str]]) -> None:
         run, history, postgres = self.run, self.run.history, self.run.system.postgres

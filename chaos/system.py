@@ -198,6 +198,7 @@ class System:
             [
                 str(binary or self.binary), "registry-node", "--region", region, "--state-dir", str(state), "--content-dir", str(content),
                 "--control-plane", f"https://localhost:{link.port}", "--control-plane-ca", str(self._files[0]),
+                *(["--node-ca", str(self._files[0])] if len(self.regions) > 1 else []),
                 "--join-token-file", str(token), "--advertised-address", f"localhost:{port}",
                 "--listen", f"127.0.0.1:{port}", *self._tls_flags(), "--metrics-listen", f"127.0.0.1:{metrics_port}",
                 *([] if bound is None else [self.options.staleness_flag, str(bound)]),

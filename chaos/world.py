@@ -14,6 +14,11 @@ HERE, GONE, ON, OFF = "here", "gone", "on", "off"
 OLD_CREDENTIALS = 12
 
 
+def signing_key(node: str) -> Literal:
+    """That a node is enrolled, and tokens that it signed are good."""
+    return Literal(f"signing-key:{node}", HERE)
+
+
 def shown(secret: str) -> str:
     """A secret's value in the history: enough to tell it from others, and not the secret."""
     return "secret-" + hashlib.sha256(secret.encode()).hexdigest()[:10]
@@ -100,16 +105,17 @@ class Credential:
             # A token dies when the account is switched off, and stays dead when it is switched on again.
             first, last = token.switches
             register = f"admin-switched:{self.incarnation.register.partition(':')[2]}#{self.incarnation.value.rpartition('-')[2]}"
-            return (*condition, tuple(Literal(register, str(number)) for number in range(first, last + 1)))
+            return (*condition, tuple(Literal(register, str(number)) for number in range(first, last + 1)), token.signed)
         # A principal may be let in by any registry of the name; its token is for the one that it was made for.
         first, last = (1, self.registry.last_incarnation) if token is None else token.incarnations
+        signed = () if token is None else (token.signed,)
         names = tuple(Literal(self.registry.register, f"{HERE}-{number}") for number in range(first, last + 1))
         assigned = tuple(
             literal
             for literal, registry, incarnation in self.principal.assignments
             if registry is None or (registry is self.registry and first <= incarnation <= last)
         )
-        return (names, *self.fixed, assigned)
+        return (names, *self.fixed, assigned, *signed)
 
 
 def admin_credential(registry: Registry, slot: str) -> Credential:
@@ -143,8 +149,8 @@ class Token:
 
     text: str
     credential: Credential
-    # Who signed it; None: one of the nodes of the registry's home, to which the request was handed on.
-    node: str | None
+    # That the signing key of the node is known; of any node of the registry's home, when the request was handed on.
+    signed: tuple[Literal, ...]
     minted_at: float
     # The first and the last registry of the name that it may be for.
     incarnations: tuple[int, int]
