@@ -1,6 +1,8 @@
 """Two regions with two nodes each: a registry is used through any node, wherever it lives, and an image's name never tells where."""
 
 import contextlib
+import os
+import signal
 
 import pytest
 import requests
@@ -163,6 +165,21 @@ def test_failed_logins_count_for_the_client_not_for_the_node_between(owner, node
     guesser.password = password
     del guesser.session.headers["X-Wharfinger-Forwarded"]
     assert guesser.login_status() == 200
+
+
+def test_a_node_that_hangs_is_passed_over(installed, owner, nodes, through):
+    registry = owner.new_registry(owner.new_group(), location=SECOND)
+    client = through(nodes[FIRST][0], registry, registry.name, owner.admin_passwords(registry)["password"])
+    client.push_image("app", "v1", Image("before"))
+    pid = installed.pid(f"registry-node-{SECOND}-2")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # It takes ten seconds to see it once, on a connection that was open.
+        for _ in range(6):
+            assert client.pulls("app", "v1")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    client.push_image("app", "v2", Image("after"))
 
 
 def test_a_region_that_is_away_is_named_and_comes_back(installed, owner, nodes, through):
