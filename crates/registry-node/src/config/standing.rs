@@ -158,7 +158,23 @@ pub struct Standing {
 struct State {
     freshness: Freshness,
     removed_at: Option<OffsetDateTime>,
+    /// Whether the disk knows of the removal.
+    removal_is_kept: bool,
     written: Option<BootTime>,
+    /// Whether the last attempt to write failed: that is said once.
+    is_failing: bool,
+}
+
+impl State {
+    fn new(freshness: Freshness, removed_at: Option<OffsetDateTime>) -> Self {
+        Self {
+            freshness,
+            removed_at,
+            removal_is_kept: removed_at.is_some(),
+            written: None,
+            is_failing: false,
+        }
+    }
 }
 
 /// How it stands at one moment.
@@ -178,11 +194,7 @@ impl Standing {
         Self {
             clock: BootClock::of_the_system(),
             directory: None,
-            state: Mutex::new(State {
-                freshness: Freshness::new(None, None, None),
-                removed_at: None,
-                written: None,
-            }),
+            state: Mutex::new(State::new(Freshness::new(None, None, None), None)),
         }
     }
 
@@ -225,11 +237,10 @@ impl Standing {
         let standing = Self {
             clock,
             directory: Some(directory.to_owned()),
-            state: Mutex::new(State {
-                freshness: Freshness::new(bound, kept_bound, fresh_at),
+            state: Mutex::new(State::new(
+                Freshness::new(bound, kept_bound, fresh_at),
                 removed_at,
-                written: None,
-            }),
+            )),
         };
         standing.keep_bound()?;
         Ok(standing)
@@ -294,7 +305,9 @@ impl Standing {
             Heard::Fresher => Ok(()),
             Heard::BoundInForce => self.keep_bound(),
         };
-        if let Err(error) = kept.and_then(|()| self.keep_freshness()) {
+        let kept = kept.and_then(|()| self.keep_freshness());
+        let was_failing = std::mem::replace(&mut self.state.lock().is_failing, kept.is_err());
+        if let (Err(error), false) = (kept, was_failing) {
             tracing::warn!(
                 "a restart of this node may refuse requests longer than it has to: {}",
                 service::errors::chain(&error)
@@ -305,17 +318,18 @@ impl Standing {
     /// A control plane says that this node was removed. True when that is news.
     ///
     /// # Errors
-    /// When that cannot be kept; it counts all the same, until the node ends.
+    /// When that cannot be kept; it counts all the same until the node ends, and is tried again when it is said again.
     pub(super) fn removed(&self, at: OffsetDateTime) -> Result<bool, StandingError> {
-        {
+        let (at, is_news) = {
             let mut state = self.state.lock();
-            if state.removed_at.is_some() {
-                return Ok(false);
-            }
-            state.removed_at = Some(at);
+            let is_news = state.removed_at.is_none();
+            (*state.removed_at.get_or_insert(at), is_news)
+        };
+        if !self.state.lock().removal_is_kept {
+            self.keep(REMOVED_FILE, &KeptRemoval { form: 1, at })?;
+            self.state.lock().removal_is_kept = true;
         }
-        self.keep(REMOVED_FILE, &KeptRemoval { form: 1, at })?;
-        Ok(true)
+        Ok(is_news)
     }
 
     /// A control plane has this node among its nodes, and has sent it a configuration. True when it had been removed before.
@@ -323,8 +337,12 @@ impl Standing {
     /// # Errors
     /// When that cannot be kept; a restart would refuse again until it is heard.
     pub(super) fn enrolled(&self) -> Result<bool, StandingError> {
-        if self.state.lock().removed_at.take().is_none() {
-            return Ok(false);
+        {
+            let mut state = self.state.lock();
+            if state.removed_at.take().is_none() {
+                return Ok(false);
+            }
+            state.removal_is_kept = false;
         }
         if let Some(directory) = &self.directory {
             let path = directory.join(REMOVED_FILE);
