@@ -20,7 +20,10 @@ use service::{
     tls::TlsArguments,
 };
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{
+    mpsc::{self, UnboundedSender},
+    watch,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -31,7 +34,10 @@ use crate::{
     },
     content::{Content, OpenError, OpenOptions, Sources},
     gate::{Forwarding, Gate, GateServer, ListenError},
-    limits::{JOIN_TIMEOUT, JOIN_TIMEOUT_MINIMUM, SHUTDOWN_TIMEOUT, STALENESS_BOUND_MINIMUM},
+    limits::{
+        IDLE_CONNECTION_TIME, JOIN_TIMEOUT, JOIN_TIMEOUT_MINIMUM, SHUTDOWN_TIMEOUT,
+        STALENESS_BOUND_MINIMUM,
+    },
     metrics::NodeMetrics,
     status::{self, Status},
     watching,
@@ -248,18 +254,7 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     };
     let identities = Arc::new(identities);
     enrolled.send_replace(Some(Arc::clone(&identities)));
-    let (deleted, of_deleted) = mpsc::unbounded_channel();
-    let deletions = copy.deleted_registries();
-    for registry in deletions.list()? {
-        // The receiver is here.
-        let _ = deleted.send(registry);
-    }
-    tokio::spawn(watching::mark_deleted(
-        content.clone(),
-        Arc::clone(&configuration),
-        deletions,
-        of_deleted,
-    ));
+    let deleted = mark_deletions(&content, &configuration, &copy)?;
     let follower = Follower {
         control_plane,
         identities: Arc::clone(&identities),
@@ -271,9 +266,8 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         shutdown: shutdown.clone(),
     };
     let following = tokio::spawn(follower.run());
-    let join_timeout = JOIN_TIMEOUT
-        .saturating_sub(started_at.elapsed())
-        .max(JOIN_TIMEOUT_MINIMUM);
+    let join_timeout = JOIN_TIMEOUT.saturating_sub(started_at.elapsed());
+    let join_timeout = join_timeout.max(JOIN_TIMEOUT_MINIMUM);
     tokio::select! {
         () = config::wait_until_servable(&configuration, &identities, join_timeout, |why| {
             readiness.set(DATA_PORT, Err(format!("closed: {why}")));
@@ -294,6 +288,27 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     let _ = following.await;
     tracing::info!("the node has stopped");
     served
+}
+
+/// Starts to mark the content of deleted registries: those that an earlier start left, and those that are sent.
+fn mark_deletions(
+    content: &Content,
+    configuration: &Arc<Configuration>,
+    copy: &LocalCopy,
+) -> Result<UnboundedSender<Uuid>, StartError> {
+    let (deleted, of_deleted) = mpsc::unbounded_channel();
+    let deletions = copy.deleted_registries();
+    for registry in deletions.list()? {
+        // The receiver is here.
+        let _ = deleted.send(registry);
+    }
+    tokio::spawn(watching::mark_deleted(
+        content.clone(),
+        Arc::clone(configuration),
+        deletions,
+        of_deleted,
+    ));
+    Ok(deleted)
 }
 
 fn status_page(
@@ -423,17 +438,21 @@ async fn serve_gate(
     let addresses = addresses.join(", ");
     tracing::info!("registries are served on {addresses}");
     readiness.set(DATA_PORT, Ok(format!("open on {addresses}")));
-    let handle = server.handle();
+    let (handle, requests) = (server.handle(), server.requests());
     let serving = tokio::spawn(server.serve());
     let stopping = async {
         shutdown.wait().await;
         readiness.set(DATA_PORT, Err("stopping".to_owned()));
-        let limit = SHUTDOWN_TIMEOUT + Duration::from_secs(1);
-        if tokio::time::timeout(limit, handle.stop(true))
-            .await
-            .is_err()
-        {
-            tracing::warn!("requests that took longer than {SHUTDOWN_TIMEOUT:?} were cut off");
+        let idle = async {
+            requests.none().await;
+            tokio::time::sleep(IDLE_CONNECTION_TIME).await;
+        };
+        tokio::select! {
+            () = handle.stop(true) => {}
+            () = idle => {}
+            () = tokio::time::sleep(SHUTDOWN_TIMEOUT + Duration::from_secs(1)) => {
+                tracing::warn!("requests that took longer than {SHUTDOWN_TIMEOUT:?} were cut off");
+            }
         }
     };
     tokio::select! {

@@ -43,22 +43,8 @@ pub(super) async fn hello(
             identity.node_id, identity.region
         )));
     }
-    if let Some(next_kid) = &identity.next_kid
-        && nodes::rotation_finish(&feed.store, node_id, next_kid)
-            .await
-            .map_err(End::Store)?
-    {
-        tracing::info!(node.id = %node_id, signing_key = next_kid.as_str(), "a node uses its new credential; the old one is dead");
-    }
-    if address != identity.address {
-        check_address(&address).map_err(End::Protocol)?;
-        let published = nodes::address_update(&feed.store, node_id, &address)
-            .await
-            .map_err(End::Store)?;
-        if published.is_some() {
-            feed.wake();
-        }
-    }
+    finish_rotation(feed, identity).await?;
+    update_address(feed, identity, &address).await?;
     let copy = epoch.map(|epoch| Position { epoch, revision });
     // Only for the lease's row: what the node lacks is read after the lease is committed.
     let head = store::config::head_for(&feed.store, copy)
@@ -90,6 +76,39 @@ pub(super) async fn hello(
     // It may be the one that the newest forms waited for.
     feed.maintenance.wake_forms();
     Ok((stream, copy))
+}
+
+/// What a node announced is in force when it connects with it.
+async fn finish_rotation(feed: &ConfigFeed, identity: &NodeIdentity) -> Result<(), End> {
+    let Some(next_kid) = &identity.next_kid else {
+        return Ok(());
+    };
+    let finished = nodes::rotation_finish(&feed.store, identity.node_id, next_kid).await;
+    if finished.map_err(End::Store)? {
+        tracing::info!(
+            node.id = %identity.node_id, signing_key = next_kid.as_str(),
+            "a node uses its new credential; the old one is dead"
+        );
+    }
+    Ok(())
+}
+
+async fn update_address(
+    feed: &ConfigFeed,
+    identity: &NodeIdentity,
+    address: &str,
+) -> Result<(), End> {
+    if address == identity.address {
+        return Ok(());
+    }
+    check_address(address).map_err(End::Protocol)?;
+    let published = nodes::address_update(&feed.store, identity.node_id, address)
+        .await
+        .map_err(End::Store)?;
+    if published.is_some() {
+        feed.wake();
+    }
+    Ok(())
 }
 
 /// The listening half of a stream.
