@@ -26,6 +26,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--regions", type=int, choices=(1, 2), default=1, help="with 2, a second region with one node (default 1)")
     parser.add_argument("--only", metavar="KIND,…", help="only these kinds of faults: " + " ".join(faults.WEIGHTS))
     parser.add_argument("--staleness-bound", type=int, metavar="SECONDS", help="the bound that every node is started with")
+    parser.add_argument("--earlier-binary", type=pathlib.Path, metavar="FILE", help="a program of an earlier build, which --earlier run")
+    parser.add_argument("--earlier", default="node-1", metavar="NAME,…", help="as node-1,control-plane-2 (default node-1: one that joins later may be too old for documents in use)")
     parser.add_argument("--fault-on-purpose", choices=[fault.name for fault in on_purpose.ALL], help="the run that provokes this fault of a test build")
     parser.add_argument("--faults-on-purpose", action="store_true", help="each of these runs, with the fault and without it")
     parser.add_argument("--keep", action="store_true", help="write the counts into docs/reliability.md")
@@ -46,7 +48,10 @@ def settings_of(given: argparse.Namespace) -> Settings:
         kinds = {kind: weight for kind, weight in faults.WEIGHTS.items() if kind in given.only.split(",")}
     nodes = {"westus": given.nodes} | ({"northeurope": 1} if given.regions == 2 else {})
     planned = faults.plan(given.seed, given.seconds, kinds, given.interval)
-    return Settings(given.seed, given.seconds, binary(), Options(nodes, staleness_bound=given.staleness_bound), planned,
+    options = Options(nodes, staleness_bound=given.staleness_bound)
+    if given.earlier_binary:
+        options.earlier = dict.fromkeys(given.earlier.split(","), given.earlier_binary.resolve())
+    return Settings(given.seed, given.seconds, binary(), options, planned,
                     keep_files=given.keep_files)  # fmt: skip
 
 

@@ -89,7 +89,6 @@ class System:
         self._randomness = randomness
         self.binary = directory / "wharfinger"
         shutil.copy2(binary, self.binary)
-        self.earlier_binary: pathlib.Path | None = None
         self.logs = directory / "logs"
         self.logs.mkdir()
         self._ports: set[int] = set()
@@ -127,7 +126,10 @@ class System:
         await asyncio.gather(*(wait_until(each.is_ready, f"{each.name}:\n{each.process.log_tail()}", 60) for each in self.control_planes))
         for region, count in self.options.nodes.items():
             for _ in range(count):
-                await self.add_node(region)
+                node = await self.add_node(region)
+                if node.name in self.options.earlier:
+                    # Before newer forms of documents are in use, which it would have to understand to join.
+                    await wait_until(node.is_ready, f"{node.name}, of an earlier build", 60)
         for node in self.nodes:
             await wait_until(node.is_ready, f"{node.name}:\n{node.process.log_tail()}", 60)
 
@@ -172,7 +174,7 @@ class System:
         process = Process(
             name,
             [
-                str(self.binary), "control-plane", "--database-url-file", str(url),
+                str(self.options.earlier.get(name, self.binary)), "control-plane", "--database-url-file", str(url),
                 "--key-encryption-key-file", str(self.directory / "key-encryption-key"),
                 "--listen", f"127.0.0.1:{port}", *self._tls_flags(), "--metrics-listen", f"127.0.0.1:{metrics_port}",
             ],
@@ -182,7 +184,7 @@ class System:
         await process.start()
         self.control_planes.append(ControlPlane(name, process, Server(name, port, self.tls), database, metrics_port))
 
-    async def add_node(self, region: str, binary: pathlib.Path | None = None) -> Node:
+    async def add_node(self, region: str) -> Node:
         """Enrols a node of the region and starts it; does not wait until it serves."""
         name = f"node-{len(self.nodes) + 1}"
         state = self._disk(self.directory / f"{name}-state", STATE_MIB)
@@ -196,7 +198,7 @@ class System:
         process = Process(
             name,
             [
-                str(binary or self.binary), "registry-node", "--region", region, "--state-dir", str(state), "--content-dir", str(content),
+                str(self.options.earlier.get(name, self.binary)), "registry-node", "--region", region, "--state-dir", str(state), "--content-dir", str(content),
                 "--control-plane", f"https://localhost:{link.port}", "--control-plane-ca", str(self._files[0]),
                 *(["--node-ca", str(self._files[0])] if len(self.regions) > 1 else []),
                 "--join-token-file", str(token), "--advertised-address", f"localhost:{port}",
@@ -252,6 +254,8 @@ class Options:
         self.staleness_bound = staleness_bound
         self.staleness_flag = "--staleness-bound"
         self.environment = environment or {}
+        # Programs of an earlier build, by the name of the process that runs it.
+        self.earlier: dict[str, pathlib.Path] = {}
 
 
 async def _is_ready(port: int) -> bool:
