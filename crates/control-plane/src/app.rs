@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use credentials::{KeyRing, Randomness};
+use service::in_flight::InFlight;
 use service::metrics::Metrics;
 use service::readiness::Readiness;
 use service::shutdown::Shutdown;
@@ -11,7 +12,6 @@ use store::{Store, StoreError};
 use time::OffsetDateTime;
 
 use crate::config_feed::ConfigFeed;
-use crate::draining::InFlight;
 use crate::front_door::Router;
 use crate::limits::WORKER_CONNECTIONS;
 use crate::metrics::RequestMetrics;
@@ -33,7 +33,7 @@ pub struct App {
     pub(crate) settings: Settings,
     pub(crate) router: Arc<Router>,
     pub(crate) request_metrics: Arc<RequestMetrics>,
-    pub(crate) requests: Arc<InFlight>,
+    pub(crate) requests: InFlight,
 }
 
 /// What an operator may choose.
@@ -85,7 +85,7 @@ impl App {
         }
         store::config::publish_built_in_roles(&parts.store).await?;
         let sign_in = SignIn::load(&parts, &installation).await?;
-        let requests = InFlight::new();
+        let requests = InFlight::default();
         let config_feed = ConfigFeed::start(&parts, &requests);
         watch_database(
             parts.store.clone(),

@@ -6,7 +6,6 @@
 mod app;
 mod config_feed;
 mod directory;
-mod draining;
 pub mod front_door;
 mod limits;
 mod metrics;

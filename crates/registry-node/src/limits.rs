@@ -89,6 +89,9 @@ pub const CONNECTIONS_MAXIMUM: usize = 10_000;
 /// Requests under way may take this long to end when the node stops.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// When the last request is done, connections that stay open may keep a node that stops this long: their clients take the rest meanwhile.
+pub const IDLE_CONNECTION_TIME: Duration = Duration::from_secs(2);
+
 /// The shortest bound on the age of a node's configuration past which it refuses every request. Marks come every second.
 pub const STALENESS_BOUND_MINIMUM: Duration = Duration::from_secs(10);
 

@@ -7,6 +7,7 @@ pub mod configuration;
 pub mod errors;
 #[cfg(feature = "faults-on-purpose")]
 pub mod faults_on_purpose;
+pub mod in_flight;
 pub mod logs;
 pub mod metrics;
 pub mod observe;

@@ -23,6 +23,7 @@ pub(crate) use stream::configure;
 
 use std::sync::Arc;
 
+use service::in_flight::InFlight;
 use service::shutdown::Shutdown;
 use store::Store;
 use store::config::Published;
@@ -37,7 +38,6 @@ use propagation::Nodes;
 use reader::Reader;
 
 use crate::Parts;
-use crate::draining::InFlight;
 use crate::front_door::Operation;
 use crate::limits::SHUTDOWN_TIMEOUT;
 
@@ -69,7 +69,7 @@ pub(crate) struct ConfigFeed {
 impl ConfigFeed {
     /// Starts the feed's tasks. They end with the shutdown, but not before the last stream and the last request. Call it inside a tokio
     /// runtime that outlives the feed.
-    pub(crate) fn start(parts: &Parts, requests: &Arc<InFlight>) -> Arc<Self> {
+    pub(crate) fn start(parts: &Parts, requests: &InFlight) -> Arc<Self> {
         let feed = Arc::new(Self {
             store: parts.store.clone(),
             shutdown: parts.shutdown.clone(),
@@ -91,7 +91,7 @@ impl ConfigFeed {
         feed.spawn(|feed| async move { maintenance::raise_forms(&feed).await });
         feed.spawn(|feed| async move { maintenance::purge(&feed).await });
         feed.spawn(|feed| async move { rotation::withdraw_retired_keys(&feed).await });
-        let (ending, requests) = (Arc::clone(&feed), Arc::clone(requests));
+        let (ending, requests) = (Arc::clone(&feed), requests.clone());
         tokio::spawn(async move {
             ending.shutdown.wait().await;
             let handed_over = async {

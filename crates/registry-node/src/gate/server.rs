@@ -12,6 +12,7 @@ use actix_web::{
     web,
 };
 use rustls::ServerConfig;
+use service::in_flight::InFlight;
 
 use super::{Gate, forwarding::PeerConnections};
 use crate::limits::{
@@ -40,6 +41,7 @@ pub struct GateServer {
     server: Server,
     handle: ServerHandle,
     addresses: Vec<SocketAddr>,
+    requests: InFlight,
 }
 
 impl GateServer {
@@ -52,12 +54,14 @@ impl GateServer {
         listen: &[SocketAddr],
         tls: &ServerConfig,
     ) -> Result<Self, ListenError> {
+        let requests = InFlight::default();
+        let counted = requests.clone();
         let mut server = HttpServer::new(move || {
-            let gate = Arc::clone(&gate);
+            let (gate, requests) = (Arc::clone(&gate), counted.clone());
             let app = App::new().app_data(PeerConnections::default());
             app.default_service(web::to(move |request, payload| {
-                let gate = Arc::clone(&gate);
-                async move { gate.serve(request, payload).await }
+                let (gate, under_way) = (Arc::clone(&gate), requests.begin());
+                async move { under_way.until_sent(gate.serve(request, payload).await) }
             }))
         })
         .workers(WORKERS)
@@ -83,6 +87,7 @@ impl GateServer {
             handle: server.handle(),
             server,
             addresses,
+            requests,
         })
     }
 
@@ -94,6 +99,11 @@ impl GateServer {
     /// To stop it: requests under way are finished first.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
+    }
+
+    /// The requests under way, downloads too.
+    pub fn requests(&self) -> InFlight {
+        self.requests.clone()
     }
 
     /// Serves until stopped.
