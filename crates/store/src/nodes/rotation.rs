@@ -107,17 +107,16 @@ pub async fn rotation_announce(
         (Some(&node.kid), Some(&node.verifier)),
         (node.next_kid.as_ref(), node.next_verifier.as_ref()),
     ];
-    for (known_kid, verifier) in known {
-        if let (Some(known_kid), Some(verifier)) = (known_kid, verifier)
-            && known_kid == kid
-        {
-            let is_same = verifier_of("nodes", verifier)?.matches(new_credential.expose());
-            let published = published_key(&mut transaction, public_key).await?;
-            return Ok(match published {
-                Some(published) if is_same => Rotation::Announced { node_id, published },
-                _ => Rotation::KeyInUse,
-            });
-        }
+    let same_key = known
+        .into_iter()
+        .find_map(|(known, verifier)| verifier.filter(|_| known.is_some_and(|known| known == kid)));
+    if let Some(verifier) = same_key {
+        let is_same = verifier_of("nodes", verifier)?.matches(new_credential.expose());
+        let published = published_key(&mut transaction, public_key).await?;
+        return Ok(match published {
+            Some(published) if is_same => Rotation::Announced { node_id, published },
+            _ => Rotation::KeyInUse,
+        });
     }
     if is_key_in_use(&mut transaction, kid).await? {
         return Ok(Rotation::KeyInUse);
