@@ -1,4 +1,4 @@
-"""A control plane that is told to end: what is under way is finished, and nobody can keep it by doing nothing."""
+"""A process that is told to end: what is under way is finished, and nobody can keep it by doing nothing."""
 
 import os
 import pathlib
@@ -35,11 +35,12 @@ def has_ended(pid):
     return state == "Z"
 
 
-def idle_connection(installation):
+def idle_connection(installation, port):
     """A connection of HTTP/2 on which nothing is asked."""
     context = ssl.create_default_context(cafile=installation.ready["ca_file"])
+    context.check_hostname = False
     context.set_alpn_protocols(["h2"])
-    raw = socket.create_connection(("127.0.0.1", installation.port), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", port), timeout=10)
     connection = context.wrap_socket(raw, server_hostname="localhost")
     assert connection.selected_alpn_protocol() == "h2"
     connection.sendall(PREFACE)
@@ -51,7 +52,7 @@ def idle_connection(installation):
 def test_a_control_plane_ends_soon_though_a_connection_stays_and_answers_what_is_under_way(alone):
     control_plane = ControlPlane(alone.ready)
     group = control_plane.new_group()
-    idle = idle_connection(alone)
+    idle = idle_connection(alone, alone.port)
     answers = []
 
     registry, other = control_plane.registry_id(group, fresh_name()), ControlPlane(alone.ready)
@@ -77,4 +78,16 @@ def test_a_control_plane_ends_soon_though_a_connection_stays_and_answers_what_is
         os.kill(node, signal.SIGCONT)
         idle.close()
     assert [answer.status_code for answer in answers] == [201]
+    assert took < 5, f"it took {took:.1f} s"
+
+
+@pytest.mark.timeout(120)
+def test_a_node_ends_soon_though_a_connection_stays(alone):
+    idle = idle_connection(alone, alone.registry_port)
+    pid = alone.pid(alone.node_role)
+    begun = time.monotonic()
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: has_ended(pid), "the node to end", timeout=20)
+    took = time.monotonic() - begun
+    idle.close()
     assert took < 5, f"it took {took:.1f} s"
