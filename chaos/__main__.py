@@ -27,8 +27,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", metavar="KIND,…", help="only these kinds of faults: " + " ".join(faults.WEIGHTS))
     parser.add_argument("--staleness-bound", type=int, metavar="SECONDS", help="the bound that every node is started with")
     parser.add_argument("--earlier-binary", type=pathlib.Path, metavar="FILE", help="a program of an earlier build, which --earlier run")
-    parser.add_argument("--earlier", default="node-1", metavar="NAME,…", help="as node-1,control-plane-2 (default node-1: one that joins later may be too old for documents in use)")
-    parser.add_argument("--fault-on-purpose", choices=[fault.name for fault in on_purpose.ALL], help="the run that provokes this fault of a test build")
+    parser.add_argument(
+        "--earlier",
+        default="node-1",
+        metavar="NAME,…",
+        help="as node-1,control-plane-2 (default node-1: one that joins later may be too old for documents in use)",
+    )
+    parser.add_argument(
+        "--fault-on-purpose",
+        choices=[fault.name for fault in on_purpose.ALL],
+        help="the run that provokes this fault of a test build",
+    )
     parser.add_argument("--faults-on-purpose", action="store_true", help="each of these runs, with the fault and without it")
     parser.add_argument("--keep", action="store_true", help="write the counts into docs/reliability.md")
     parser.add_argument("--keep-files", action="store_true", help="keep the directory with logs and history even without violations")
@@ -59,7 +68,7 @@ def tell(result: Result, seed: int, took: float) -> None:
     for line in report.details(result.violations):
         print(line)
     print(f"seed {seed}, {took:.0f} s")
-    for line in report.summary(result.history, result.faults, result.violations):
+    for line in report.summary(result.history, result.faults, result.left_out, result.violations):
         print(line)
     if result.violations:
         print(f"logs and history are in {result.directory}")

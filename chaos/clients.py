@@ -270,7 +270,9 @@ class Puller(Client):
 
     async def _pull(self, push: Push, credential: Credential, node: Node) -> tuple[str, str]:
         path = f"/v2/{push.repository}"
-        answer = await self.ask("pull of a manifest", node, credential, None, "GET", f"{path}/manifests/{push.tag}", headers={"Accept": MANIFEST_TYPE})
+        answer = await self.ask(
+            "pull of a manifest", node, credential, None, "GET", f"{path}/manifests/{push.tag}", headers={"Accept": MANIFEST_TYPE}
+        )
         if answer is None or answer.status not in (200, 404):
             return "none", ""
         if answer.status == 404:

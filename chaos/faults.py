@@ -230,12 +230,16 @@ class Injector:
             await self._with(planned, node, lambda: node.set_clock((planned.amount - 0.5) * 240), lambda: node.set_clock(0))
 
     async def _do_full_state_disk(self, planned: Planned) -> None:
-        if self.run.system.has_disks and (node := self._node(planned)):
+        if not self.run.system.has_disks:
+            self.left_out += 1
+        elif node := self._node(planned):
             filler = node.state / "filler"
             await self._with(planned, node, lambda: _fill(filler), lambda: filler.unlink(missing_ok=True))
 
     async def _do_full_content_disk(self, planned: Planned) -> None:
-        if self.run.system.has_disks and (node := self._node(planned)):
+        if not self.run.system.has_disks:
+            self.left_out += 1
+        elif node := self._node(planned):
             filler = self.run.system.directory / f"content-{node.region}" / "filler"
             if not filler.exists():
                 await self._with(planned, node, lambda: _fill(filler), lambda: filler.unlink(missing_ok=True))

@@ -14,7 +14,7 @@ DOCUMENT = pathlib.Path(__file__).resolve().parents[1] / "docs/reliability.md"
 RUNS_HEAD = ["| day | run | changes | requests | pushes and pulls | faults | violations |", "|---|---|---|---|---|---|---|"]
 
 
-def summary(history: History, faults: Counter[str], violations: list[Violation]) -> list[str]:
+def summary(history: History, faults: Counter[str], left_out: int, violations: list[Violation]) -> list[str]:
     """The counts, as lines."""
     propagation = Counter(change.propagation or change.outcome.value for change in history.changes)
     verdicts = Counter(answer.verdict for answer in history.answers if answer.node != "control-plane")
@@ -26,7 +26,7 @@ def summary(history: History, faults: Counter[str], violations: list[Violation])
         f"requests at nodes: {sum(verdicts.values())} ({verdicts[Verdict.ACCEPTED]} accepted, {verdicts[Verdict.REFUSED]} refused, "
         f"{verdicts[Verdict.NONE]} without a verdict); looks at the control plane: {looks}",
         f"pushes: {len(history.pushes)} ({acknowledged} acknowledged); pulls: {len(history.pulls)} ({_told(found)})",
-        f"faults: {sum(faults.values())} ({_told(faults)})",
+        f"faults: {sum(faults.values())} ({_told(faults)}); left out, since nothing was whole enough: {left_out}",
         f"violations: {len(violations)}" + (f" ({_told(Counter(each.rule for each in violations))})" if violations else ""),
     ]
 

@@ -26,6 +26,8 @@ from .writers import FIRST_SLOT, PrincipalWriter, RegistryWriter, SlotWriter, Wr
 
 GROUP = "chaos"
 CONVERGENCE_SECONDS = 45.0
+# Preparing, mending and looking at everything take no longer; a run that does hangs.
+LONGEST_AFTERWARDS = 240.0
 # The fleeting ones are deleted and made again.
 REGISTRY_NAMES = ("alpha", "beta", "gamma", "delta", "fleeting", "fleetingtoo")
 PRINCIPALS = 5
@@ -50,6 +52,7 @@ class Settings:
 class Result:
     history: History
     faults: Counter[str]
+    left_out: int
     violations: list[Violation]
     directory: pathlib.Path
 
@@ -66,7 +69,8 @@ async def run(settings: Settings) -> Result:
         await system.start()
         conductor = Conductor(settings, system, history)
         injector = conductor.injector
-        await conductor.conduct()
+        async with asyncio.timeout(settings.seconds + LONGEST_AFTERWARDS):
+            await conductor.conduct()
         # Their ids are in their state directories, which go.
         name_nodes(system, history)
     finally:
@@ -76,7 +80,7 @@ async def run(settings: Settings) -> Result:
     violations = check(history)
     if not violations and not settings.keep_files:
         shutil.rmtree(directory, ignore_errors=True)
-    return Result(history, injector.done, violations, directory)
+    return Result(history, injector.done, injector.left_out, violations, directory)
 
 
 class Conductor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import mmap
-import os
 import pathlib
 import random
 import secrets
@@ -187,8 +187,8 @@ class System:
     async def add_node(self, region: str) -> Node:
         """Enrols a node of the region and starts it; does not wait until it serves."""
         name = f"node-{len(self.nodes) + 1}"
-        state = self._disk(self.directory / f"{name}-state", STATE_MIB)
-        content = self._disk(self.directory / f"content-{region}", CONTENT_MIB)
+        state = await self._disk(self.directory / f"{name}-state", STATE_MIB)
+        content = await self._disk(self.directory / f"content-{region}", CONTENT_MIB)
         token = self.directory / f"{name}.join-token"
         await self.admin("node", "create", "--region", region, "--join-token-file", str(token))
         link = Proxy(f"{name}-control-plane", self._port(), self._some_control_planes)
@@ -198,7 +198,8 @@ class System:
         process = Process(
             name,
             [
-                str(self.options.earlier.get(name, self.binary)), "registry-node", "--region", region, "--state-dir", str(state), "--content-dir", str(content),
+                str(self.options.earlier.get(name, self.binary)), "registry-node", "--region", region,
+                "--state-dir", str(state), "--content-dir", str(content),
                 "--control-plane", f"https://localhost:{link.port}", "--control-plane-ca", str(self._files[0]),
                 *(["--node-ca", str(self._files[0])] if len(self.regions) > 1 else []),
                 "--join-token-file", str(token), "--advertised-address", f"localhost:{port}",
@@ -224,13 +225,15 @@ class System:
         assert self._files is not None
         return ["--tls-certificate", str(self._files[1]), "--tls-key", str(self._files[2])]
 
-    def _disk(self, directory: pathlib.Path, size_mib: int) -> pathlib.Path:
+    async def _disk(self, directory: pathlib.Path, size_mib: int) -> pathlib.Path:
         """A directory that is a small disk of its own, where we may make one."""
         if directory.exists():
             return directory
         directory.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.spawnlp(os.P_WAIT, "mount", "mount", "-t", "tmpfs", "-o", f"size={size_mib}m,mode=0700", "wharfinger-chaos", str(directory))
+        options = f"size={size_mib}m,mode=0700"
+        with contextlib.suppress(RuntimeError, OSError):
+            # As root only, and not in every container.
+            await run(["mount", "-t", "tmpfs", "-o", options, "wharfinger-chaos", str(directory)])
             self._mounts.append(directory)
         return directory
 

@@ -374,7 +374,9 @@ class PrincipalWriter(Writer):
         self.principal = None
         effects = {principal.register: GONE} | {literal.register: GONE for literal, _, _ in principal.assignments}
         path = f"/v1.0/servicePrincipals/{principal.object_id}"
-        change, answer = await self.caller.change(f"delete {principal.name}", "DELETE", path, None, None, lambda _: effects, {principal.register: GONE})
+        change, answer = await self.caller.change(
+            f"delete {principal.name}", "DELETE", path, None, None, lambda _: effects, {principal.register: GONE}
+        )
         if answer is None and change.outcome is Outcome.UNKNOWN:
             await self.caller.settle(change, {principal.register: ON}, self.look_enabled_of(principal))
         if change.outcome is Outcome.NOT_COMMITTED:
