@@ -77,7 +77,8 @@ impl Follower {
                 continue;
             }
             let was_connected = self.configuration.progress().connection == Connection::Connected;
-            if was_connected {
+            // A removed node is told so on each stream anew, which is no reason to open the next one at once.
+            if was_connected && !matches!(end, StreamEnd::Removed) {
                 wait = RETRY_MINIMUM;
             }
             self.report_end(&end, was_connected);
