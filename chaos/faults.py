@@ -96,6 +96,7 @@ class Injector:
         self.writers = writers
         self.done: Counter[str] = Counter()
         self.left_out = 0
+        self.ended_by_themselves: Counter[str] = Counter()
         self._tasks: set[asyncio.Task] = set()
         self._restoring = asyncio.Lock()
 
@@ -106,6 +107,15 @@ class Injector:
             task = asyncio.create_task(self._one(fault), name=str(fault))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    async def supervise(self) -> None:
+        """Starts again what ended by itself, as any operator's supervisor does; a process that a fault has is the fault's to start."""
+        while True:
+            for each in [*self.run.system.nodes, *self.run.system.control_planes]:
+                if each.process.starts and not each.process.runs and not each.is_faulty:
+                    self.ended_by_themselves[each.name] += 1
+                    await each.process.start()
+            await asyncio.sleep(0.5)
 
     async def finish(self) -> None:
         """Waits for the faults under way, each of which mends what it broke."""

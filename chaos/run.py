@@ -100,6 +100,7 @@ class Conductor:
     async def conduct(self) -> None:
         await self.prepare()
         self.phase("people begin to work")
+        supervising = asyncio.create_task(self.injector.supervise())
         writing = [asyncio.create_task(writer.work()) for writer in self.writers]
         clients = [asyncio.create_task(client.work()) for client in self.clients()]
         begun = time.monotonic()
@@ -116,6 +117,9 @@ class Conductor:
         self.phase("all nodes have the head")
         await self.look_at_everything()
         self.phase("everything was looked at")
+        supervising.cancel()
+        if self.injector.ended_by_themselves:
+            print(f"  ended by themselves and started again: {dict(self.injector.ended_by_themselves)}")
         self.caller.close()
 
     def phase(self, what: str) -> None:
