@@ -6,13 +6,15 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 
-from .history import CONTROL_PLANE, Answer, Change, Condition, History, Literal, Outcome, Push, Verdict
+from .history import CONTROL_PLANE, Answer, Change, Condition, Fault, History, Literal, Outcome, Push, Verdict
 from .model import Model, meets
 
 GONE = "gone"
 
 # A control plane takes a node with a bound as fenced when the bound and a tenth have passed.
 FENCED_AFTER = 1.1
+# A node says each second, at least, what it has applied.
+HEARD_WITHIN = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +62,25 @@ def wrong_promises(history: History) -> Iterator[Violation]:
             if not (fault.start <= change.start and change.end <= fault.end):
                 continue
             for node in sorted(fault.isolates):
-                bound = history.bounds.get(node)
-                may_be_fenced = bound is not None and change.end - fault.start >= bound * FENCED_AFTER
-                if change.reaches(node, history.nodes.get(node)) and not may_be_fenced:
+                if change.reaches(node, history.nodes.get(node)) and not _may_be_fenced(history, node, fault, change.end):
                     yield Violation(
                         "wrong-complete",
                         f"change {change.number} ({change.what}) answered {change.propagation} at {change.end:.3f} without naming {node}, "
                         f"which was away since {fault.start:.3f} (fault {fault.number}, {fault.kind})",
                     )
+
+
+def _may_be_fenced(history: History, node: str, fault: Fault, at: float) -> bool:
+    """Whether a control plane may rightly take the node as refusing by itself. It counts from what it last heard of the node, which is shortly
+    before the fault, unless something else was broken before."""
+    bound = history.bounds.get(node)
+    if bound is None:
+        return False
+    if at - fault.start >= bound * FENCED_AFTER - HEARD_WITHIN:
+        return True
+    return any(
+        other is not fault and other.start < fault.start and other.end > fault.start - bound for other in history.faults
+    )
 
 
 def revisions(history: History) -> Iterator[Violation]:

@@ -158,8 +158,10 @@ def test_complete_without_a_node_that_is_fenced_is_right():
     story = begun().away(3, 20).change(14, 15, "second")
     story.history.bounds[ONE] = 10
     assert story.found() == []
-    story.history.bounds[ONE] = 11
+    story.history.bounds[ONE] = 13
     assert story.found() == ["wrong-complete"]
+    story.away(1, 2)
+    assert story.found() == [], "it may not have been heard since before the fault before"
 
 
 def test_a_promise_for_one_region_binds_no_other():
