@@ -290,16 +290,27 @@ fn signing_keys(node: &TestNode) -> Vec<(String, u64)> {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_newer_form_is_published_once_the_last_node_announces_it(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    sqlx::query("UPDATE config_head SET forms = '{}'")
-        .execute(app.store.pool())
-        .await
-        .unwrap();
+    // As an earlier build left it. Without a node of an earlier build the forms would be raised at once.
+    sqlx::query(
+        "WITH earlier AS (
+             INSERT INTO nodes (node_id, region, address, verifier, kid, forms, created_at)
+             VALUES (gen_random_uuid(), 'westus', 'localhost:1', '', 'earlier', '{}', now())
+         )
+         UPDATE config_head SET forms = '{}'",
+    )
+    .execute(app.store.pool())
+    .await
+    .unwrap();
     let westus = region("westus");
     let token = join_token(&app, &westus).await;
     let mut body = join_body(&token, &westus);
     body.as_object_mut().unwrap().remove("forms");
     let reply = join(&app, body).await;
     assert_eq!(reply.status, 201, "{}", reply.body);
+    sqlx::query("DELETE FROM nodes WHERE kid = 'earlier'")
+        .execute(app.store.pool())
+        .await
+        .unwrap();
     let mut old = TestNode::of_reply(&reply, westus.clone());
     old.forms = BTreeMap::new();
     let (stream, _) = current(&app, old.clone()).await;
