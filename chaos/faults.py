@@ -295,8 +295,17 @@ class Injector:
         fault = self._begin(planned, node.name)
         # As soon as it serves, its way from the control planes gets long.
         node.is_faulty = True
+
+        async def serves() -> bool:
+            if not node.process.runs:
+                # It met another fault, such as a full disk, and ended.
+                await asyncio.sleep(0.5)
+                self.ended_by_themselves[node.name] += 1
+                await node.process.start()
+            return await node.is_ready()
+
         with contextlib.suppress(TimeoutError):
-            await wait_until(node.is_ready, node.name, JOIN_SECONDS, interval=0.01)
+            await wait_until(serves, node.name, JOIN_SECONDS, interval=0.01)
             self.enrolled(node.name, start)
             node.link.delay(0.0, 2 * planned.amount)
             await asyncio.sleep(planned.seconds)
