@@ -47,7 +47,10 @@ impl Outbound {
         }
     }
 
-    async fn send_all(&mut self, copy: Option<Position>) -> Result<std::convert::Infallible, End> {
+    async fn send_all(
+        &mut self,
+        mut copy: Option<Position>,
+    ) -> Result<std::convert::Infallible, End> {
         // Whether the node lacks something that could not be read; it is tried again at each tick.
         let mut behind = !self.catch_up(copy).await?;
         let mut tick = interval(READ_INTERVAL);
@@ -80,6 +83,8 @@ impl Outbound {
                 }
                 () = snapshot_wanted.notified() => {
                     self.wait_before_snapshot().await;
+                    // Nothing else helps the node, also when it can only be read later.
+                    (self.sent, copy) = (None, None);
                     behind = !self.catch_up(None).await?;
                 }
                 _ = tick.tick() => {
