@@ -110,7 +110,12 @@ pub(crate) async fn mark_deleted(
     deletions: DeletedRegistries,
     mut registries: UnboundedReceiver<Uuid>,
 ) {
+    let mut progress = configuration.subscribe();
     while let Some(registry) = registries.recv().await {
+        // What an earlier start left may be older than a restore of the database.
+        while !progress.borrow_and_update().is_confirmed {
+            config::wait_for_change(&mut progress).await;
+        }
         // A database that was restored may have it again; and one that was withdrawn from this region is not deleted.
         let is_there = configuration.index().is_registry_named(registry);
         if !is_there {

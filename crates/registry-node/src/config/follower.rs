@@ -77,8 +77,9 @@ impl Follower {
                 continue;
             }
             let was_connected = self.configuration.progress().connection == Connection::Connected;
-            // A removed node is told so on each stream anew, which is no reason to open the next one at once.
-            if was_connected && !matches!(end, StreamEnd::Removed) {
+            // A removed node is told so on each stream anew, and what a full disk refuses may be a whole snapshot: no reason to open the next
+            // one at once.
+            if was_connected && !matches!(end, StreamEnd::Removed | StreamEnd::Apply(_)) {
                 wait = RETRY_MINIMUM;
             }
             self.report_end(&end, was_connected);

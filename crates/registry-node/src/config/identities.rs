@@ -161,7 +161,7 @@ impl Identities {
     /// The region's nodes have this key, and the credential that goes with it may be shown.
     ///
     /// # Errors
-    /// When that cannot be kept; it counts until the node ends.
+    /// When that cannot be kept; nothing has changed then.
     pub(super) fn announced(&self, kid: &str) -> Result<(), EnrolmentError> {
         self.change(|state| {
             let Some(place) = state.place_of(kid) else {

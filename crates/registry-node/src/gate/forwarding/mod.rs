@@ -199,7 +199,12 @@ impl Gate {
             let sent = peer.send(&self.forwarding.tls, &head, upload, limit).await;
             let reason = match judge(sent, upload, may_go_on) {
                 Ok(answer) => {
-                    self.forwarding.has_answered(node);
+                    if is_from_the_wrong_node(&answer) {
+                        // The client has to ask again, and then another node comes first.
+                        self.forwarding.has_failed(node, Instant::now());
+                    } else {
+                        self.forwarding.has_answered(node);
+                    }
                     return Ok((answer, peer));
                 }
                 Err(Attempt::Failed(error)) => {
