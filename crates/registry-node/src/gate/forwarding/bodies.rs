@@ -201,7 +201,8 @@ pub(super) struct AnswerBody {
     upload: Upload,
     wait: Option<Pin<Box<Sleep>>>,
     tell_cut: Option<Box<dyn FnOnce()>>,
-    _permit: OwnedSemaphorePermit,
+    /// Given back when all has come from the other node, however long the client takes.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl AnswerBody {
@@ -214,14 +215,14 @@ impl AnswerBody {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let size = size_of(request.method(), head);
-        let answer = Self {
+        let mut answer = Self {
             body,
             size,
             peer,
             upload,
             wait: None,
             tell_cut: None,
-            _permit: permit,
+            permit: Some(permit),
         };
         if answer.body.is_end_stream() {
             answer.ended();
@@ -235,7 +236,8 @@ impl AnswerBody {
         self
     }
 
-    fn ended(&self) {
+    fn ended(&mut self) {
+        self.permit = None;
         if self.upload.has_ended() {
             self.peer.keep();
         }
@@ -285,6 +287,9 @@ impl MessageBody for AnswerBody {
             match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.wait = None;
+                    if self.body.is_end_stream() {
+                        self.ended();
+                    }
                     // Trailers are for one connection only.
                     if let Ok(bytes) = frame.into_data() {
                         return Poll::Ready(Some(Ok(bytes)));
