@@ -209,9 +209,10 @@ impl Applier {
             .filter(|document| document.body.is_some())
             .cloned()
             .collect();
-        if let Written::ChecksumDiffers { found } = self.copy.replace(staged, state)? {
+        let written = self.copy.replace(staged, state)?;
+        if let Some(reason) = refusal(&written, state.checksum) {
             self.failed_snapshots = self.failed_snapshots.saturating_add(1);
-            return Ok(self.want_snapshot(differs(found, state.checksum)));
+            return Ok(self.want_snapshot(reason));
         }
         let mut index = Index::default();
         for document in &live {
@@ -260,8 +261,9 @@ impl Applier {
         if staged.is_empty() {
             return self.confirm(state);
         }
-        if let Written::ChecksumDiffers { found } = self.copy.apply(&staged, state)? {
-            return Ok(self.want_snapshot(differs(found, state.checksum)));
+        let written = self.copy.apply(&staged, state)?;
+        if let Some(reason) = refusal(&written, state.checksum) {
+            return Ok(self.want_snapshot(reason));
         }
         self.configuration.change(|index| {
             // What disappears goes first: its place may be taken by something else in this batch.
@@ -302,7 +304,10 @@ impl Applier {
             .state()
             .is_none_or(|kept| state.as_of - kept.as_of >= REFRESH_INTERVAL);
         if is_due {
-            self.copy.apply(&[], state)?;
+            let written = self.copy.apply(&[], state)?;
+            if let Some(reason) = refusal(&written, state.checksum) {
+                return Ok(self.want_snapshot(reason));
+            }
         }
         Ok(Some(self.applied(state)))
     }
@@ -437,6 +442,18 @@ fn latest(staged: Vec<StoredDocument>) -> Vec<StoredDocument> {
         .zip(is_latest.into_iter().rev())
         .filter_map(|(document, is_latest)| is_latest.then_some(document))
         .collect()
+}
+
+/// Why something was not written.
+fn refusal(written: &Written, expected: Checksum) -> Option<String> {
+    match written {
+        Written::Yes => None,
+        Written::ChecksumDiffers { found } => Some(differs(*found, expected)),
+        Written::FileDiffers => Some(
+            "the copy on this node's disk is not what is in force: a change that the disk refused is there all the same"
+                .to_owned(),
+        ),
+    }
 }
 
 fn differs(found: Checksum, expected: Checksum) -> String {

@@ -6,19 +6,21 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use config_documents::{Checksum, Epoch, Kind, Region, Revision, StoredDocument};
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, Table,
-    TableDefinition, backends::InMemoryBackend,
+    TableDefinition, WriteTransaction, backends::InMemoryBackend,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Index;
+use super::{
+    Index,
+    copy_file::{CopyFile, without_panic},
+};
 
 const FILE: &str = "configuration.redb";
 /// Key: region, kind and key, each ended by a zero byte; the bytes 0 and 1 in them are written as 1 and 1, 1 and 2. Value: revision (8 bytes), then the body.
@@ -76,7 +78,8 @@ pub enum CopyError {
 /// The copy, open for this process alone.
 pub struct LocalCopy {
     path: PathBuf,
-    database: Arc<Database>,
+    file: CopyFile,
+    /// What was written last and is certainly in the file. After an error a later one may be there.
     state: Option<CopyState>,
 }
 
@@ -84,7 +87,7 @@ pub struct LocalCopy {
 #[derive(Clone)]
 pub struct DeletedRegistries {
     path: PathBuf,
-    database: Arc<Database>,
+    file: CopyFile,
 }
 
 impl DeletedRegistries {
@@ -93,14 +96,16 @@ impl DeletedRegistries {
     /// # Errors
     /// [`CopyError::Disk`]
     pub fn list(&self) -> Result<Vec<Uuid>, CopyError> {
-        let read = || -> Result<Vec<Uuid>, redb::Error> {
-            let table = self.database.begin_read()?.open_table(DELETED)?;
+        let read = |database: &Database| -> Result<Vec<Uuid>, redb::Error> {
+            let table = database.begin_read()?.open_table(DELETED)?;
             table
                 .iter()?
                 .map(|entry| Ok(Uuid::from_u128(entry?.0.value())))
                 .collect()
         };
-        read().map_err(|error| disk(&self.path, error))
+        self.file
+            .with(read)
+            .map_err(|error| disk(&self.path, error))
     }
 
     /// The content is marked.
@@ -108,14 +113,16 @@ impl DeletedRegistries {
     /// # Errors
     /// [`CopyError::Disk`]; it is marked once more after the next start then.
     pub fn marked(&self, registry: Uuid) -> Result<(), CopyError> {
-        let write = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
             transaction
                 .open_table(DELETED)?
                 .remove(registry.as_u128())?;
             Ok(transaction.commit()?)
         };
-        write().map_err(|error| disk(&self.path, error))
+        self.file
+            .with(write)
+            .map_err(|error| disk(&self.path, error))
     }
 }
 
@@ -148,6 +155,9 @@ pub enum Written {
         /// What it would have been.
         found: Checksum,
     },
+    /// The file holds something else than what was written last: a change that was reported as failed reached the disk after all. Nothing
+    /// was changed; only [`LocalCopy::replace`] helps.
+    FileDiffers,
 }
 
 enum LoadFault {
@@ -191,14 +201,23 @@ impl LocalCopy {
     /// # Errors
     /// [`CopyError::Disk`], though there is none.
     pub fn in_memory() -> Result<Self, CopyError> {
-        let path = PathBuf::from("in memory");
-        let database = Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(InMemoryBackend::new())
-            .map_err(|error| disk(&path, error.into()))?;
+        let open = || {
+            Builder::new()
+                .set_cache_size(CACHE_BYTES)
+                .create_with_backend(InMemoryBackend::new())
+        };
+        Self::empty(PathBuf::from("in memory"), open)
+    }
+
+    /// A copy that holds nothing yet, in what `open` opens.
+    pub(super) fn empty(
+        path: PathBuf,
+        open: impl Fn() -> Result<Database, DatabaseError> + Send + Sync + 'static,
+    ) -> Result<Self, CopyError> {
+        let database = open().map_err(|error| disk(&path, error.into()))?;
         Ok(Self {
             path,
-            database: Arc::new(database),
+            file: CopyFile::new(database, open),
             state: None,
         })
     }
@@ -214,14 +233,15 @@ impl LocalCopy {
             }),
             other => LoadFault::Damaged(other.to_string()),
         };
-        let open = || -> Result<Database, DatabaseError> {
+        let file = path.to_owned();
+        let open = move || -> Result<Database, DatabaseError> {
             Builder::new()
                 .set_cache_size(CACHE_BYTES)
                 .set_check_integrity_on_open(true)
-                .create(path)
+                .create(&file)
         };
         // The store promises an error for a damaged file, but a panic must not end the node either.
-        let database = without_panic(open)
+        let database = without_panic(&open)
             .map_err(LoadFault::Damaged)?
             .map_err(|error| disk(error.into()))?;
         let mut index = Index::default();
@@ -231,7 +251,7 @@ impl LocalCopy {
             .map_err(LoadFault::Damaged)?;
         let copy = Self {
             path: path.to_owned(),
-            database: Arc::new(database),
+            file: CopyFile::new(database, open),
             state,
         };
         Ok(Opened {
@@ -251,45 +271,43 @@ impl LocalCopy {
     pub fn deleted_registries(&self) -> DeletedRegistries {
         DeletedRegistries {
             path: self.path.clone(),
-            database: Arc::clone(&self.database),
+            file: self.file.clone(),
         }
     }
 
     /// Adds what changed, if all documents together then have the checksum of `state`.
     ///
     /// # Errors
-    /// [`CopyError::Disk`]; nothing was changed then.
+    /// [`CopyError::Disk`]; whether the file has changed is seen by the next call then.
     pub fn apply(
         &mut self,
         documents: &[StoredDocument],
         state: CopyState,
     ) -> Result<Written, CopyError> {
-        let before = self
-            .state
-            .map_or(Checksum::default(), |state| state.checksum);
-        self.write(documents, before, false, state)
+        self.write(documents, Base::Last(self.state), state)
     }
 
     /// Replaces everything, if the documents together have the checksum of `state`.
     ///
     /// # Errors
-    /// [`CopyError::Disk`]; nothing was changed then.
+    /// [`CopyError::Disk`]; whether the file has changed is seen by the next call then.
     pub fn replace(
         &mut self,
         documents: &[StoredDocument],
         state: CopyState,
     ) -> Result<Written, CopyError> {
-        self.write(documents, Checksum::default(), true, state)
+        self.write(documents, Base::Nothing, state)
     }
 
     fn write(
         &mut self,
         documents: &[StoredDocument],
-        before: Checksum,
-        clear: bool,
+        base: Base,
         state: CopyState,
     ) -> Result<Written, CopyError> {
-        let written = write(&self.database, documents, before, clear, &state)
+        let written = self
+            .file
+            .with(|database| write(database, documents, base, &state))
             .map_err(|error| disk(&self.path, error))?;
         if written == Written::Yes {
             self.state = Some(state);
@@ -298,18 +316,33 @@ impl LocalCopy {
     }
 }
 
+/// What documents are written over.
+#[derive(Clone, Copy)]
+enum Base {
+    /// What is there goes.
+    Nothing,
+    /// What was written last, which has to be what is there.
+    Last(Option<CopyState>),
+}
+
 fn write(
     database: &Database,
     documents: &[StoredDocument],
-    before: Checksum,
-    clear: bool,
+    base: Base,
     state: &CopyState,
 ) -> Result<Written, redb::Error> {
     let transaction = database.begin_write()?;
-    if clear {
-        transaction.delete_table(DOCUMENTS)?;
+    let mut checksum = Checksum::default();
+    match base {
+        Base::Nothing => {
+            transaction.delete_table(DOCUMENTS)?;
+        }
+        Base::Last(last) if !holds(&transaction, last)? => {
+            transaction.abort()?;
+            return Ok(Written::FileDiffers);
+        }
+        Base::Last(last) => checksum = last.map_or(checksum, |last| last.checksum),
     }
-    let mut checksum = before;
     {
         let mut table = transaction.open_table(DOCUMENTS)?;
         for document in documents {
@@ -334,6 +367,17 @@ fn write(
     }
     transaction.commit()?;
     Ok(Written::Yes)
+}
+
+/// Whether the file holds the documents of this state.
+fn holds(transaction: &WriteTransaction, last: Option<CopyState>) -> Result<bool, redb::Error> {
+    let table = transaction.open_table(STATE)?;
+    let content = |state: CopyState| (state.epoch, state.checksum);
+    Ok(match table.get(STATE_KEY)? {
+        None => last.is_none(),
+        Some(value) => serde_json::from_slice::<CopyState>(value.value())
+            .is_ok_and(|found| Some(content(found)) == last.map(content)),
+    })
 }
 
 /// The registries whose tombstones are among the documents.
@@ -464,9 +508,4 @@ fn is_damage(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
     )
-}
-
-fn without_panic<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-        .map_err(|_| "reading it made the store give up".to_owned())
 }

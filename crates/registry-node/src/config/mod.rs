@@ -7,7 +7,10 @@
 
 mod applier;
 mod control_plane;
+mod copy_file;
 pub mod enrolment;
+#[cfg(test)]
+mod failing_disk;
 mod follower;
 mod freshness;
 mod identities;
