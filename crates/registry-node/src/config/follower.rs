@@ -170,11 +170,17 @@ impl Follower {
         message: ControlPlaneMessage,
         stream: &mut Stream,
     ) -> Result<bool, StreamEnd> {
-        if let ControlPlaneMessage::Mark { heard, .. } = &message {
-            tokio::task::block_in_place(|| self.configuration.standing().heard(*heard));
-        }
+        let heard = match &message {
+            ControlPlaneMessage::Mark { heard, .. } => Some(*heard),
+            _ => None,
+        };
         #[cfg(feature = "faults-on-purpose")]
-        self.acknowledge_before_applying(&message, stream).await?;
+        {
+            if heard.is_some() {
+                self.configuration.standing().mark_arrived();
+            }
+            self.acknowledge_before_applying(&message, stream).await?;
+        }
         let applier = &mut self.applier;
         let now = OffsetDateTime::now_utc();
         let Some(answer) = tokio::task::block_in_place(|| applier.receive(message, now))? else {
@@ -184,6 +190,10 @@ impl Follower {
             stream.send(&answer).await?;
             return Ok(false);
         };
+        // Not before it is applied: a node that was fenced must not serve what it had then.
+        if let Some(heard) = heard {
+            tokio::task::block_in_place(|| self.configuration.standing().heard(heard));
+        }
         self.configuration.standing().sending(*sequence);
         stream.send(&answer).await?;
         Ok(true)

@@ -292,14 +292,18 @@ impl Standing {
         self.state.lock().freshness.sending(sequence, now);
     }
 
-    /// A mark says up to where this stream's answers are committed.
-    pub(super) fn heard(&self, sequence: u64) {
-        let heard = self.state.lock().freshness.heard(sequence);
-        #[cfg(feature = "faults-on-purpose")]
+    /// A mark arrived, whatever it says.
+    #[cfg(feature = "faults-on-purpose")]
+    pub(super) fn mark_arrived(&self) {
         if service::faults_on_purpose::is_on("freshness-from-marks-arrival") {
             let now = self.clock.now();
             self.state.lock().freshness.arrived(now);
         }
+    }
+
+    /// A mark that is applied says up to where this stream's answers are committed.
+    pub(super) fn heard(&self, sequence: u64) {
+        let heard = self.state.lock().freshness.heard(sequence);
         let kept = match heard {
             Heard::Nothing => return,
             Heard::Fresher => Ok(()),

@@ -9,7 +9,7 @@ mod renewal;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
-use config_documents::{NodeMessage, Region, forms};
+use config_documents::{Checksum, ControlPlaneMessage, NodeMessage, Region, Revision, forms};
 use control_plane::TestControlPlane;
 use credentials::{Secret, SecretKind, SigningKey, SystemRandomness};
 use registry_node::config::{
@@ -40,7 +40,16 @@ impl Following {
         control_plane: ControlPlane,
         identities: Arc<Identities>,
     ) -> Self {
-        let standing = Standing::open(directory, BootClock::of_the_system(), None);
+        Self::start_with_bound(directory, control_plane, identities, None)
+    }
+
+    fn start_with_bound(
+        directory: &Path,
+        control_plane: ControlPlane,
+        identities: Arc<Identities>,
+        bound: Option<Duration>,
+    ) -> Self {
+        let standing = Standing::open(directory, BootClock::of_the_system(), bound);
         let feed = Feed::with_standing(directory, standing.expect("a directory"));
         let shutdown = Shutdown::new();
         let follower = Follower {
@@ -242,6 +251,48 @@ async fn a_broken_stream_is_opened_again_where_it_ended() {
     control_plane.send_snapshot(&roles());
     let answer = control_plane.next().await;
     assert!(matches!(answer, NodeMessage::Applied { sequence: 1, .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_node_serves_when_a_mark_is_applied_and_not_when_it_arrives() {
+    let mut control_plane = TestControlPlane::start().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let credential = control_plane.credential.clone();
+    let key = SigningKey::generate("kid");
+    let identities = Identities::in_memory(control_plane::NODE_ID, region(), credential, key);
+    let node = Following::start_with_bound(
+        directory.path(),
+        control_plane.client(),
+        Arc::new(identities),
+        Some(Duration::from_secs(60)),
+    );
+    assert!(matches!(
+        control_plane.next().await,
+        NodeMessage::Hello { .. }
+    ));
+    control_plane.send_snapshot(&[]);
+    let answer = control_plane.next().await;
+    assert!(matches!(answer, NodeMessage::Applied { sequence: 1, .. }));
+    let is_fenced = || node.configuration.standing().refusal().is_some();
+    assert!(is_fenced(), "no answer is known to have been heard");
+    let mark = |checksum| ControlPlaneMessage::Mark {
+        epoch: control_plane::EPOCH,
+        revision: Revision(1),
+        time: now(),
+        checksum,
+        heard: 1,
+    };
+    control_plane.send(&mark(Checksum(5)));
+    let answer = control_plane.next().await;
+    assert!(matches!(answer, NodeMessage::SnapshotWanted { .. }));
+    assert!(is_fenced(), "what it has is not what the mark says");
+    control_plane.send_snapshot(&[]);
+    let answer = control_plane.next().await;
+    assert!(matches!(answer, NodeMessage::Applied { sequence: 2, .. }));
+    control_plane.send(&mark(Checksum::default()));
+    let answer = control_plane.next().await;
+    assert!(matches!(answer, NodeMessage::Applied { sequence: 3, .. }));
+    assert!(!is_fenced());
 }
 
 #[tokio::test(flavor = "multi_thread")]
