@@ -136,8 +136,8 @@ impl Identities {
         })
     }
 
-    /// The identity that takes the place of the one named: one that was made before and never accepted, or a new one. It is durable when
-    /// this returns.
+    /// The identity that takes the place of the one named: one that was made before and is not accepted, or a new one. It is durable when
+    /// this returns, and not announced: a database that was restored may have forgotten that one of before was.
     ///
     /// # Errors
     /// When it cannot be kept; nothing has changed then.
@@ -153,6 +153,7 @@ impl Identities {
                 state.in_use = 1;
                 state.preferred = 1;
             }
+            state.identities[0].is_announced = false;
             true
         })?;
         Ok(self.state.lock().identities[0].clone())
@@ -340,6 +341,44 @@ mod tests {
                 self.restart();
             }
         }
+    }
+
+    #[test]
+    fn a_key_that_a_restore_forgot_is_not_signed_with_before_it_is_announced_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let old = Identity {
+            is_announced: true,
+            ..made()
+        };
+        let new = Identity {
+            is_announced: true,
+            ..made()
+        };
+        let state = State {
+            identities: vec![new.clone(), old.clone()],
+            in_use: 1,
+            preferred: 1,
+        };
+        enrolment::keep(directory.path(), Uuid::nil(), &region(), &state).expect("writable");
+        let load = || {
+            let loaded = enrolment::load(directory.path(), &region()).expect("readable");
+            loaded.expect("enrolled")
+        };
+        let next = load().successor_of(old.kid(), made).expect("writable");
+        assert_eq!((next.kid(), next.is_announced), (new.kid(), false));
+        let known = Known {
+            present: old.clone(),
+            next: Some(new.clone()),
+            retired: Vec::new(),
+        };
+        let signs_with = |node: &Identities| {
+            let key = node.signing_key(&known.index()).expect("both count");
+            key.kid().to_owned()
+        };
+        let restarted = load();
+        assert_eq!(signs_with(&restarted), old.kid());
+        restarted.announced(new.kid()).expect("writable");
+        assert_eq!(signs_with(&restarted), new.kid());
     }
 
     proptest! {
