@@ -124,7 +124,16 @@ pub const FORWARD_NODE_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// A forwarded request on which the other region's node neither takes nor brings a byte for this long is given up …
 pub const FORWARD_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// … and one that only reads is put to another node, if there is one, after this without an answer.
+/// … but the answer to one that may not be asked twice is waited for this long, once the whole body is sent: a large upload is checked first …
+pub const FORWARD_COMPLETION_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// … unless the machine of that node acknowledges nothing, of the request or of the probes that are sent …
+pub const FORWARD_DEAD_NODE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// … this often, while nothing else is.
+pub const FORWARD_PROBE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// A forwarded request that only reads is put to another node, if there is one, after this without an answer.
 pub const FORWARD_READ_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes that one connection between nodes holds back for a side that is slow.

@@ -40,6 +40,24 @@ pub(super) enum UploadFault {
     Abandoned,
 }
 
+/// How long the other node is waited for.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// While there is a body that it has not taken whole.
+    pub(super) taking: Duration,
+    /// Once it has the whole request.
+    pub(super) answer: Duration,
+}
+
+impl Patience {
+    pub(super) fn of(limit: Duration) -> Self {
+        Self {
+            taking: limit,
+            answer: limit,
+        }
+    }
+}
+
 /// The body of a request, shared between whoever sends it on and whoever waits for the answer.
 #[derive(Clone)]
 pub(super) struct Upload(Rc<RefCell<State>>);
@@ -86,8 +104,8 @@ impl Upload {
         self.0.borrow().fault
     }
 
-    /// Ends when the other node has neither taken nor answered anything for `limit`. A client that is slow is not its fault.
-    pub(super) async fn stalled(&self, limit: Duration) {
+    /// Ends when the other node has neither taken nor answered anything for so long. A client that is slow is not its fault.
+    pub(super) async fn stalled(&self, patience: Patience) {
         loop {
             let end = {
                 let state = self.0.borrow();
@@ -95,7 +113,10 @@ impl Upload {
                     Some(_) => Instant::now(),
                     None => state.moved_at,
                 };
-                since + limit
+                match state.has_ended {
+                    true => since + patience.answer,
+                    false => since + patience.taking,
+                }
             };
             if end <= Instant::now() {
                 return;
@@ -320,6 +341,7 @@ mod tests {
     use futures_util::{StreamExt, future::poll_fn, stream};
 
     use super::*;
+    use crate::limits::FORWARD_COMPLETION_TIMEOUT;
 
     async fn upload_of(
         stream: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
@@ -349,7 +371,7 @@ mod tests {
         let upload = upload_of(stream::iter([bytes("abc")]).chain(stream::pending())).await;
         let mut body = upload.body();
         assert_eq!(next(&mut body).await, Some(Ok(Bytes::from_static(b"abc"))));
-        let limit = BODY_IDLE_TIMEOUT / 3;
+        let limit = Patience::of(BODY_IDLE_TIMEOUT / 3);
         tokio::select! {
             fault = next(&mut body) => assert_eq!(fault, Some(Err(UploadFault::Idle))),
             () = upload.stalled(limit) => panic!("the client was waited for"),
@@ -364,14 +386,23 @@ mod tests {
         let upload = upload_of(stream::iter([bytes("abc"), bytes("def")])).await;
         let mut body = upload.body();
         assert!(next(&mut body).await.is_some());
-        upload.stalled(FORWARD_ANSWER_TIMEOUT).await;
-        let waited = || begun.elapsed().as_secs();
-        assert_eq!(waited(), FORWARD_ANSWER_TIMEOUT.as_secs());
-        // It goes on, takes the rest, and then does not answer.
-        while next(&mut body).await.is_some() {}
+        let patience = Patience {
+            taking: FORWARD_ANSWER_TIMEOUT,
+            answer: FORWARD_COMPLETION_TIMEOUT,
+        };
+        upload.stalled(patience).await;
+        let waited = || begun.elapsed();
+        assert_eq!(waited().as_secs(), FORWARD_ANSWER_TIMEOUT.as_secs());
+        // It goes on, takes the rest while it is waited for, and then does not answer.
+        assert!(next(&mut body).await.is_some());
+        let take_all = async {
+            sleep(FORWARD_ANSWER_TIMEOUT / 2).await;
+            assert!(next(&mut body).await.is_none());
+        };
+        tokio::join!(upload.stalled(patience), take_all);
         assert!(body.is_end_stream());
-        upload.stalled(FORWARD_ANSWER_TIMEOUT).await;
-        assert_eq!(waited(), FORWARD_ANSWER_TIMEOUT.as_secs() * 2);
+        let expected = FORWARD_ANSWER_TIMEOUT * 3 / 2 + FORWARD_COMPLETION_TIMEOUT;
+        assert_eq!(waited().as_secs(), expected.as_secs());
         assert_eq!(upload.fault(), None);
     }
 

@@ -40,13 +40,14 @@ use uuid::Uuid;
 use super::{Gate, RequestId};
 use crate::{
     limits::{
-        FORWARD_ANSWER_TIMEOUT, FORWARD_NODE_RETRY_AFTER, FORWARD_NODES_TRIED_MAXIMUM,
-        FORWARD_READ_ANSWER_TIMEOUT, FORWARDS_MAXIMUM, RETRY_AFTER_SECONDS,
+        FORWARD_ANSWER_TIMEOUT, FORWARD_COMPLETION_TIMEOUT, FORWARD_NODE_RETRY_AFTER,
+        FORWARD_NODES_TRIED_MAXIMUM, FORWARD_READ_ANSWER_TIMEOUT, FORWARDS_MAXIMUM,
+        RETRY_AFTER_SECONDS,
     },
     metrics::ForwardOutcome,
     oci::{ErrorCode, OciError},
 };
-use bodies::{AnswerBody, Upload, UploadFault};
+use bodies::{AnswerBody, Patience, Upload, UploadFault};
 use mark::Mark;
 use peers::{Peer, SendFault};
 
@@ -192,11 +193,16 @@ impl Gate {
             left -= 1;
             let peer = Peer::new(address, name.clone(), connections.clone());
             let may_go_on = is_repeatable && left > 0;
-            let limit = match may_go_on {
-                true => FORWARD_READ_ANSWER_TIMEOUT,
-                false => FORWARD_ANSWER_TIMEOUT,
+            let patience = match (is_repeatable, may_go_on) {
+                (true, true) => Patience::of(FORWARD_READ_ANSWER_TIMEOUT),
+                (true, false) => Patience::of(FORWARD_ANSWER_TIMEOUT),
+                (false, _) => Patience {
+                    taking: FORWARD_ANSWER_TIMEOUT,
+                    answer: FORWARD_COMPLETION_TIMEOUT,
+                },
             };
-            let sent = peer.send(&self.forwarding.tls, &head, upload, limit).await;
+            let tls = &self.forwarding.tls;
+            let sent = peer.send(tls, &head, upload, patience).await;
             let reason = match judge(sent, upload, may_go_on) {
                 Ok(answer) => {
                     if is_from_the_wrong_node(&answer) {

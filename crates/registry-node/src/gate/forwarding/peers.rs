@@ -1,13 +1,7 @@
 //! Connections to nodes of other regions: verified TLS, HTTP/1.1, kept open between requests. Each worker has its own, because what runs
 //! on them is bound to its thread.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    io,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, time::Instant};
 
 use hyper::{
     Request,
@@ -16,14 +10,15 @@ use hyper::{
     http::{request, response},
 };
 use hyper_util::rt::TokioIo;
+use rustix::net::sockopt;
 use rustls_pki_types::ServerName;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use super::bodies::{RequestBody, Upload};
+use super::bodies::{Patience, RequestBody, Upload};
 use crate::limits::{
     FORWARD_BUFFER_BYTES, FORWARD_CONNECT_TIMEOUT, FORWARD_CONNECTION_IDLE_TIMEOUT,
-    FORWARD_CONNECTIONS_IDLE_MAXIMUM,
+    FORWARD_CONNECTIONS_IDLE_MAXIMUM, FORWARD_DEAD_NODE_TIMEOUT, FORWARD_PROBE_INTERVAL,
 };
 
 /// Connections without request, by node and by the name that its certificate was verified for. Clones share them.
@@ -106,13 +101,13 @@ impl Peer {
         &self.key.0
     }
 
-    /// Sends the request and waits for the head of the answer, for `limit` after the last byte of the body.
+    /// Sends the request and waits for the head of the answer.
     pub(super) async fn send(
         &self,
         tls: &TlsConnector,
         head: &request::Parts,
         upload: &Upload,
-        limit: Duration,
+        patience: Patience,
     ) -> Result<Answer, SendFault> {
         loop {
             let (mut sender, is_new) = match self.connections.take(&self.key) {
@@ -132,7 +127,7 @@ impl Peer {
             let request = Request::from_parts(head.clone(), upload.body());
             let sent = tokio::select! {
                 sent = sender.try_send_request(request) => sent,
-                () = upload.stalled(limit) => return Err(SendFault::TimedOut),
+                () = upload.stalled(patience) => return Err(SendFault::TimedOut),
             };
             match sent {
                 Ok(answer) => {
@@ -158,6 +153,7 @@ impl Peer {
         let (address, name) = &self.key;
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
+        notice_death(&tcp)?;
         let stream = tls.connect(name.clone(), tcp).await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(FORWARD_BUFFER_BYTES)
@@ -186,4 +182,15 @@ impl Peer {
             }
         });
     }
+}
+
+/// Lets the connection break when the other machine is gone, however long an answer may take.
+fn notice_death(tcp: &TcpStream) -> io::Result<()> {
+    let milliseconds = u32::try_from(FORWARD_DEAD_NODE_TIMEOUT.as_millis())
+        .expect("a constant of less than 49 days");
+    sockopt::set_socket_keepalive(tcp, true)?;
+    sockopt::set_tcp_keepidle(tcp, FORWARD_PROBE_INTERVAL)?;
+    sockopt::set_tcp_keepintvl(tcp, FORWARD_PROBE_INTERVAL)?;
+    // It counts for probes, too, in place of their number.
+    Ok(sockopt::set_tcp_user_timeout(tcp, milliseconds)?)
 }
