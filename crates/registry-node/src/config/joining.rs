@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::{Configuration, Connection, Identities, Progress, Refusal};
 
 /// Returns when the node may serve: a control plane has vouched for the configuration, with this
-/// key of this node in it; or none answered within `timeout` and there is a copy; or it was removed, which
+/// key of this node in it; or none had this node among its nodes within `timeout` and there is a copy; or it was removed, which
 /// it has to say. Until then `report` hears why not.
 pub async fn wait_until_servable(
     configuration: &Configuration,
@@ -30,14 +30,12 @@ pub async fn wait_until_servable(
         if current.is_confirmed && has_key {
             return;
         }
-        // A control plane that answers is worth waiting for, also if its answer takes a while.
-        let is_alone = matches!(
-            current.connection,
-            Connection::Unknown | Connection::Unreachable(_)
-        );
+        // A control plane that answers is worth waiting for, also if its answer takes a while. One that does not know this node says nothing
+        // about it: its database may be of before the node joined, and a node that was removed is told so.
+        let is_alone = current.connection != Connection::Connected;
         if is_late && is_alone && !current.is_confirmed && current.state.is_some() {
             tracing::warn!(
-                "no control plane answered within {timeout:?}: serving from the copy, {}",
+                "no control plane sent a configuration within {timeout:?}: serving from the copy, {}",
                 current.describe(OffsetDateTime::now_utc())
             );
             return;

@@ -350,20 +350,22 @@ async fn an_impostor_gets_no_join_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_node_knows_it_and_does_not_open() {
+async fn a_node_that_is_not_known_serves_from_its_copy_and_without_a_copy_it_says_so() {
     let control_plane = TestControlPlane::start().await;
-    let directory = tempfile::tempdir().expect("a directory");
-    // It has a copy: that it was refused is an answer all the same.
-    drop(Feed::with(directory.path(), roles()));
-    let other = secret(SecretKind::NodeCredential);
-    let node = Following::start(directory.path(), control_plane.client(), other);
-    node.until(|progress| matches!(progress.connection, Connection::Refused(_)))
-        .await;
-    let said = node
-        .opens(Duration::from_millis(200))
-        .await
-        .expect_err("closed");
-    assert!(said.contains("refuses this node"), "{said}");
+    for has_copy in [true, false] {
+        let directory = tempfile::tempdir().expect("a directory");
+        if has_copy {
+            drop(Feed::with(directory.path(), roles()));
+        }
+        let other = secret(SecretKind::NodeCredential);
+        let node = Following::start(directory.path(), control_plane.client(), other);
+        node.until(|progress| matches!(progress.connection, Connection::Refused(_)))
+            .await;
+        match node.opens(Duration::from_millis(200)).await {
+            Ok(()) => assert!(has_copy),
+            Err(said) => assert!(!has_copy && said.contains("refuses this node"), "{said}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
