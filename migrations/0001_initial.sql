@@ -1,5 +1,7 @@
 -- Names, ids and scopes compare by stored *_key columns, made by one function of the service; never by lower(), whose result depends on
--- the locale. Their order is bytewise (COLLATE "C"), so that ranges of keys mean the same everywhere. Rows have uuid keys, and children refer to uids, not to names.
+-- the locale. Their order is bytewise (COLLATE "C"), so that ranges of keys mean the same everywhere; so is that of all other text in an
+-- index, since a replica on another system may order by the same locale in another way. Rows have uuid keys, and children refer to uids,
+-- not to names.
 
 -- One row: what this installation is.
 CREATE TABLE installation (
@@ -16,7 +18,7 @@ CREATE TABLE installation (
 );
 
 CREATE TABLE regions (
-    name         text PRIMARY KEY,
+    name         text COLLATE "C" PRIMARY KEY,
     display_name text NOT NULL
 );
 
@@ -32,7 +34,7 @@ CREATE TABLE resource_groups (
     subscription_id uuid NOT NULL REFERENCES subscriptions,
     name            text NOT NULL,
     name_key        text COLLATE "C" NOT NULL,
-    location        text NOT NULL REFERENCES regions,
+    location        text COLLATE "C" NOT NULL REFERENCES regions,
     tags            jsonb NOT NULL,
     created_at      timestamptz NOT NULL,
     UNIQUE (subscription_id, name_key)
@@ -47,9 +49,9 @@ CREATE TABLE registries (
     name_key              text COLLATE "C" NOT NULL UNIQUE,
     login_server          text NOT NULL,
     -- The home region, where its content is.
-    location              text NOT NULL REFERENCES regions,
+    location              text COLLATE "C" NOT NULL REFERENCES regions,
     -- The other regions whose nodes know it, without the home region; each was in regions when it was written, and none is ever removed.
-    further_regions       text[] NOT NULL DEFAULT '{}',
+    further_regions       text[] COLLATE "C" NOT NULL DEFAULT '{}',
     sku                   text NOT NULL,
     tags                  jsonb NOT NULL,
     admin_user_enabled    boolean NOT NULL,
@@ -68,7 +70,7 @@ CREATE INDEX registries_subscription ON registries (subscription_id, name_key);
 -- The passwords of a registry's admin account: sealed, because listCredentials returns them, and as verifiers for nodes.
 CREATE TABLE registry_passwords (
     registry_uid uuid NOT NULL REFERENCES registries ON DELETE CASCADE,
-    slot         text NOT NULL CHECK (slot IN ('password', 'password2')),
+    slot         text COLLATE "C" NOT NULL CHECK (slot IN ('password', 'password2')),
     sealed       bytea NOT NULL,
     verifier     bytea NOT NULL,
     -- Never the same again, also after a restore: tokens name it.
@@ -125,7 +127,7 @@ CREATE TABLE directory_owners (
 CREATE INDEX directory_owners_owner ON directory_owners (owner_id);
 
 CREATE TABLE directory_role_members (
-    role         text NOT NULL CHECK (role IN ('administrator')),
+    role         text COLLATE "C" NOT NULL CHECK (role IN ('administrator')),
     principal_id uuid NOT NULL REFERENCES principals ON DELETE CASCADE,
     PRIMARY KEY (role, principal_id)
 );
@@ -150,7 +152,7 @@ CREATE INDEX role_assignments_scope ON role_assignments (scope_key);
 -- Keys that sign access tokens of the control plane (ES256); the private part is sealed and bound to its row. The public part is not
 -- stored: it comes from the private one, so nobody who can only write rows can slip in a key.
 CREATE TABLE sign_in_keys (
-    kid            text PRIMARY KEY,
+    kid            text COLLATE "C" PRIMARY KEY,
     sealed_private bytea NOT NULL,
     not_before     timestamptz NOT NULL,
     retired_at     timestamptz
@@ -189,16 +191,16 @@ CREATE FUNCTION config_identity() RETURNS text LANGUAGE sql VOLATILE AS $$
 $$;
 
 CREATE TABLE config_regions (
-    region   text PRIMARY KEY,
+    region   text COLLATE "C" PRIMARY KEY,
     -- The sum of the live documents' hashes, modulo 2^128.
     checksum numeric(39) NOT NULL
 );
 
 -- Latest state only; a tombstone has no body.
 CREATE TABLE config_documents (
-    region     text NOT NULL,
-    kind       text NOT NULL,
-    key        text NOT NULL,
+    region     text COLLATE "C" NOT NULL,
+    kind       text COLLATE "C" NOT NULL,
+    key        text COLLATE "C" NOT NULL,
     body       text,
     hash       numeric(39) NOT NULL,
     deleted    boolean NOT NULL,
@@ -215,14 +217,14 @@ CREATE INDEX config_documents_tombstones ON config_documents (deleted_at) WHERE 
 -- Enrolled nodes.
 CREATE TABLE nodes (
     node_id               uuid PRIMARY KEY,
-    region                text NOT NULL REFERENCES regions,
+    region                text COLLATE "C" NOT NULL REFERENCES regions,
     address               text NOT NULL,
     verifier              bytea NOT NULL,
     -- The key that it signs registry tokens with; unique, so that no node can put its key in another's place.
-    kid                   text NOT NULL UNIQUE,
+    kid                   text COLLATE "C" NOT NULL UNIQUE,
     -- Of a rotation that has begun: what counts beside the two above until it is first used.
     next_verifier         bytea,
-    next_kid              text UNIQUE,
+    next_kid              text COLLATE "C" UNIQUE,
     -- An operator asked for a rotation, and the node has not begun it.
     rotation_requested_at timestamptz,
     -- The newest form of each kind that the node understands, as it last announced it.
@@ -232,16 +234,16 @@ CREATE TABLE nodes (
 
 -- Keys that nodes signed with before a rotation: withdrawn when the last token signed with them is dead.
 CREATE TABLE retired_signing_keys (
-    kid        text PRIMARY KEY,
+    kid        text COLLATE "C" PRIMARY KEY,
     node_id    uuid NOT NULL,
-    region     text NOT NULL,
+    region     text COLLATE "C" NOT NULL,
     retired_at timestamptz NOT NULL
 );
 
 -- Nodes that were removed, so that one that was away meanwhile is told so when it comes back.
 CREATE TABLE removed_nodes (
     node_id    uuid PRIMARY KEY,
-    region     text NOT NULL,
+    region     text COLLATE "C" NOT NULL,
     address    text NOT NULL,
     -- Of the credentials that it may have.
     verifiers  bytea[] NOT NULL,
@@ -251,7 +253,7 @@ CREATE TABLE removed_nodes (
 -- Used and expired ones are kept a while, so that an operator is told which of the two it was.
 CREATE TABLE node_join_tokens (
     token_id   uuid PRIMARY KEY,
-    region     text NOT NULL REFERENCES regions,
+    region     text COLLATE "C" NOT NULL REFERENCES regions,
     verifier   bytea NOT NULL,
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
