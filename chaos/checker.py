@@ -11,8 +11,9 @@ from .model import Model, meets
 
 GONE = "gone"
 
-# A control plane takes a node with a bound as fenced when the bound and a tenth have passed.
+# A control plane takes a node with a bound as fenced when the bound, a tenth and so many seconds have passed.
 FENCED_AFTER = 1.1
+FENCE_MARGIN = 3.0
 # A node says each second, at least, what it has applied.
 HEARD_WITHIN = 2.0
 
@@ -76,7 +77,7 @@ def _may_be_fenced(history: History, node: str, fault: Fault, at: float) -> bool
     bound = history.bounds.get(node)
     if bound is None:
         return False
-    if at - fault.start >= bound * FENCED_AFTER - HEARD_WITHIN:
+    if at - fault.start >= bound * FENCED_AFTER + FENCE_MARGIN - HEARD_WITHIN:
         return True
     return any(
         other is not fault and other.start < fault.start and other.end > fault.start - bound for other in history.faults

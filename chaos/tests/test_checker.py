@@ -155,7 +155,7 @@ def test_complete_while_a_node_was_away_is_found():
 
 
 def test_complete_without_a_node_that_is_fenced_is_right():
-    story = begun().away(3, 20).change(14, 15, "second")
+    story = begun().away(3, 20).change(14, 15.5, "second")
     story.history.bounds[ONE] = 10
     assert story.found() == []
     story.history.bounds[ONE] = 13

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use crate::config_feed::ConfigFeed;
 use crate::front_door::Router;
-use crate::limits::WORKER_CONNECTIONS;
+use crate::limits::{STATEMENT_TIMEOUT, WORKER_CONNECTIONS};
 use crate::metrics::RequestMetrics;
 use crate::sign_in::{SignIn, SignInError};
 
@@ -123,7 +123,7 @@ fn watch_database(store: Store, readiness: Readiness, shutdown: Shutdown) {
     const INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
     tokio::spawn(async move {
         while !shutdown.is_requested() {
-            let state = match store.ping().await {
+            let state = match store::within(STATEMENT_TIMEOUT, store.ping()).await {
                 Ok(()) => Ok("the database answers".to_owned()),
                 Err(error) => Err(service::errors::chain(&error)),
             };

@@ -15,6 +15,9 @@ pub(crate) const UNREAD_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the database may take over a decision, and over an operation, before the client is told to come back.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long a background task waits for the database before it takes it for away. No shorter than a statement waits for a lock.
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long requests under way, and handing over the nodes' streams, may take when the process is told to end.
 pub(crate) const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 

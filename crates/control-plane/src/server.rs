@@ -22,6 +22,7 @@ use time::OffsetDateTime;
 use crate::app::{App, Parts, Settings, StartError};
 use crate::front_door::dispatch;
 use crate::limits::{FLUSH_TIME, HEAD_TIMEOUT, SHUTDOWN_TIMEOUT};
+use crate::sign_in::SignInError;
 
 /// How a control plane is run.
 #[derive(clap::Args)]
@@ -175,7 +176,7 @@ pub async fn done(app: &App, shutdown: &Shutdown) {
     tokio::time::sleep(FLUSH_TIME).await;
 }
 
-/// Waits for a database that is away; anything else that is wrong ends the process. `None`: told to end meanwhile.
+/// Waits for a database that is away or being restored; anything else that is wrong ends the process. `None`: told to end meanwhile.
 async fn assemble_when_possible(parts: impl Fn() -> Parts) -> Result<Option<Arc<App>>, StartError> {
     const INTERVAL: Duration = Duration::from_millis(500);
     loop {
@@ -183,7 +184,12 @@ async fn assemble_when_possible(parts: impl Fn() -> Parts) -> Result<Option<Arc<
         let shutdown = parts.shutdown.clone();
         match App::assemble(parts).await {
             Ok(app) => return Ok(Some(app)),
-            Err(StartError::Store(error @ StoreError::Unavailable(_))) => {
+            Err(
+                StartError::Store(error @ (StoreError::Unavailable(_) | StoreError::BeingRestored))
+                | StartError::SignIn(SignInError::Store(
+                    error @ (StoreError::Unavailable(_) | StoreError::BeingRestored),
+                )),
+            ) => {
                 tracing::warn!(error.cause = %service::errors::chain(&error), "waiting for the database");
             }
             Err(error) => return Err(error),

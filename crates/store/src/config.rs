@@ -9,6 +9,7 @@ mod notify;
 mod read;
 mod tombstones;
 
+pub(crate) use epoch::ATTEMPTS;
 pub use epoch::{Cause, Lineage, epoch_begin};
 pub(crate) use forms::{FormMap, Forms};
 pub use forms::{Raised, forms_raise};

@@ -28,7 +28,8 @@ pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a statement waits for what another transaction holds: a writer that hangs must not take every other one with it.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections of one control plane: few, because Postgres does not get faster with more.
+/// Connections of one control plane's feed and background tasks: few, because Postgres does not get faster with more. Each of the threads
+/// that serve requests has its own besides, and the listener for notifications one.
 pub const MAXIMUM_CONNECTIONS: u32 = 10;
 
 /// A connection that has been idle for longer is asked whether it is still there before it is used.
@@ -95,6 +96,23 @@ impl From<sqlx::Error> for StoreError {
             Self::Database(error)
         }
     }
+}
+
+/// Bounds a call in time: a connection that broke without a word would be waited on for as long as TCP does.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when it takes longer; otherwise those of the call.
+pub async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        let late = std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            format!("no answer within {} seconds", limit.as_secs_f64()),
+        );
+        Err(StoreError::Unavailable(sqlx::Error::Io(late)))
+    })
 }
 
 /// The database of an installation. Cheap to clone.

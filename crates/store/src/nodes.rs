@@ -5,8 +5,8 @@ mod removal;
 mod rotation;
 
 pub use progress::{
-    LEASE, NewStream, NodeProgress, NodeState, Progress, Written, list, progress_forget,
-    progress_write, stream_begin, survey,
+    FENCE_MARGIN, LEASE, NewStream, NodeProgress, NodeState, Progress, Written, list,
+    progress_forget, progress_write, stream_begin, survey,
 };
 pub use removal::{Removal, remove, removed_by_credential};
 pub use rotation::{
@@ -149,16 +149,10 @@ pub async fn enrol(
         });
     }
     if let Some(used_at) = token.used_at {
-        return match enrol_again(&mut transaction, token.node_id, new).await? {
-            Some(node_id) => {
-                transaction.commit().await?;
-                Ok(Enrolment::Enrolled {
-                    node_id,
-                    published: None,
-                })
-            }
-            None => Ok(Enrolment::TokenUsed { used_at }),
+        let Some(node_id) = enrol_again(&mut transaction, token.node_id, new).await? else {
+            return Ok(Enrolment::TokenUsed { used_at });
         };
+        return finish(transaction, node_id, new, None).await;
     }
     if token.expires_at <= now {
         return Ok(Enrolment::TokenExpired {
@@ -168,26 +162,34 @@ pub async fn enrol(
     let Some(published) = enrol_first(&mut transaction, token_id, new, now).await? else {
         return Ok(Enrolment::KeyInUse);
     };
-    // Compared under the head's lock: the forms in use are raised under it too.
+    finish(transaction, new.node_id, new, Some(published)).await
+}
+
+/// Commits an enrolment, unless the node's build is too old.
+async fn finish(
+    mut transaction: Transaction<'_, Postgres>,
+    node_id: Uuid,
+    new: &NewNode,
+    published: Option<Published>,
+) -> Result<Enrolment, StoreError> {
     let forms = forms_beyond(&mut transaction, &new.forms).await?;
     if !forms.is_empty() {
         return Ok(Enrolment::FormsBeyond { forms });
     }
     transaction.commit().await?;
-    Ok(Enrolment::Enrolled {
-        node_id: new.node_id,
-        published: Some(published),
-    })
+    Ok(Enrolment::Enrolled { node_id, published })
 }
 
-/// The kinds whose form in use a node does not understand.
+/// The kinds whose form in use a node does not understand. Compared under the head's lock, after the node's row is written: the forms in
+/// use are raised under that lock too, by the rows that there are then.
 async fn forms_beyond(
     transaction: &mut Transaction<'_, Postgres>,
     understood: &FormMap,
 ) -> Result<Vec<(String, u32)>, StoreError> {
-    let in_use = sqlx::query_scalar!(r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head"#)
-        .fetch_one(&mut **transaction)
-        .await?;
+    let in_use =
+        sqlx::query_scalar!(r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head FOR SHARE"#)
+            .fetch_one(&mut **transaction)
+            .await?;
     Ok(Forms(in_use.0).beyond(understood))
 }
 
@@ -256,7 +258,7 @@ async fn enrol_first(
     publish(transaction, &changes).await.map(Some)
 }
 
-/// The same node with a new credential, if the token's node never connected and has the same key.
+/// The same node with a new credential and the forms of its build now, if the token's node never connected and has the same key.
 async fn enrol_again(
     transaction: &mut Transaction<'_, Postgres>,
     node_id: Option<Uuid>,
@@ -264,7 +266,7 @@ async fn enrol_again(
 ) -> Result<Option<Uuid>, StoreError> {
     let updated = sqlx::query!(
         r#"
-        UPDATE nodes SET verifier = $3
+        UPDATE nodes SET verifier = $3, forms = $5
         WHERE node_id = $1 AND kid = $2 AND NOT EXISTS (SELECT FROM node_streams WHERE node_id = $1)
             AND EXISTS (
                 SELECT FROM config_documents
@@ -275,7 +277,8 @@ async fn enrol_again(
         node_id,
         new.public_key.kid(),
         new.verifier.to_bytes(),
-        Json(&new.public_key) as _
+        Json(&new.public_key) as _,
+        Json(&new.forms) as _
     )
     .fetch_optional(&mut **transaction)
     .await?;

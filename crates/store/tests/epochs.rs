@@ -23,7 +23,7 @@ async fn initialised(pool: PgPool) -> Store {
 }
 
 async fn execute(store: &Store, sql: &'static str) {
-    sqlx::query(sql)
+    sqlx::raw_sql(sql)
         .execute(store.pool())
         .await
         .expect("executed");
@@ -208,6 +208,54 @@ async fn no_epoch_begins_while_the_database_is_being_restored(pool: PgPool) {
     )
     .await;
     assert_ne!(position(&store).await.epoch, FIRST);
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn no_list_of_nodes_counts_while_the_database_is_being_restored(pool: PgPool) {
+    let store = initialised(pool).await;
+    announce(&store, 1, "{}").await;
+    let kept = publish(&store, &[upsert(1)]).await;
+    let lost = publish(&store, &[upsert(2)]).await;
+    let (lineage, nodes) = nodes::survey(&store).await.expect("a survey");
+    assert!(lineage.holds(&lost));
+    assert_eq!(nodes.len(), 1);
+    // The head is back, from before the last change; the nodes are not, and have no primary key.
+    execute(
+        &store,
+        "UPDATE config_head SET begun_on = 'elsewhere', revision = 1",
+    )
+    .await;
+    execute(
+        &store,
+        "CREATE TABLE kept AS SELECT * FROM nodes; DELETE FROM nodes; ALTER TABLE nodes DROP CONSTRAINT nodes_pkey CASCADE",
+    )
+    .await;
+    let refused = nodes::survey(&store).await;
+    assert!(
+        matches!(refused, Err(store::StoreError::BeingRestored)),
+        "{refused:?}"
+    );
+    execute(
+        &store,
+        "INSERT INTO nodes SELECT * FROM kept; ALTER TABLE nodes ADD PRIMARY KEY (node_id)",
+    )
+    .await;
+    let (lineage, nodes) = nodes::survey(&store).await.expect("a survey");
+    assert_ne!(lineage.epoch, FIRST);
+    assert_eq!(nodes.len(), 1);
+    assert!(lineage.holds(&kept) && !lineage.holds(&lost));
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn an_epoch_holds_nothing_above_its_head(pool: PgPool) {
+    let store = initialised(pool).await;
+    let kept = publish(&store, &[upsert(1)]).await;
+    let lost = publish(&store, &[upsert(2)]).await;
+    // Files put back as they were: nothing tells it from the database before.
+    execute(&store, "UPDATE config_head SET revision = 1").await;
+    let (lineage, _) = nodes::survey(&store).await.expect("a survey");
+    assert_eq!(lineage.epoch, FIRST);
+    assert!(lineage.holds(&kept) && !lineage.holds(&lost));
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]

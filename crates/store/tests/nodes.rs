@@ -245,6 +245,21 @@ async fn a_node_that_lost_the_answer_joins_again_until_it_has_connected(pool: Pg
             .expect("read"),
         None
     );
+    // Meanwhile a newer form came into use, which an older build does not understand.
+    let (mut older, _) = new_node(14, public_key.clone());
+    older.forms = BTreeMap::new();
+    let refused = nodes::enrol(&store, token.secret.expose(), &older, NOW).await;
+    assert!(
+        matches!(refused, Ok(Enrolment::FormsBeyond { .. })),
+        "{refused:?}"
+    );
+    let (mut newer, _) = new_node(15, public_key.clone());
+    newer.forms.insert("registry".into(), 99);
+    nodes::enrol(&store, token.secret.expose(), &newer, NOW)
+        .await
+        .expect("joined again");
+    let known = nodes::list(&store).await.expect("a list");
+    assert_eq!(known[0].forms, newer.forms, "those of its last try");
     // Another key under the same name is not the same node.
     let (thief, _) = new_node(12, key("a"));
     let refused = nodes::enrol(&store, token.secret.expose(), &thief, NOW).await;

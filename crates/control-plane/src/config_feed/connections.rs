@@ -13,7 +13,10 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::ConfigFeed;
-use super::limits::{BACK_OFF, COMMITTED_KEPT, PROGRESS_INTERVAL};
+use super::limits::{
+    BACK_OFF, COMMITTED_KEPT, PROGRESS_INTERVAL, READ_INTERVAL, ROTATION_ASKED_INTERVAL,
+};
+use crate::limits::STATEMENT_TIMEOUT;
 
 /// Why this control plane ends a stream that works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,7 @@ pub(super) struct Stream {
     pub(super) first_epoch: Epoch,
     marks: Mutex<Marks>,
     rotation_wanted: Notify,
+    rotation_asked_at: Mutex<Option<Instant>>,
     ended: watch::Sender<Option<Ended>>,
 }
 
@@ -82,6 +86,7 @@ impl Stream {
             first_epoch,
             marks: Mutex::default(),
             rotation_wanted: Notify::new(),
+            rotation_asked_at: Mutex::default(),
             ended: watch::Sender::new(None),
         })
     }
@@ -91,9 +96,15 @@ impl Stream {
         self.forms.get(STREAM_FORM).is_some_and(|form| *form >= 2)
     }
 
-    /// An operator asks for a new credential and key. Said again now and then until they are in use.
+    /// An operator asks for a new credential and key. Said again now and then until they are in use, but not each time that somebody
+    /// reads the list of nodes.
     pub(super) fn ask_to_rotate(&self) {
-        if self.is_of_second_form() {
+        if !self.is_of_second_form() {
+            return;
+        }
+        let mut asked_at = self.rotation_asked_at.lock();
+        if asked_at.is_none_or(|asked_at| asked_at.elapsed() >= ROTATION_ASKED_INTERVAL) {
+            *asked_at = Some(Instant::now());
             self.rotation_wanted.notify_one();
         }
     }
@@ -166,6 +177,12 @@ pub(super) struct Connected {
 impl Connected {
     pub(super) fn is_live(&self) -> bool {
         self.seen_at.elapsed() < LEASE
+    }
+
+    /// Whether it answers marks as they come. Otherwise the connection may be dead at the other end, and the node connected to another
+    /// control plane long since.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.seen_at.elapsed() < 2 * READ_INTERVAL
     }
 }
 
@@ -309,7 +326,8 @@ pub(super) async fn write_progress(feed: &ConfigFeed) {
             continue;
         }
         let rows: Vec<Progress> = unwritten.iter().map(row).collect();
-        match nodes::progress_write(&feed.store, &rows).await {
+        let written = nodes::progress_write(&feed.store, &rows);
+        match store::within(STATEMENT_TIMEOUT, written).await {
             Ok(written) => {
                 failing = false;
                 hear(feed, &unwritten, &written).await;
@@ -337,7 +355,7 @@ async fn hear(
     written: &[Written],
 ) {
     // After the commit. Without it nothing counts as heard; nodes say more within a second.
-    let head = match config::head(&feed.store).await {
+    let head = match store::within(STATEMENT_TIMEOUT, config::head(&feed.store)).await {
         Ok(head) => Some(head.position),
         Err(error) => {
             tracing::debug!(error.cause = %service::errors::chain(&error), "the head cannot be read; nodes are not told that they were heard");

@@ -1,6 +1,7 @@
 //! What a node says on its stream: its first message, then its answers to marks.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, Session};
 use config_documents::{NodeMessage, Rejected, Revision};
@@ -12,7 +13,9 @@ use uuid::Uuid;
 
 use super::ConfigFeed;
 use super::connections::{LocalProgress, Stream};
-use super::limits::{MESSAGE_TIMEOUT, REJECTED_DOCUMENTS, REJECTED_TEXT_CHARACTERS};
+use super::limits::{
+    MESSAGE_TIMEOUT, REJECTED_DOCUMENTS, REJECTED_TEXT_CHARACTERS, WENT_BACK_INTERVAL,
+};
 use super::operations::check_address;
 use super::stream::End;
 
@@ -47,10 +50,7 @@ pub(super) async fn hello(
     update_address(feed, identity, &address).await?;
     let copy = epoch.map(|epoch| Position { epoch, revision });
     // Only for the lease's row: what the node lacks is read after the lease is committed.
-    let head = store::config::head_for(&feed.store, copy)
-        .await
-        .map_err(End::Store)?
-        .position;
+    let head = head_for(feed, copy).await?;
     let has = copy
         .filter(|copy| copy.epoch == head.epoch)
         .map_or(Revision(0), |copy| copy.revision);
@@ -76,6 +76,27 @@ pub(super) async fn hello(
     // It may be the one that the newest forms waited for.
     feed.maintenance.wake_forms();
     Ok((stream, copy))
+}
+
+/// The head, in a new epoch if the node has a revision above it. Only so often: each such epoch costs every node a snapshot, and one node
+/// whose copy is wrong, or that is not honest, must not bring that about with every hello.
+async fn head_for(feed: &ConfigFeed, copy: Option<Position>) -> Result<Position, End> {
+    let head = store::config::head(&feed.store).await.map_err(End::Store)?;
+    let head = head.position;
+    let is_above =
+        copy.is_some_and(|copy| copy.epoch == head.epoch && copy.revision > head.revision);
+    if !is_above {
+        return Ok(head);
+    }
+    {
+        let mut went_back_at = feed.went_back_at.lock();
+        if went_back_at.is_some_and(|at| at.elapsed() < WENT_BACK_INTERVAL) {
+            return Err(End::WentBack);
+        }
+        *went_back_at = Some(Instant::now());
+    }
+    let head = store::config::head_for(&feed.store, copy).await;
+    Ok(head.map_err(End::Store)?.position)
 }
 
 /// What a node announced is in force when it connects with it.

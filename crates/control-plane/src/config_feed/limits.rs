@@ -49,6 +49,12 @@ pub(super) const REJECTED_TEXT_CHARACTERS: usize = 300;
 /// How often it is looked whether documents can be published in a newer form, when no node says so.
 pub(super) const FORMS_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A stream is asked for a new credential and key at most this often.
+pub(super) const ROTATION_ASKED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A new epoch begins at most this often because a node says that it has a revision above the head.
+pub(super) const WENT_BACK_INTERVAL: Duration = Duration::from_secs(60);
+
 /// How often old tombstones are looked for.
 pub(super) const PURGE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 

@@ -22,7 +22,9 @@ pub(crate) use propagation::Propagation;
 pub(crate) use stream::configure;
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use parking_lot::Mutex;
 use service::in_flight::InFlight;
 use service::shutdown::Shutdown;
 use store::Store;
@@ -64,6 +66,8 @@ pub(crate) struct ConfigFeed {
     /// Bounds how many streams read on their own at once: each holds a connection of the pool.
     catch_ups: Semaphore,
     attempts: Attempts,
+    /// When a node last claimed a revision above the head.
+    went_back_at: Mutex<Option<Instant>>,
 }
 
 impl ConfigFeed {
@@ -82,6 +86,7 @@ impl ConfigFeed {
             maintenance: Maintenance::new(),
             catch_ups: Semaphore::new(CATCH_UPS),
             attempts: Attempts::new(),
+            went_back_at: Mutex::default(),
         });
         feed.spawn(|feed| async move { reader::follow(&feed).await });
         feed.spawn(|feed| async move { reader::listen(&feed).await });

@@ -18,6 +18,7 @@ use super::connections::Connected;
 use super::limits::{
     BACK_OFF, NAMED_NODES, NODES_INTERVAL, REMOTE_PROGRESS_INTERVAL, WAIT_TIMEOUT,
 };
+use crate::limits::STATEMENT_TIMEOUT;
 
 /// How far a change has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +138,7 @@ pub(super) async fn follow_nodes(feed: &ConfigFeed) {
         let _ = timeout(NODES_INTERVAL, feed.nodes.wanted.notified()).await;
         let answers = feed.nodes.asked.load(Ordering::Acquire);
         let read_at = Instant::now();
-        match nodes::survey(&feed.store).await {
+        match store::within(STATEMENT_TIMEOUT, nodes::survey(&feed.store)).await {
             Ok((lineage, nodes)) => {
                 let is_due = shown_at.is_none_or(|shown_at| shown_at.elapsed() >= NODES_INTERVAL);
                 if let (true, Some(head)) = (is_due, feed.reader.head()) {
@@ -228,15 +229,17 @@ impl ConfigFeed {
         }
     }
 
-    /// Whether a newer list of nodes could tell more than these nodes' streams do: one is not connected here, or has gone on to another
-    /// epoch than the list.
+    /// Whether a newer list of nodes could tell more than these nodes' streams do: one is not connected here, or not in earnest, or has
+    /// gone on to another epoch than the list.
     fn is_known_elsewhere(&self, missing: &[Uuid], lineage: Option<Lineage>) -> bool {
         let here = self.connections.of(missing.iter().copied());
         let epoch = lineage.map(|lineage| lineage.epoch);
         let is_elsewhere = |node: &Connected| {
-            node.applied
-                .as_ref()
-                .is_some_and(|applied| Some(applied.epoch) != epoch)
+            !node.is_fresh()
+                || node
+                    .applied
+                    .as_ref()
+                    .is_some_and(|applied| Some(applied.epoch) != epoch)
         };
         here.len() < missing.len() || here.values().any(is_elsewhere)
     }
@@ -301,7 +304,8 @@ fn judge(
         let connected = here.get(&node.node_id);
         let said = connected.and_then(|connected| connected.applied.as_ref());
         // A node that has gone on to another epoch has given up what is written of it in this one.
-        let has_moved_on = said.is_some_and(|said| said.epoch != epoch);
+        let has_moved_on = connected.is_some_and(Connected::is_fresh)
+            && said.is_some_and(|said| said.epoch != epoch);
         let rejected = said
             .filter(|said| said.epoch == epoch && said.revision >= published.revision)
             .map(|said| &*said.rejected)

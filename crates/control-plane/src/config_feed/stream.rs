@@ -54,6 +54,10 @@ pub(super) enum End {
     Unknown,
     #[error("a new epoch of the configuration has begun")]
     NewEpoch,
+    #[error(
+        "the node has a revision above the newest, and a new epoch has begun for that reason a short time ago; it may come back later"
+    )]
+    WentBack,
     #[error("the control plane is stopping")]
     Shutdown,
     #[error("the database failed")]
@@ -76,6 +80,7 @@ impl End {
             Self::Removed => "removed",
             Self::Unknown => "unknown",
             Self::NewEpoch => "new-epoch",
+            Self::WentBack => "went-back",
             Self::Shutdown => "shutdown",
             Self::Store(_) => "database",
             Self::Encode(_) => "encode",
@@ -87,7 +92,7 @@ impl End {
             Self::Protocol(_) | Self::NoHello => CloseCode::Protocol,
             Self::Removed | Self::Unknown | Self::Replaced => CloseCode::Policy,
             Self::Shutdown => CloseCode::Away,
-            Self::Store(_) | Self::Encode(_) => CloseCode::Error,
+            Self::Store(_) | Self::Encode(_) | Self::WentBack => CloseCode::Error,
             Self::NewEpoch => CloseCode::Restart,
             Self::Disconnected | Self::Closed | Self::Silent | Self::NotReading => {
                 CloseCode::Normal

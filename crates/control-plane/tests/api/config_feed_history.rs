@@ -105,7 +105,13 @@ async fn a_node_ahead_of_the_head_begins_a_new_epoch(pool: PgPool) {
     let running = stream.run();
     let reply = change(&app, "after").await;
     assert_eq!(reply.header("x-wharfinger-propagation"), "complete");
-    running.stop().await;
+    // One that goes on claiming so does not bring about an epoch each time.
+    let mut node = running.stop().await;
+    node.position = Some((again.epoch, Revision(again.revision.0 + 100)));
+    let mut stream = node.connect(&app).await;
+    assert!(stream.mark().await.is_err(), "it has to wait");
+    let head = config::head(&app.store).await.unwrap().position;
+    assert_eq!(head.epoch, again.epoch);
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
@@ -359,6 +365,27 @@ async fn a_stream_at_another_control_plane_ends_the_first(pool: PgPool) {
     assert_eq!(connected(&other.get("/config/v1/nodes").await.body), true);
     assert_eq!(connected(&app.get("/config/v1/nodes").await.body), false);
     drop(second);
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_stream_that_is_dead_at_the_other_end_does_not_hide_the_node_at_another_control_plane(
+    pool: PgPool,
+) {
+    let app = TestApp::spawn(pool).await;
+    app.create_group("group").await;
+    let other = app.replica().await;
+    // It stays open and says nothing any more.
+    let (first, _) = current(&app, joined(&app).await).await;
+    let (second, _) = current(&other, first.node.clone()).await;
+    let running = second.run();
+    let mut outcomes = Vec::new();
+    for attempt in 0..3 {
+        let reply = change(&app, &format!("hidden{attempt}")).await;
+        outcomes.push(reply.header("x-wharfinger-propagation").to_owned());
+    }
+    assert_eq!(outcomes[2], "complete", "{outcomes:?}");
+    running.stop().await;
+    drop(first);
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]

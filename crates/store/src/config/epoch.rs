@@ -7,12 +7,12 @@
 
 use config_documents::{Epoch, Revision};
 
+use super::Published;
 use super::read::{Head, Position};
-use super::{Published, revision_of};
 use crate::{Store, StoreError};
 
 /// How often a read is repeated when it finds that the epoch is over: it is begun anew by the first, and seen by the second.
-pub(super) const ATTEMPTS: usize = 3;
+pub(crate) const ATTEMPTS: usize = 3;
 
 /// Why an epoch is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Cause {
 /// Begins a new epoch in the place of `superseded`; the new one's id, or `None` when that is not the epoch any more, as when another
 /// control plane was faster, or when the database is still being restored.
 ///
-/// A restore brings primary keys after data, so while one is missing so may be documents.
+/// A restore brings primary keys after data, so while one is missing so may be documents or nodes.
 ///
 /// # Errors
 /// Those of the database.
@@ -52,9 +52,11 @@ pub async fn epoch_begin(
         UPDATE config_head SET
             epoch = gen_random_uuid(), begun_on = config_identity(), begun_at = clock_timestamp(), begun_revision = revision,
             continues = CASE WHEN $2 THEN epoch END
-        WHERE epoch = $1 AND 3 = (
+        WHERE epoch = $1 AND 4 = (
             SELECT count(*) FROM pg_constraint
-            WHERE contype = 'p' AND conrelid IN ('config_head'::regclass, 'config_regions'::regclass, 'config_documents'::regclass)
+            WHERE contype = 'p' AND conrelid IN (
+                'config_head'::regclass, 'config_regions'::regclass, 'config_documents'::regclass, 'nodes'::regclass
+            )
         )
         RETURNING epoch
         "#,
@@ -94,6 +96,8 @@ pub(super) fn over(head: &Head, is_current: bool, copy: Option<Position>) -> Opt
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lineage {
     pub epoch: Epoch,
+    /// The newest revision.
+    pub revision: Revision,
     /// The newest revision when the epoch began.
     pub begun_revision: Revision,
     /// The epoch before, if all that it had up to that revision is known to be here.
@@ -101,22 +105,10 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    pub(crate) fn of(
-        epoch: uuid::Uuid,
-        begun_revision: i64,
-        continues: Option<uuid::Uuid>,
-    ) -> Result<Self, StoreError> {
-        Ok(Self {
-            epoch: Epoch(epoch),
-            begun_revision: revision_of(begun_revision)?,
-            continues: continues.map(Epoch),
-        })
-    }
-
     /// Whether what was published is known to be part of this epoch. Otherwise it may have been lost with the database that it was
     /// committed to.
     pub fn holds(&self, published: &Published) -> bool {
-        self.epoch == published.epoch
+        (self.epoch == published.epoch && published.revision <= self.revision)
             || (self.continues == Some(published.epoch)
                 && published.revision <= self.begun_revision)
     }

@@ -10,11 +10,16 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::config::{Lineage, column_of, revision_of};
+use crate::config::{ATTEMPTS, Cause, Lineage, column_of, epoch_begin, revision_of};
 use crate::{Store, StoreError};
 
 /// How long a node counts as alive after its last sign of progress.
 pub const LEASE: Duration = Duration::from_secs(10);
+
+/// How much longer than its bound and a tenth a node is not taken for fenced: a crash of one backend makes Postgres lose what was not
+/// waited for on disk, up to three times `wal_writer_delay` (200 ms unless set; this is enough up to a second), and it does not count as
+/// a start of Postgres.
+pub const FENCE_MARGIN: Duration = Duration::from_secs(3);
 
 /// What a node said when it opened a stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -185,7 +190,7 @@ pub struct NodeState {
     pub applied_at: Option<OffsetDateTime>,
     /// How long ago that was when this was read.
     pub age: Option<Duration>,
-    /// Whether it is certain to refuse requests: its bound and a tenth have passed.
+    /// Whether it is certain to refuse requests: its bound, a tenth and [`FENCE_MARGIN`] have passed.
     pub is_fenced: bool,
     /// `None` for a node that never connected.
     pub lease_expires_at: Option<OffsetDateTime>,
@@ -212,17 +217,46 @@ pub async fn list(store: &Store) -> Result<Vec<NodeState>, StoreError> {
 
 /// The head's epoch and all enrolled nodes, in the order of region and id, from one moment.
 ///
-/// A node is fenced when its bound and a tenth have passed since it last said that it has applied something (before it ever did: since it
-/// connected), since the epoch began and since Postgres started: what a crash or a promotion lost of the former was said before the latter.
+/// A node is fenced when its bound, a tenth and [`FENCE_MARGIN`] have passed since it last said that it has applied something (before it
+/// ever did: since it connected), since the epoch began and since Postgres started: what a crash or a promotion lost of the former was said
+/// before the latter.
+///
+/// The list of a database that is being restored may lack nodes, so it counts only when the database is that of the head's epoch; otherwise
+/// a new one begins first.
 ///
 /// # Errors
-/// [`StoreError::NotInitialised`] without a head; otherwise those of the database.
+/// Those of [`head`](crate::config::head).
 pub async fn survey(store: &Store) -> Result<(Lineage, Vec<NodeState>), StoreError> {
+    for _ in 0..ATTEMPTS {
+        let rows = survey_once(store).await?;
+        let first = rows.first().ok_or(StoreError::NotInitialised)?;
+        if !first.is_current {
+            epoch_begin(store, Epoch(first.epoch), Cause::OtherDatabase).await?;
+            continue;
+        }
+        let lineage = Lineage {
+            epoch: Epoch(first.epoch),
+            revision: revision_of(first.head_revision)?,
+            begun_revision: revision_of(first.begun_revision)?,
+            continues: first.continues.map(Epoch),
+        };
+        let nodes = rows
+            .into_iter()
+            .filter_map(|row| row.into_node().transpose())
+            .collect::<Result<_, _>>()?;
+        return Ok((lineage, nodes));
+    }
+    Err(StoreError::BeingRestored)
+}
+
+/// One row a node; without any there is one row, with the head alone.
+async fn survey_once(store: &Store) -> Result<Vec<Row>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
         r#"
         SELECT
-            head.epoch, head.begun_revision, head.continues,
+            head.epoch, head.revision AS head_revision, head.begun_revision, head.continues,
+            head.begun_on = config_identity() AS "is_current!",
             node.node_id AS "node_id?", node.region AS "region?", node.address AS "address?", node.created_at AS "created_at?",
             node.rotation_requested_at IS NOT NULL AS "rotation_requested!",
             node.forms AS "forms?: Json<BTreeMap<String, u32>>",
@@ -233,7 +267,7 @@ pub async fn survey(store: &Store) -> Result<(Lineage, Vec<NodeState>), StoreErr
             extract(epoch FROM clock_timestamp() - stream.applied_at)::float8 AS "age_seconds?",
             coalesce(
                 greatest(coalesce(stream.applied_at, stream.begun_at), head.begun_at, pg_postmaster_start_time())
-                    + make_interval(secs => 1.1 * stream.staleness_bound_seconds) < clock_timestamp(),
+                    + make_interval(secs => 1.1 * stream.staleness_bound_seconds + $1::float8) < clock_timestamp(),
                 false
             ) AS "is_fenced!"
         FROM config_head AS head
@@ -241,21 +275,18 @@ pub async fn survey(store: &Store) -> Result<(Lineage, Vec<NodeState>), StoreErr
         LEFT JOIN node_progress AS progress ON progress.node_id = node.node_id AND progress.epoch = head.epoch
         LEFT JOIN node_streams AS stream ON stream.node_id = node.node_id
         ORDER BY node.region, node.node_id
-        "#
+        "#,
+        FENCE_MARGIN.as_secs_f64()
     )
     .fetch_all(store.pool())
     .await?;
-    let first = rows.first().ok_or(StoreError::NotInitialised)?;
-    let lineage = Lineage::of(first.epoch, first.begun_revision, first.continues)?;
-    let nodes = rows
-        .into_iter()
-        .filter_map(|row| row.into_node().transpose())
-        .collect::<Result<_, _>>()?;
-    Ok((lineage, nodes))
+    Ok(rows)
 }
 
 struct Row {
     epoch: Uuid,
+    head_revision: i64,
+    is_current: bool,
     begun_revision: i64,
     continues: Option<Uuid>,
     node_id: Option<Uuid>,
