@@ -138,8 +138,8 @@ async def wait_until(look: Callable[[], Awaitable[bool]], what: str, timeout: fl
         await asyncio.sleep(interval)
 
 
-async def run(arguments: Sequence[str], user: int | None = None, group: int | None = None, timeout: float = 60.0) -> str:
-    """Runs a program to its end and returns what it printed."""
+async def run(arguments: Sequence[str], user: int | None = None, group: int | None = None, timeout: float = 60.0, codes: Sequence[int] = (0,)) -> str:  # fmt: skip
+    """Runs a program to its end, which must be with one of these codes, and returns what it printed."""
     process = await asyncio.create_subprocess_exec(
         *arguments,
         stdin=subprocess.DEVNULL,
@@ -153,6 +153,6 @@ async def run(arguments: Sequence[str], user: int | None = None, group: int | No
     )
     output, _ = await asyncio.wait_for(process.communicate(), timeout)
     text = output.decode(errors="replace")
-    if process.returncode != 0:
+    if process.returncode not in codes:
         raise RuntimeError(f"{pathlib.Path(arguments[0]).name} {' '.join(arguments[1:4])} ended with {process.returncode}: {text[-2000:]}")
     return text

@@ -51,7 +51,14 @@ fn run(command: Command) -> ExitCode {
         Command::ControlPlane(arguments) => report(control_plane::run(arguments)),
         Command::RegistryNode(arguments) => report(registry_node::run(arguments)),
         Command::Node(command) => node::run(&command),
-        Command::Admin(command) => report(admin::run(command)),
+        Command::Admin(command) => match admin::run(command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let code = error.exit_code();
+                fail(error);
+                ExitCode::from(code)
+            }
+        },
         Command::Migrate(arguments) => report(admin::migrate(&arguments)),
         Command::Dev(arguments) => report(dev::run(arguments)),
         Command::Openapi => report(openapi()),

@@ -71,10 +71,23 @@ pub(crate) enum AdminError {
     NoSuchRegion(String),
     #[error("there is no node '{0}'; `wharfinger admin node list` shows those there are")]
     NoSuchNode(uuid::Uuid),
+    /// It has been said which nodes lack it; scripts tell it from a failure by [`AdminError::exit_code`].
+    #[error("the change is made, and not known to be in force everywhere")]
+    NotInForce,
     #[error("cannot write to standard output")]
     Output(#[source] std::io::Error),
     #[error("cannot start")]
     Runtime(#[source] std::io::Error),
+}
+
+impl AdminError {
+    /// What the process ends with: 3 when all that was asked for is done and some nodes may not know it yet.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotInForce => 3,
+            _ => 1,
+        }
+    }
 }
 
 /// Runs an `admin` subcommand.

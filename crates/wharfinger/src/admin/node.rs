@@ -250,7 +250,13 @@ async fn remove(arguments: &NodeArguments) -> Result<(), AdminError> {
     ))?;
     let started = Instant::now();
     loop {
-        let nodes = nodes::list(&store).await?;
+        let (lineage, nodes) = nodes::survey(&store).await?;
+        if !lineage.holds(&removal.published) {
+            say(
+                "pending: the database was restored or failed over meanwhile, and the removal may be lost; `wharfinger admin node list` shows whether the node is still enrolled",
+            )?;
+            return Err(AdminError::NotInForce);
+        }
         let (missing, is_waiting) = missing(&nodes, &removal.published);
         if missing.is_empty() {
             return say("complete: every other node has withdrawn its key");
@@ -258,10 +264,11 @@ async fn remove(arguments: &NodeArguments) -> Result<(), AdminError> {
         if !is_waiting || started.elapsed() >= REMOVAL_WATCHED {
             let outcome = if is_waiting { "pending" } else { "partial" };
             let missing: Vec<String> = missing.iter().map(|node| describe(node)).collect();
-            return say(&format!(
+            say(&format!(
                 "{outcome}: these nodes may still take the removed node's tokens, until they are connected again: {}",
                 missing.join(", ")
-            ));
+            ))?;
+            return Err(AdminError::NotInForce);
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
