@@ -213,3 +213,33 @@ async fn a_node_is_fenced_once_its_bound_and_a_tenth_have_passed(pool: PgPool) {
     pass(&store, 100.0).await;
     assert!(!node(&store, 1).await.is_fenced);
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_removal_that_is_waited_for_is_told_as_such(pool: PgPool) {
+    let store = with_nodes(pool, 1).await;
+    begin(&store, &stream(1, 11, 0)).await;
+    let mut removal = store.pool().begin().await.expect("a transaction");
+    for sql in [
+        "INSERT INTO removed_nodes SELECT node_id, region, address, '{}', now() FROM nodes",
+        "DELETE FROM nodes",
+    ] {
+        sqlx::query(sql)
+            .execute(&mut *removal)
+            .await
+            .expect("executed");
+    }
+    let writing = {
+        let store = store.clone();
+        tokio::spawn(async move { write(&store, progress(1, 11, 1)).await })
+    };
+    let waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')";
+    while !sqlx::query_scalar::<_, bool>(waiting)
+        .fetch_one(store.pool())
+        .await
+        .expect("read")
+    {
+        tokio::task::yield_now().await;
+    }
+    removal.commit().await.expect("committed");
+    assert_eq!(writing.await.expect("no panic"), Written::Removed);
+}

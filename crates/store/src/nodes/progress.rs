@@ -107,6 +107,27 @@ pub async fn progress_write(
     store: &Store,
     progress: &[Progress],
 ) -> Result<Vec<Written>, StoreError> {
+    let mut written = progress_write_once(store, progress).await?;
+    // The statement may have waited for the node's removal, and still sees it as enrolled: another one sees what became of it.
+    let superseded: Vec<usize> = (0..written.len())
+        .filter(|at| written[*at] == Written::Superseded)
+        .collect();
+    if !superseded.is_empty() {
+        let again: Vec<Progress> = superseded.iter().map(|at| progress[*at].clone()).collect();
+        for (at, again) in superseded
+            .into_iter()
+            .zip(progress_write_once(store, &again).await?)
+        {
+            written[at] = again;
+        }
+    }
+    Ok(written)
+}
+
+async fn progress_write_once(
+    store: &Store,
+    progress: &[Progress],
+) -> Result<Vec<Written>, StoreError> {
     let ids: Vec<Uuid> = progress.iter().map(|node| node.node_id).collect();
     let streams: Vec<Uuid> = progress.iter().map(|node| node.stream_id).collect();
     let epochs: Vec<Uuid> = progress.iter().map(|node| node.epoch.0).collect();
