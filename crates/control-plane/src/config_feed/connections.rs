@@ -41,6 +41,8 @@ pub(super) struct Stream {
     rotation_wanted: Notify,
     rotation_asked_at: Mutex<Option<Instant>>,
     ended: watch::Sender<Option<Ended>>,
+    /// Moves when the node answered, and when the stream ended.
+    answered: watch::Sender<()>,
 }
 
 /// What a stream's marks say.
@@ -88,6 +90,7 @@ impl Stream {
             rotation_wanted: Notify::new(),
             rotation_asked_at: Mutex::default(),
             ended: watch::Sender::new(None),
+            answered: watch::Sender::new(()),
         })
     }
 
@@ -221,18 +224,22 @@ impl Connections {
             .collect()
     }
 
-    /// Whether the first of these nodes that is connected here has not applied a revision yet.
-    pub(super) fn lack(&self, nodes: &[Uuid], revision: Revision) -> bool {
+    /// The first of these nodes that is connected here and has not applied a revision yet: what moves when it says something. With many nodes
+    /// nearly every answer is another's.
+    pub(super) fn lacking(
+        &self,
+        nodes: &[Uuid],
+        revision: Revision,
+    ) -> Option<watch::Receiver<()>> {
         let state = self.state.lock();
         nodes
             .iter()
-            .find_map(|node| state.connected.get(node))
-            .is_some_and(|connected| {
-                connected
-                    .applied
-                    .as_ref()
-                    .is_none_or(|applied| applied.revision < revision)
+            .filter_map(|node| state.connected.get(node))
+            .find(|connected| {
+                let applied = connected.applied.as_ref();
+                applied.is_none_or(|applied| applied.revision < revision)
             })
+            .map(|connected| connected.stream.answered.subscribe())
     }
 
     /// How many nodes are connected here.
@@ -271,6 +278,7 @@ impl Connections {
         let unwritten = (Arc::clone(stream), sequence, progress);
         state.unwritten.insert(stream.node_id, unwritten);
         drop(state);
+        stream.answered.send_replace(());
         self.unwritten.notify_one();
         self.say_changed();
     }
@@ -284,6 +292,7 @@ impl Connections {
             state.connected.remove(&stream.node_id);
         }
         drop(state);
+        stream.answered.send_replace(());
         self.say_changed();
     }
 

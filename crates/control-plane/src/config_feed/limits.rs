@@ -22,10 +22,11 @@ pub(super) const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(10);
 /// More documents than this at once are not kept in memory for all streams: each stream reads them page by page.
 pub(super) const BATCH_DOCUMENTS: u32 = 5_000;
 
-/// After a batch, the next one waits this long for each connected node, and at most so long: the first change goes out at once, those that
-/// follow closely go together.
-pub(super) const BATCH_PAUSE_PER_NODE: Duration = Duration::from_micros(100);
-pub(super) const BATCH_PAUSE_MAXIMUM: Duration = Duration::from_millis(20);
+/// After a batch, the next one waits this long for each connected node and each change of the batch (so many are counted at most): a lone
+/// change goes out at once, of many at a time more go together.
+pub(super) const BATCH_PAUSE_PER_NODE_AND_CHANGE: Duration = Duration::from_micros(40);
+pub(super) const BATCH_PAUSE_CHANGES: u32 = 10;
+pub(super) const BATCH_PAUSE_MAXIMUM: Duration = Duration::from_millis(50);
 
 /// Batches that a stream may be behind before it reads on its own.
 pub(super) const BATCHES_KEPT: usize = 64;
@@ -74,6 +75,10 @@ pub(super) const REMOTE_PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often the list of nodes is read when nobody asks, for the metrics.
 pub(super) const NODES_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The list of nodes is not read again for this long for each node in it.
+pub(super) const NODES_PAUSE_PER_NODE: Duration = Duration::from_micros(50);
+pub(super) const NODES_PAUSE_MAXIMUM: Duration = Duration::from_millis(10);
 
 /// How long a node may take to say hello, and how long one message may take to leave.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use actix_ws::Session;
 use config_documents::{Checksum, ControlPlaneMessage, Kind, Revision, StoredDocument};
-use store::config::{Batch, Position, Reading};
+use store::config::{Position, Reading};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
@@ -14,10 +14,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::ConfigFeed;
 use super::connections::Stream;
-use super::limits::{
-    MESSAGE_BYTES, MESSAGE_DOCUMENTS, MESSAGE_TIMEOUT, READ_INTERVAL, SNAPSHOT_INTERVAL,
-    UNANSWERED_MARKS,
-};
+use super::limits::{MESSAGE_TIMEOUT, READ_INTERVAL, SNAPSHOT_INTERVAL, UNANSWERED_MARKS};
+use super::reader::{SharedBatch, messages_of};
 use super::stream::End;
 use crate::Clock;
 
@@ -27,7 +25,7 @@ pub(super) struct Outbound {
     pub(super) clock: Clock,
     pub(super) stream: Arc<Stream>,
     pub(super) session: Session,
-    pub(super) batches: Receiver<Arc<Batch>>,
+    pub(super) batches: Receiver<Arc<SharedBatch>>,
     /// The newest mark that the node answered.
     pub(super) applied: watch::Receiver<Option<Position>>,
     pub(super) snapshot_wanted: Arc<Notify>,
@@ -109,7 +107,8 @@ impl Outbound {
     }
 
     /// Sends what is new in a batch. False when it has to be read first, and could not be.
-    async fn follow(&mut self, batch: &Batch) -> Result<bool, End> {
+    async fn follow(&mut self, shared: &SharedBatch) -> Result<bool, End> {
+        let batch = &shared.batch;
         let Some(position) = self.position() else {
             return self.catch_up(None).await;
         };
@@ -124,16 +123,22 @@ impl Outbound {
                 if self.is_removed_by(documents) {
                     return Err(End::Removed);
                 }
-                let region = &self.stream.region;
-                let new: Vec<StoredDocument> = documents
-                    .iter()
-                    .filter(|document| document.revision > position.revision)
-                    .filter(|document| document.region.is_all() || document.region == *region)
-                    .cloned()
-                    .collect();
-                let checksum = batch.head.checksum(region);
-                self.send_documents(new).await?;
-                self.mark_new(head, checksum).await?;
+                let region = self.stream.region.clone();
+                if batch.from == position {
+                    let messages = shared.messages(&region, documents).map_err(End::Encode)?;
+                    for message in messages.iter() {
+                        self.send_text(message.clone()).await?;
+                    }
+                } else {
+                    let new = documents
+                        .iter()
+                        .filter(|document| document.revision > position.revision)
+                        .filter(|document| document.region.is_all() || document.region == region)
+                        .cloned()
+                        .collect();
+                    self.send_documents(new).await?;
+                }
+                self.mark_new(head, batch.head.checksum(&region)).await?;
                 Ok(true)
             }
             _ => self.catch_up(Some(position)).await,
@@ -198,26 +203,10 @@ impl Outbound {
 
     /// Sends documents in messages of bounded size.
     async fn send_documents(&mut self, documents: Vec<StoredDocument>) -> Result<(), End> {
-        let mut message = Vec::new();
-        let mut bytes = 0;
-        for document in documents {
-            let size = document.body.as_ref().map_or(0, String::len) + document.key.len() + 100;
-            if !message.is_empty()
-                && (message.len() >= MESSAGE_DOCUMENTS || bytes + size > MESSAGE_BYTES)
-            {
-                let documents = std::mem::take(&mut message);
-                self.send(&ControlPlaneMessage::Documents { documents })
-                    .await?;
-                bytes = 0;
-            }
-            bytes += size;
-            message.push(document);
+        for message in messages_of(documents) {
+            self.send(&message).await?;
         }
-        if message.is_empty() {
-            return Ok(());
-        }
-        self.send(&ControlPlaneMessage::Documents { documents: message })
-            .await
+        Ok(())
     }
 
     /// Closes what was sent.
@@ -250,6 +239,10 @@ impl Outbound {
 
     async fn send(&mut self, message: &ControlPlaneMessage) -> Result<(), End> {
         let text = serde_json::to_string(message).map_err(End::Encode)?;
+        self.send_text(text).await
+    }
+
+    async fn send_text(&mut self, text: String) -> Result<(), End> {
         match timeout(MESSAGE_TIMEOUT, self.session.text(text)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Disconnected),

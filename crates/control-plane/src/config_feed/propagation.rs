@@ -16,7 +16,8 @@ use uuid::Uuid;
 use super::ConfigFeed;
 use super::connections::Connected;
 use super::limits::{
-    BACK_OFF, NAMED_NODES, NODES_INTERVAL, REMOTE_PROGRESS_INTERVAL, WAIT_TIMEOUT,
+    BACK_OFF, NAMED_NODES, NODES_INTERVAL, NODES_PAUSE_MAXIMUM, NODES_PAUSE_PER_NODE,
+    REMOTE_PROGRESS_INTERVAL, WAIT_TIMEOUT,
 };
 use crate::limits::STATEMENT_TIMEOUT;
 
@@ -147,12 +148,20 @@ pub(super) async fn follow_nodes(feed: &ConfigFeed) {
                     shown_at = Some(read_at);
                 }
                 feed.ask_to_rotate(&nodes);
+                let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
                 feed.nodes.view.send_replace(View {
                     answers,
                     read_at,
                     lineage: Some(lineage),
                     nodes: nodes.into(),
                 });
+                // The first who asks is answered at once, those who follow closely together.
+                sleep(
+                    NODES_PAUSE_PER_NODE
+                        .saturating_mul(count)
+                        .min(NODES_PAUSE_MAXIMUM),
+                )
+                .await;
             }
             Err(error) => {
                 tracing::debug!(error.cause = %service::errors::chain(&error), "the list of nodes cannot be read; it is tried again");
@@ -202,6 +211,8 @@ impl ConfigFeed {
             revision: published.revision,
             missing: Vec::new(),
         };
+        // One of the nodes that are missing: all are looked at again when none of those that are connected here lacks the change.
+        let mut lacking = None;
         let mut look = true;
         loop {
             if look {
@@ -211,13 +222,16 @@ impl ConfigFeed {
                     if known.outcome != Outcome::Pending {
                         return known;
                     }
+                    lacking = self.connections.lacking(&known.missing, published.revision);
                 }
             }
             look = tokio::select! {
                 () = sleep_until(deadline) => return known,
-                // With many nodes nearly every answer is another's: all are looked at when the one waited for has answered.
-                _ = changes.changed() => !self.connections.lack(&known.missing, published.revision),
-                _ = view.changed() => true,
+                () = next(&mut lacking, &mut changes) => {
+                    lacking = self.connections.lacking(&known.missing, published.revision);
+                    lacking.is_none()
+                }
+                _ = view.changed() => lacking.is_none(),
                 _ = poll.tick() => {
                     let lineage = view.borrow().lineage;
                     if self.is_known_elsewhere(&known.missing, lineage) {
@@ -279,6 +293,15 @@ impl ConfigFeed {
             nodes: nodes.into(),
         };
         self.judge(published, None, &view)
+    }
+}
+
+/// Returns when this node said something, or any if there is none.
+async fn next(lacking: &mut Option<watch::Receiver<()>>, changes: &mut watch::Receiver<u64>) {
+    match lacking {
+        // The stream is gone: that is news too.
+        Some(lacking) => drop(lacking.changed().await),
+        None => drop(changes.changed().await),
     }
 }
 

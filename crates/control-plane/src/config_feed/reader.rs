@@ -1,8 +1,11 @@
 //! Reads what was published, once for all streams, and tells other control planes to do the same.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config_documents::{ControlPlaneMessage, Region, StoredDocument};
+use parking_lot::Mutex;
 use store::config::{self, Announcer, Batch, Head, Listener, Position};
 use store::{Store, StoreError};
 use tokio::sync::{Notify, broadcast, watch};
@@ -10,15 +13,81 @@ use tokio::time::{sleep, timeout};
 
 use super::ConfigFeed;
 use super::limits::{
-    ANNOUNCE_INTERVAL, BACK_OFF, BATCH_DOCUMENTS, BATCH_PAUSE_MAXIMUM, BATCH_PAUSE_PER_NODE,
-    BATCHES_KEPT, READ_INTERVAL,
+    ANNOUNCE_INTERVAL, BACK_OFF, BATCH_DOCUMENTS, BATCH_PAUSE_CHANGES, BATCH_PAUSE_MAXIMUM,
+    BATCH_PAUSE_PER_NODE_AND_CHANGE, BATCHES_KEPT, MESSAGE_BYTES, MESSAGE_DOCUMENTS, READ_INTERVAL,
 };
+use crate::limits::STATEMENT_TIMEOUT;
+
+/// A batch for all streams, with the messages that nodes of a region get of it: they are written as JSON once, not for each node.
+pub(super) struct SharedBatch {
+    pub(super) batch: Batch,
+    messages: Mutex<HashMap<Region, Arc<[String]>>>,
+}
+
+impl SharedBatch {
+    fn new(batch: Batch) -> Self {
+        Self {
+            batch,
+            messages: Mutex::default(),
+        }
+    }
+
+    /// The messages with all of this batch's documents that concern a region.
+    ///
+    /// # Errors
+    /// When one cannot be written.
+    pub(super) fn messages(
+        &self,
+        region: &Region,
+        documents: &[StoredDocument],
+    ) -> Result<Arc<[String]>, serde_json::Error> {
+        let mut known = self.messages.lock();
+        if let Some(messages) = known.get(region) {
+            return Ok(Arc::clone(messages));
+        }
+        let concerned = documents
+            .iter()
+            .filter(|document| document.region.is_all() || document.region == *region)
+            .cloned()
+            .collect();
+        let messages: Arc<[String]> = messages_of(concerned)
+            .iter()
+            .map(serde_json::to_string)
+            .collect::<Result<_, _>>()?;
+        known.insert(region.clone(), Arc::clone(&messages));
+        Ok(messages)
+    }
+}
+
+/// Documents in messages of bounded size.
+pub(super) fn messages_of(documents: Vec<StoredDocument>) -> Vec<ControlPlaneMessage> {
+    let mut messages = Vec::new();
+    let mut message = Vec::new();
+    let mut bytes = 0;
+    for document in documents {
+        let size = document.body.as_ref().map_or(0, String::len) + document.key.len() + 100;
+        if !message.is_empty()
+            && (message.len() >= MESSAGE_DOCUMENTS || bytes + size > MESSAGE_BYTES)
+        {
+            messages.push(ControlPlaneMessage::Documents {
+                documents: std::mem::take(&mut message),
+            });
+            bytes = 0;
+        }
+        bytes += size;
+        message.push(document);
+    }
+    if !message.is_empty() {
+        messages.push(ControlPlaneMessage::Documents { documents: message });
+    }
+    messages
+}
 
 /// What the reading tasks share with the streams.
 pub(super) struct Reader {
     wanted: Notify,
     others_wanted: Notify,
-    batches: broadcast::Sender<Arc<Batch>>,
+    batches: broadcast::Sender<Arc<SharedBatch>>,
     head: watch::Sender<Option<Head>>,
 }
 
@@ -41,7 +110,7 @@ impl Reader {
     }
 
     /// Every batch that is read from now on.
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Batch>> {
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<SharedBatch>> {
         self.batches.subscribe()
     }
 
@@ -57,7 +126,8 @@ pub(super) async fn follow(feed: &ConfigFeed) {
     let mut failing = false;
     loop {
         let before = feed.reader.head();
-        match read(&feed.store, &feed.reader).await {
+        let read = read(&feed.store, &feed.reader);
+        match store::within(STATEMENT_TIMEOUT, read).await {
             Ok(()) => {
                 if failing {
                     tracing::info!("the configuration can be read again");
@@ -69,9 +139,7 @@ pub(super) async fn follow(feed: &ConfigFeed) {
                         feed.metrics.epoch_begun();
                     }
                 }
-                if feed.reader.head() != before {
-                    sleep(pause(feed.connections.count())).await;
-                }
+                sleep(pause(before, feed.reader.head(), feed.connections.count())).await;
                 let _ = timeout(READ_INTERVAL, feed.reader.wanted.notified()).await;
             }
             Err(error) => {
@@ -89,11 +157,16 @@ pub(super) async fn follow(feed: &ConfigFeed) {
     }
 }
 
-/// How long changes are collected after a batch was handed to so many nodes: each batch costs work for every one of them.
-fn pause(nodes: usize) -> Duration {
+/// How long changes are collected after a batch was handed to so many nodes: each batch costs work for every one of them. The more changes
+/// came together, the more come on.
+fn pause(from: Option<Position>, to: Option<Position>, nodes: usize) -> Duration {
+    let revision = |position: Option<Position>| position.map_or(0, |position| position.revision.0);
+    let changes = revision(to).saturating_sub(revision(from));
+    let changes = u32::try_from(changes).unwrap_or(u32::MAX);
     let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
-    BATCH_PAUSE_PER_NODE
+    BATCH_PAUSE_PER_NODE_AND_CHANGE
         .saturating_mul(nodes)
+        .saturating_mul(changes.min(BATCH_PAUSE_CHANGES))
         .min(BATCH_PAUSE_MAXIMUM)
 }
 
@@ -122,7 +195,7 @@ async fn read(store: &Store, reader: &Reader) -> Result<(), StoreError> {
     }
     reader.head.send_replace(Some(batch.head.clone()));
     // Without a connected node there is nobody to hand it to, which is no failure.
-    let _ = reader.batches.send(Arc::new(batch));
+    let _ = reader.batches.send(Arc::new(SharedBatch::new(batch)));
     Ok(())
 }
 
