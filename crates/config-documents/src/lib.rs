@@ -61,6 +61,11 @@ impl Region {
         self.0 == "*"
     }
 
+    /// Whether what is for this region is for the nodes of `region`: it is the same one, or all.
+    pub fn includes(&self, region: &Self) -> bool {
+        self.is_all() || self == region
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

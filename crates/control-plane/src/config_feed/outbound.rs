@@ -125,7 +125,7 @@ impl Outbound {
                 }
                 let region = self.stream.region.clone();
                 if batch.from == position {
-                    let messages = shared.messages(&region, documents).map_err(End::Encode)?;
+                    let messages = shared.messages(&region).map_err(End::Encode)?;
                     for message in messages.iter() {
                         self.send_text(message.clone()).await?;
                     }
@@ -133,7 +133,7 @@ impl Outbound {
                     let new = documents
                         .iter()
                         .filter(|document| document.revision > position.revision)
-                        .filter(|document| document.region.is_all() || document.region == region)
+                        .filter(|document| document.region.includes(&region))
                         .cloned()
                         .collect();
                     self.send_documents(new).await?;

@@ -309,7 +309,7 @@ fn concerns(published: &Published, region: &Region) -> bool {
     published
         .regions
         .iter()
-        .any(|published| published.is_all() || published == region)
+        .any(|published| published.includes(region))
 }
 
 /// Level-triggered: a node has a revision when it has applied that one or a later one, of the head's epoch, which holds what was published.

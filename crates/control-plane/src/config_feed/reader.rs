@@ -32,22 +32,21 @@ impl SharedBatch {
         }
     }
 
-    /// The messages with all of this batch's documents that concern a region.
+    /// The messages with all of this batch's documents that concern a region; none when it has to be read page by page.
     ///
     /// # Errors
     /// When one cannot be written.
-    pub(super) fn messages(
-        &self,
-        region: &Region,
-        documents: &[StoredDocument],
-    ) -> Result<Arc<[String]>, serde_json::Error> {
+    pub(super) fn messages(&self, region: &Region) -> Result<Arc<[String]>, serde_json::Error> {
         let mut known = self.messages.lock();
         if let Some(messages) = known.get(region) {
             return Ok(Arc::clone(messages));
         }
-        let concerned = documents
+        let concerned = self
+            .batch
+            .documents
             .iter()
-            .filter(|document| document.region.is_all() || document.region == *region)
+            .flatten()
+            .filter(|document| document.region.includes(region))
             .cloned()
             .collect();
         let messages: Arc<[String]> = messages_of(concerned)

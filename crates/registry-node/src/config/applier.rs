@@ -151,7 +151,7 @@ impl Applier {
     fn stage(&mut self, documents: Vec<StoredDocument>) -> Result<(), ApplyError> {
         let foreign = documents
             .iter()
-            .find(|document| !document.region.is_all() && document.region != self.region);
+            .find(|document| !document.region.includes(&self.region));
         if let Some(document) = foreign {
             return Err(out_of_order(&format!(
                 "a document of region {} came to a node of region {}",
