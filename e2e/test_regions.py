@@ -8,12 +8,13 @@ import pytest
 import requests
 
 from harness.azure_cli import AzureCli
-from harness.control_plane import ControlPlane, Registry, remember_passwords
+from harness.control_plane import REGISTRIES, ControlPlane, Registry, remember_passwords
 from harness.docker import Docker, run_program
 from harness.images import Image, digest_of
 from harness.installation import Installation
 from harness.names import fresh_name, make_resolvable
 from harness.registry import RegistryClient, error_codes, with_digest
+from harness.waiting import wait_until
 
 FIRST, SECOND = "westus", "northeurope"
 
@@ -180,6 +181,15 @@ def test_a_node_that_hangs_is_passed_over(installed, owner, nodes, through):
     finally:
         os.kill(pid, signal.SIGCONT)
     client.push_image("app", "v2", Image("after"))
+    # Its stream ended meanwhile; what comes next is created for all nodes.
+    wait_until(lambda: is_complete(owner, registry), "all nodes have every change")
+
+
+def is_complete(owner, registry):
+    """Whether a change is in force everywhere: the second password is a new one afterwards."""
+    path = f"{registry.id}/regenerateCredential"
+    answer = owner.request("POST", path, REGISTRIES, json={"name": "password2"})
+    return answer.status_code == 200 and answer.headers["x-wharfinger-propagation"] == "complete"
 
 
 def test_a_region_that_is_away_is_named_and_comes_back(installed, owner, nodes, through):
@@ -209,6 +219,7 @@ def test_a_region_that_is_away_is_named_and_comes_back(installed, owner, nodes, 
 
     for program in programs:
         installed.revive(program, serving)
+    wait_until(lambda: is_complete(owner, far), "all nodes have every change")
     assert clients[far].pulls("app", "v1")
     clients[far].push_image("app", "v2", Image("after"))
     metrics = requests.get(installed.ready["metrics"][f"registry-node-{FIRST}-2"], timeout=10).text

@@ -142,7 +142,7 @@ impl Gate {
             Some(refusal) => Err(("refused", challenge::not_serving(&refusal))),
             None => self
                 .registry_of(&request)
-                .map_err(|error| ("unknown-registry", error)),
+                .map_err(|error| ("unknown-registry", forwarding::of_unknown(&request, error))),
         };
         let (operation, result) = match registry {
             Err((operation, error)) => (operation, Err(error)),

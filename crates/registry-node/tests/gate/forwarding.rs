@@ -409,6 +409,29 @@ async fn a_node_that_cannot_show_the_login_servers_certificate_gets_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_has_not_heard_of_the_registry_says_so_to_the_one_that_asks_for_somebody() {
+    let mut scene = Scene::start().await;
+    for document in [scene.registry(), scene.name(&[HERE])] {
+        scene.there.feed.delete(&document);
+    }
+    // Nothing was done there, so another is asked, whatever the method; here that one is away, and its id comes last.
+    scene
+        .here
+        .feed
+        .publish(vec![node_at(99, THERE, "127.0.0.1:9")]);
+    let answer = send(scene.request(Method::POST, "/v2/app/blobs/uploads/")).await;
+    assert_eq!((answer.status, answer.code()), (503, "UNAVAILABLE"));
+    assert_eq!(scene.here.forwarded("unreachable"), 1);
+    // What was sent with a body is gone.
+    let put = scene.request(Method::PUT, "/v2/app/manifests/v1");
+    let answer = send(put.body("x")).await;
+    assert_eq!((answer.status, answer.code()), (421, "NAME_UNKNOWN"));
+    // To anybody else there is no such registry.
+    let direct = scene.client_at([127, 0, 0, 1], &scene.there);
+    assert_eq!(scene.fails(&direct, &scene.there, None).await, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_handed_on_once() {
     let mut scene = Scene::start().await;
     // The node there takes the region here for the registry's home.

@@ -203,7 +203,7 @@ impl Gate {
             };
             let tls = &self.forwarding.tls;
             let sent = peer.send(tls, &head, upload, patience).await;
-            let reason = match judge(sent, upload, may_go_on) {
+            let reason = match judge(sent, upload, left > 0, is_repeatable) {
                 Ok(answer) => {
                     if is_from_the_wrong_node(&answer) {
                         // The client has to ask again, and then another node comes first.
@@ -279,15 +279,22 @@ impl Gate {
     }
 }
 
-/// What to do after one node: take its answer, try the next (`may_go_on`: there is one, and nothing is lost by asking twice), or give up.
+/// What to do after one node: take its answer, try the next if there is one, or give up. A request that is not repeatable
+/// is given to another only when the first has certainly not begun to act.
 fn judge(
     sent: Result<peers::Answer, SendFault>,
     upload: &Upload,
-    may_go_on: bool,
+    has_next: bool,
+    is_repeatable: bool,
 ) -> Result<peers::Answer, Attempt> {
+    let may_go_on = has_next && is_repeatable;
+    let may_move_on = has_next && upload.is_empty();
     let fault = match sent {
         // A node that is starting, or has not heard of the registry yet, is no better than one that is away.
-        Ok(answer) if may_go_on && is_from_the_wrong_node(&answer) => {
+        Ok(answer)
+            if (may_go_on && is_from_the_wrong_node(&answer))
+                || (may_move_on && is_misdirected(&answer)) =>
+        {
             return Err(Attempt::NotBegun(format!(
                 "it answered {}",
                 answer.head.status
@@ -309,16 +316,31 @@ fn judge(
 }
 
 fn is_from_the_wrong_node(answer: &peers::Answer) -> bool {
-    matches!(
-        answer.head.status,
-        hyper::StatusCode::MISDIRECTED_REQUEST | hyper::StatusCode::SERVICE_UNAVAILABLE
-    )
+    is_misdirected(answer) || answer.head.status == hyper::StatusCode::SERVICE_UNAVAILABLE
+}
+
+/// Nothing was done.
+fn is_misdirected(answer: &peers::Answer) -> bool {
+    answer.head.status == hyper::StatusCode::MISDIRECTED_REQUEST
 }
 
 fn peer_address(request: &HttpRequest) -> IpAddr {
     request
         .peer_addr()
         .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip())
+}
+
+/// What a request is answered whose registry is not known here. One that another node forwarded was sent by somebody who knows the
+/// registry: this node may only not have heard of it yet, and another one of its region may be asked.
+pub(super) fn of_unknown(request: &HttpRequest, unknown: OciError) -> OciError {
+    if unknown.status == StatusCode::NOT_FOUND && mark::is_forwarded(request) {
+        OciError {
+            status: StatusCode::MISDIRECTED_REQUEST,
+            ..unknown
+        }
+    } else {
+        unknown
+    }
 }
 
 fn misdirected(destination: &Destination<'_>, own: &Region) -> OciError {
