@@ -11,9 +11,9 @@ from .site import CONTROL_PLANE, Site
 
 MEASURED_REGION = "northeurope"
 SIMULATED = 100
-CLIENTS = 64
+CLIENTS = 128
 # More than clients, so that they do not wait for each other's rows.
-REGISTRIES = 128
+REGISTRIES = 256
 REPETITIONS = 5
 
 
@@ -21,7 +21,7 @@ def changes(run):
     simulated = run.sized(SIMULATED, 5)
     run.record("changes nodes", simulated)
     with Side(run) as with_nodes, Side(run) as without:
-        swarm = Swarm(with_nodes.installation, run.example("node_swarm"), simulated, MEASURED_REGION)
+        swarm = Swarm(with_nodes.installation, run.example("node_swarm"), simulated, MEASURED_REGION, light=True)
         with_nodes.swarm(swarm).start()
         for repetition in run.repetitions(REPETITIONS):
             sides = [("changes with nodes", with_nodes), ("changes without", without)]

@@ -169,11 +169,12 @@ class Door:
 class Swarm:
     """Simulated nodes, all in one process: `crates/registry-node/examples/node_swarm.rs`."""
 
-    def __init__(self, installation, program, count, region=REGION):
+    def __init__(self, installation, program, count, region=REGION, light=False):
         self.installation = installation
         self.program = program
         self.count = count
         self.region = region
+        self.light = light
         self.directory = installation.directory / f"swarm-{region}"
         self.directory.mkdir(mode=0o700)
         self.log = self.directory / "log"
@@ -192,6 +193,8 @@ class Swarm:
         command = [self.program, "--control-plane", ready["control_plane"], "--control-plane-ca", ready["ca_file"]]
         command += ["--region", self.region, "--nodes", str(self.count), "--join-tokens", str(self.tokens)]
         command += ["--state-dir", str(self.directory / "state")]
+        if self.light:
+            command += ["--light"]
         if delayed:
             command += ["--delayed", str(delayed), "--round-trip-milliseconds", str(round_trip_milliseconds)]
         with open(self.log, "ab") as log:

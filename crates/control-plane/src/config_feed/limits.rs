@@ -25,8 +25,8 @@ pub(super) const BATCH_DOCUMENTS: u32 = 5_000;
 /// After a batch, the next one waits this long for each connected node and each change of the batch (so many are counted at most): a lone
 /// change goes out at once, of many at a time more go together.
 pub(super) const BATCH_PAUSE_PER_NODE_AND_CHANGE: Duration = Duration::from_micros(40);
-pub(super) const BATCH_PAUSE_CHANGES: u32 = 10;
-pub(super) const BATCH_PAUSE_MAXIMUM: Duration = Duration::from_millis(50);
+pub(super) const BATCH_PAUSE_CHANGES: u32 = 25;
+pub(super) const BATCH_PAUSE_MAXIMUM: Duration = Duration::from_millis(100);
 
 /// Batches that a stream may be behind before it reads on its own.
 pub(super) const BATCHES_KEPT: usize = 64;

@@ -81,7 +81,7 @@ pub(super) enum Propagated {
 }
 
 /// An open stream.
-pub(super) struct Stream {
+pub struct Stream {
     socket: WebSocketStream<TlsStream<TcpStream>>,
     /// What ended it, while messages from before are still being applied.
     broken: Option<ControlPlaneError>,
@@ -158,7 +158,11 @@ impl ControlPlane {
             .map_err(unreachable)
     }
 
-    pub(super) async fn connect(&self, credential: &Secret) -> Result<Stream, ControlPlaneError> {
+    /// Opens a stream as the node whose credential this is.
+    ///
+    /// # Errors
+    /// When the control plane cannot be reached, or refuses.
+    pub async fn connect(&self, credential: &Secret) -> Result<Stream, ControlPlaneError> {
         tokio::time::timeout(CONNECT_TIMEOUT, self.upgrade(credential))
             .await
             .map_err(|_| {
@@ -222,7 +226,11 @@ impl ControlPlane {
 }
 
 impl Stream {
-    pub(super) async fn send(&mut self, message: &NodeMessage) -> Result<(), ControlPlaneError> {
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// When the stream is broken.
+    pub async fn send(&mut self, message: &NodeMessage) -> Result<(), ControlPlaneError> {
         let text = serde_json::to_string(message).expect("messages have string keys only");
         self.socket
             .send(Message::text(text))
@@ -234,7 +242,7 @@ impl Stream {
     ///
     /// # Errors
     /// When nothing came before the stream broke. What came is returned first.
-    pub(super) async fn receive_arrived<M: for<'de> Deserialize<'de>>(
+    pub async fn receive_arrived<M: for<'de> Deserialize<'de>>(
         &mut self,
     ) -> Result<Vec<M>, ControlPlaneError> {
         if let Some(broken) = self.broken.take() {

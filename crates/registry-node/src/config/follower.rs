@@ -20,6 +20,10 @@ use super::{
 
 const RETRY_MINIMUM: Duration = Duration::from_millis(100);
 const RETRY_MAXIMUM: Duration = Duration::from_secs(5);
+/// How far apart nodes try, on the average, that lost their streams together, and how long all of them may take for it: far less than
+/// the ten seconds for which a change waits for a node that has gone.
+const RETRY_APART: Duration = Duration::from_millis(10);
+const RETRY_APART_MAXIMUM: Duration = Duration::from_secs(3);
 
 /// What it takes to follow the configuration.
 pub struct Follower {
@@ -83,7 +87,7 @@ impl Follower {
                 wait = RETRY_MINIMUM;
             }
             self.report_end(&end, was_connected);
-            tokio::time::sleep(self.with_jitter(wait)).await;
+            tokio::time::sleep(self.with_jitter(wait) + self.turn()).await;
             wait = (wait * 2).min(RETRY_MAXIMUM);
         }
     }
@@ -285,11 +289,25 @@ impl Follower {
             .report(|progress| progress.connection = connection);
     }
 
-    /// Between half and all of it, so that the nodes of a region do not all come back at once.
+    /// Between half and all of it.
     fn with_jitter(&self, wait: Duration) -> Duration {
+        wait / 2 + wait / 2 * self.random() / u32::from(u8::MAX)
+    }
+
+    /// When this one comes among all nodes, at random: a control plane that lost its streams gets them back one after the other, and
+    /// answers requests meanwhile. A few nodes take no notice of each other.
+    fn turn(&self) -> Duration {
+        let nodes = self.configuration.index().nodes().len();
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+        let all = RETRY_APART.saturating_mul(nodes).min(RETRY_APART_MAXIMUM);
+        all * self.random() / u32::from(u8::MAX)
+    }
+
+    /// From 0 to 255.
+    fn random(&self) -> u32 {
         let mut byte = [0_u8; 1];
         self.randomness.fill(&mut byte);
-        wait / 2 + wait / 2 * u32::from(byte[0]) / 255
+        u32::from(byte[0])
     }
 }
 

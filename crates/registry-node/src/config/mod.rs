@@ -22,7 +22,7 @@ mod sharded_map;
 mod standing;
 
 pub use applier::{Applier, ApplyError};
-pub use control_plane::{ControlPlane, ControlPlaneError};
+pub use control_plane::{ControlPlane, ControlPlaneError, Stream};
 pub use follower::Follower;
 pub use freshness::{BootTime, Freshness, Stale};
 pub use identities::{Identities, Identity};

@@ -7,12 +7,15 @@
 //!
 //! `cargo run --release -p registry-node --example node_swarm -- --help`
 
+mod light;
+
 use std::{error::Error, io::Write, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser;
 use config_documents::{Region, Revision};
 use credentials::{Secret, SigningKey, SystemRandomness};
 use futures_util::future::join_all;
+use light::Light;
 use registry_node::config::{
     Applier, Configuration, Connection, ControlPlane, Follower, Identities, LocalCopy, Progress,
     enrolment,
@@ -27,7 +30,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::Instant,
 };
 use uuid::Uuid;
@@ -65,6 +68,9 @@ struct Arguments {
     /// How long a message to a far-away node and its answer take together, on the way alone
     #[arg(long, default_value_t = 80)]
     round_trip_milliseconds: u64,
+    /// Nodes check and answer everything, and index nothing
+    #[arg(long, conflicts_with = "delayed")]
+    light: bool,
 }
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -72,7 +78,21 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// A simulated node that follows.
 struct Simulated {
     node_id: Uuid,
-    configuration: Arc<Configuration>,
+    state: State,
+}
+
+/// Where one tells how far it is.
+enum State {
+    Indexing(Arc<Configuration>),
+    Light(watch::Receiver<Position>),
+}
+
+/// How far a node is.
+#[derive(Clone, Copy, Default)]
+struct Position {
+    is_connected: bool,
+    /// The newest revision that it has, and the control plane's time at which that was so.
+    state: Option<(Revision, OffsetDateTime)>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -95,7 +115,14 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     let mut nodes = Vec::new();
     let mut followers: [Vec<Follower>; THREADS] = std::array::from_fn(|_| Vec::new());
+    let mut lights: [Vec<Light>; THREADS] = std::array::from_fn(|_| Vec::new());
     for (number, identities) in enrolled.into_iter().enumerate() {
+        if arguments.light {
+            let (node, light) = simulate_lightly(&near, identities, address(number));
+            nodes.push(node);
+            lights[number % THREADS].push(light);
+            continue;
+        }
         let is_delayed = number < arguments.delayed;
         let control_plane = if is_delayed { &far } else { &near };
         let address = address(number);
@@ -103,11 +130,11 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
         nodes.push(node);
         followers[number % THREADS].push(follower);
     }
-    for followers in followers {
-        follow(followers);
+    for (followers, lights) in followers.into_iter().zip(lights) {
+        follow(followers, lights);
     }
     for node in &nodes {
-        wait_for(node, |progress| progress.is_confirmed).await;
+        node.wait_current().await;
     }
     let milliseconds = began.elapsed().as_millis();
     say(&json!({"event": "current", "nodes": nodes.len(), "milliseconds": milliseconds as u64}))?;
@@ -128,7 +155,7 @@ async fn obey(nodes: &[Simulated]) -> Result<(), Failure> {
                 let revision = Revision(revision.parse()?);
                 let since: f64 = since.parse()?;
                 for node in nodes {
-                    wait_for(node, |progress| is_current(progress, revision, since)).await;
+                    node.wait_for(revision, since).await;
                 }
                 let now = unix_seconds(OffsetDateTime::now_utc());
                 say(&json!({"event": "waited", "revision": revision, "unix_seconds": now}))?;
@@ -156,31 +183,80 @@ fn positions(nodes: &[Simulated]) -> Value {
     let nodes: Vec<Value> = nodes
         .iter()
         .map(|node| {
-            let progress = node.configuration.progress();
+            let (position, rejected) = node.position();
             json!({
                 "node_id": node.node_id,
-                "revision": progress.state.map(|state| state.revision),
-                "is_connected": progress.connection == Connection::Connected,
-                "rejected": progress.rejected_count,
+                "revision": position.state.map(|(revision, _)| revision),
+                "is_connected": position.is_connected,
+                "rejected": rejected,
             })
         })
         .collect();
     json!({"event": "positions", "nodes": nodes})
 }
 
-fn is_current(progress: &Progress, revision: Revision, since: f64) -> bool {
-    progress.connection == Connection::Connected
-        && progress
-            .state
-            .is_some_and(|state| state.revision >= revision && unix_seconds(state.as_of) >= since)
+impl Position {
+    fn is_current(self, revision: Revision, since: f64) -> bool {
+        self.is_connected
+            && self
+                .state
+                .is_some_and(|(own, as_of)| own >= revision && unix_seconds(as_of) >= since)
+    }
+
+    fn of(progress: &Progress) -> Self {
+        Self {
+            is_connected: progress.connection == Connection::Connected,
+            state: progress.state.map(|state| (state.revision, state.as_of)),
+        }
+    }
 }
 
-async fn wait_for(node: &Simulated, is_so: impl FnMut(&Progress) -> bool) {
-    node.configuration
-        .subscribe()
-        .wait_for(is_so)
+impl Simulated {
+    /// With how many documents it does not understand; a light node understands nothing, and rejects nothing.
+    fn position(&self) -> (Position, usize) {
+        match &self.state {
+            State::Indexing(configuration) => {
+                let progress = configuration.progress();
+                (Position::of(&progress), progress.rejected_count)
+            }
+            State::Light(position) => (*position.borrow(), 0),
+        }
+    }
+
+    /// Until it has what the control plane had when it connected.
+    async fn wait_current(&self) {
+        match &self.state {
+            State::Indexing(configuration) => {
+                wait(configuration.subscribe(), |progress| progress.is_confirmed).await;
+            }
+            State::Light(position) => {
+                wait(position.clone(), |position| position.state.is_some()).await;
+            }
+        }
+    }
+
+    async fn wait_for(&self, revision: Revision, since: f64) {
+        match &self.state {
+            State::Indexing(configuration) => {
+                wait(configuration.subscribe(), |progress| {
+                    Position::of(progress).is_current(revision, since)
+                })
+                .await;
+            }
+            State::Light(position) => {
+                wait(position.clone(), |position| {
+                    position.is_current(revision, since)
+                })
+                .await;
+            }
+        }
+    }
+}
+
+async fn wait<T>(mut told: watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
+    told.wait_for(is_so)
         .await
-        .expect("the configuration outlives this wait");
+        .expect("whoever tells it outlives this wait");
 }
 
 /// Those that joined before go on; the others use up a token each.
@@ -220,11 +296,32 @@ fn address(number: usize) -> String {
 
 /// Follows with all of these on one thread. On the runtime's own threads each message would cost a change of threads: a follower tells
 /// the runtime that it is about to wait for a disk, which there is none of here.
-fn follow(followers: Vec<Follower>) {
+fn follow(followers: Vec<Follower>, lights: Vec<Light>) {
     let runtime = tokio::runtime::Handle::current();
     std::thread::spawn(move || {
-        runtime.block_on(join_all(followers.into_iter().map(Follower::run)));
+        let followers = join_all(followers.into_iter().map(Follower::run));
+        let lights = join_all(lights.into_iter().map(Light::run));
+        runtime.block_on(async { tokio::join!(followers, lights) });
     });
+}
+
+fn simulate_lightly(
+    control_plane: &ControlPlane,
+    identities: Identities,
+    address: String,
+) -> (Simulated, Light) {
+    let (position, told) = watch::channel(Position::default());
+    let simulated = Simulated {
+        node_id: identities.node_id(),
+        state: State::Light(told),
+    };
+    let light = Light {
+        control_plane: control_plane.clone(),
+        identities,
+        address,
+        position,
+    };
+    (simulated, light)
 }
 
 fn simulate(
@@ -247,7 +344,7 @@ fn simulate(
     };
     let simulated = Simulated {
         node_id,
-        configuration,
+        state: State::Indexing(configuration),
     };
     Ok((simulated, follower))
 }
