@@ -167,7 +167,7 @@ class Door:
 
 
 class Swarm:
-    """Simulated nodes, all in one process: `crates/registry-node/examples/node_swarm.rs`."""
+    """Simulated nodes, all in one process: `crates/registry-node/examples/node_swarm/`."""
 
     def __init__(self, installation, program, count, region=REGION, light=False):
         self.installation = installation
