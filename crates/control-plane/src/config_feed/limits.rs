@@ -33,6 +33,8 @@ pub(super) const BATCHES_KEPT: usize = 64;
 
 /// Streams that read on their own at once; less than half of the connections there are.
 pub(super) const CATCH_UPS: usize = 4;
+/// As many of these may be snapshots: they take longest, and a slow node takes one slowly. What others lack is read beside them.
+pub(super) const SNAPSHOTS: usize = 2;
 
 /// Progress of all connected nodes is written at most this often.
 pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);

@@ -33,7 +33,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use connections::Connections;
-use limits::{Attempts, CATCH_UPS};
+use limits::{Attempts, CATCH_UPS, SNAPSHOTS};
 use maintenance::Maintenance;
 use metrics::FeedMetrics;
 use propagation::Nodes;
@@ -65,6 +65,7 @@ pub(crate) struct ConfigFeed {
     maintenance: Maintenance,
     /// Bounds how many streams read on their own at once: each holds a connection of the pool.
     catch_ups: Semaphore,
+    snapshots: Semaphore,
     attempts: Attempts,
     /// When a node last claimed a revision above the head.
     went_back_at: Mutex<Option<Instant>>,
@@ -85,6 +86,7 @@ impl ConfigFeed {
             nodes: Nodes::new(),
             maintenance: Maintenance::new(),
             catch_ups: Semaphore::new(CATCH_UPS),
+            snapshots: Semaphore::new(SNAPSHOTS),
             attempts: Attempts::new(),
             went_back_at: Mutex::default(),
         });

@@ -9,7 +9,7 @@ use config_documents::{Checksum, ControlPlaneMessage, Kind, Revision, StoredDocu
 use store::config::{Position, Reading};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::ConfigFeed;
@@ -18,6 +18,13 @@ use super::limits::{MESSAGE_TIMEOUT, READ_INTERVAL, SNAPSHOT_INTERVAL, UNANSWERE
 use super::reader::{SharedBatch, messages_of};
 use super::stream::End;
 use crate::Clock;
+
+/// That of a catch-up, and beside it that of a snapshot if it is one.
+type Permits<'a> = (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>);
+
+async fn take(semaphore: &Semaphore) -> Result<SemaphorePermit<'_>, End> {
+    semaphore.acquire().await.map_err(|_| End::Shutdown)
+}
 
 /// The sending half of a stream.
 pub(super) struct Outbound {
@@ -148,13 +155,8 @@ impl Outbound {
     /// Reads what the node lacks and sends it, page by page. False when the database is away: nothing was sent then.
     async fn catch_up(&mut self, copy: Option<Position>) -> Result<bool, End> {
         let feed = Arc::clone(&self.feed);
-        let _permit = feed.catch_ups.acquire().await.map_err(|_| End::Shutdown)?;
-        let mut reading = match Reading::begin(&feed.store, &self.stream.region, copy).await {
-            Ok(reading) => reading,
-            Err(error) => {
-                tracing::debug!(node.id = %self.stream.node_id, error.cause = %service::errors::chain(&error), "what a node lacks cannot be read; it is tried again");
-                return Ok(false);
-            }
+        let Some((mut reading, _permits)) = self.begin_reading(&feed, copy).await? else {
+            return Ok(false);
         };
         let head = reading.head().position;
         if head.epoch != self.stream.first_epoch && !self.stream.is_of_second_form() {
@@ -190,6 +192,34 @@ impl Outbound {
         }
         self.mark_new(head, checksum).await?;
         Ok(true)
+    }
+
+    /// Begins to read what the node lacks when it is its turn; `None` when the database is away.
+    async fn begin_reading<'a>(
+        &self,
+        feed: &'a ConfigFeed,
+        copy: Option<Position>,
+    ) -> Result<Option<(Reading, Permits<'a>)>, End> {
+        let mut snapshot = None;
+        if copy.is_none() {
+            snapshot = Some(take(&feed.snapshots).await?);
+        }
+        loop {
+            let catch_up = take(&feed.catch_ups).await?;
+            let reading = match Reading::begin(&feed.store, &self.stream.region, copy).await {
+                Ok(reading) => reading,
+                Err(error) => {
+                    tracing::debug!(node.id = %self.stream.node_id, error.cause = %service::errors::chain(&error), "what a node lacks cannot be read; it is tried again");
+                    return Ok(None);
+                }
+            };
+            if !reading.is_snapshot() || snapshot.is_some() {
+                return Ok(Some((reading, (catch_up, snapshot))));
+            }
+            // It has to wait for its turn, and must not hold a transaction meanwhile.
+            drop((reading, catch_up));
+            snapshot = Some(take(&feed.snapshots).await?);
+        }
     }
 
     /// Whether the stream's node is among what was deleted.

@@ -48,10 +48,10 @@ struct RotateRequestSchema {
 
 async fn rotate(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let feed = &app.config_feed;
+    let present = credential::bearer(&request.headers)?;
     if !feed.attempts.allow(request.peer) {
         return Err(too_many_attempts());
     }
-    let present = credential::bearer(&request.headers)?;
     if nodes::by_credential(&feed.store, present)
         .await
         .map_err(store_error)?

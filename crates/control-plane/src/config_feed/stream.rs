@@ -142,10 +142,11 @@ enum Admitted {
 
 /// The node behind a request's credential.
 async fn admit(feed: &ConfigFeed, http: &HttpRequest) -> Result<Admitted, ApiError> {
+    // What is no credential at all costs no look-up, and does not use up the attempts of nodes behind the same address.
+    let bearer = credential::bearer(http.headers())?;
     if !feed.attempts.allow(http.peer_addr().map(|peer| peer.ip())) {
         return Err(super::operations::too_many_attempts());
     }
-    let bearer = credential::bearer(http.headers())?;
     if let Some(identity) = nodes::by_credential(&feed.store, bearer)
         .await
         .map_err(store_error)?
