@@ -15,5 +15,6 @@ mod open_files;
 mod run;
 pub mod status;
 mod watching;
+mod while_taken;
 
 pub use run::{Arguments, StartError, run};

@@ -1,40 +1,31 @@
 //! A blob's bytes on their way to a client that may be slow, or may never take them: what waits for it is little, and not for ever.
 
-use std::cell::RefCell;
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use actix_web::http::Version;
-use actix_web::rt::task::JoinHandle;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::BoxStream;
-use tokio::time::{Instant, sleep};
 
 use crate::content::ContentError;
 use crate::limits::READER_IDLE_TIMEOUT;
+use crate::while_taken::WhileTaken;
 
 /// The server keeps about two pieces of an answer for its client.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
 /// Bytes in small pieces. Whatever was read ahead for a client that takes none of it is let go.
 pub(super) struct Download {
-    state: Rc<RefCell<State>>,
+    content: WhileTaken<Content>,
     /// A piece in a queue must not keep all of the block that it was cut from.
     is_copied: bool,
-    watch: JoinHandle<()>,
 }
 
-struct State {
-    /// `None` once the client was given up.
-    blocks: Option<BoxStream<'static, Result<Bytes, ContentError>>>,
+struct Content {
+    blocks: BoxStream<'static, Result<Bytes, ContentError>>,
     /// What is left of the last block.
     block: Bytes,
-    /// Whether the store is waited for, not the client.
-    is_reading: bool,
-    asked_at: Instant,
 }
 
 impl Download {
@@ -42,24 +33,30 @@ impl Download {
         blocks: BoxStream<'static, Result<Bytes, ContentError>>,
         version: Version,
     ) -> Self {
-        let state = Rc::new(RefCell::new(State {
-            blocks: Some(blocks),
+        let content = Content {
+            blocks,
             block: Bytes::new(),
-            is_reading: false,
-            asked_at: Instant::now(),
-        }));
-        let watch = actix_web::rt::spawn(watch(Rc::downgrade(&state)));
+        };
         Self {
-            state,
+            content: WhileTaken::new(content, READER_IDLE_TIMEOUT),
             is_copied: version == Version::HTTP_2,
-            watch,
         }
     }
 }
 
-impl Drop for Download {
-    fn drop(&mut self) {
-        self.watch.abort();
+impl Content {
+    fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, ContentError>>> {
+        while self.block.is_empty() {
+            match self.blocks.as_mut().poll_next(context) {
+                Poll::Ready(Some(Ok(block))) => self.block = block,
+                end => return end,
+            }
+        }
+        let length = self.block.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(self.block.split_to(length))))
     }
 }
 
@@ -67,57 +64,29 @@ impl Stream for Download {
     type Item = Result<Bytes, ContentError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let state = &mut *self.state.borrow_mut();
-        state.asked_at = Instant::now();
-        state.is_reading = false;
-        let Some(blocks) = &mut state.blocks else {
+        let polled = self.content.asked(|content| content.poll_piece(context));
+        let Some(polled) = polled else {
             return Poll::Ready(Some(Err(ContentError::ReaderIdle)));
         };
-        while state.block.is_empty() {
-            match blocks.as_mut().poll_next(context) {
-                Poll::Ready(Some(Ok(block))) => state.block = block,
-                Poll::Pending => {
-                    state.is_reading = true;
-                    return Poll::Pending;
-                }
-                end => return end,
-            }
+        if polled.is_pending() {
+            // The store is waited for.
+            self.content.waits();
         }
-        let length = state.block.len().min(PIECE_BYTES);
-        let piece = state.block.split_to(length);
-        Poll::Ready(Some(Ok(match self.is_copied {
-            true => Bytes::copy_from_slice(&piece),
-            false => piece,
-        })))
+        polled.map(|piece| {
+            piece.map(|piece| {
+                piece.map(|piece| match self.is_copied {
+                    true => Bytes::copy_from_slice(&piece),
+                    false => piece,
+                })
+            })
+        })
     }
-}
-
-/// Gives the client up when it has not asked for more for too long.
-async fn watch(download: Weak<RefCell<State>>) {
-    while let Some(rest) = download.upgrade().and_then(|state| give_up_or_wait(&state)) {
-        sleep(rest).await;
-    }
-}
-
-/// How long to wait before the next look; `None` if the client is given up.
-fn give_up_or_wait(state: &RefCell<State>) -> Option<Duration> {
-    let mut state = state.borrow_mut();
-    let idle = match state.is_reading {
-        true => Duration::ZERO,
-        false => state.asked_at.elapsed(),
-    };
-    let rest = READER_IDLE_TIMEOUT.checked_sub(idle);
-    if rest.is_none_or(|rest| rest.is_zero()) {
-        state.blocks = None;
-        state.block = Bytes::new();
-        return None;
-    }
-    rest
 }
 
 #[cfg(test)]
 mod tests {
     use futures_util::{StreamExt, stream};
+    use tokio::time::sleep;
 
     use super::*;
 

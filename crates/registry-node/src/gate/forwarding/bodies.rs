@@ -27,7 +27,8 @@ use tokio::{
 };
 
 use super::peers::Peer;
-use crate::limits::{BODY_IDLE_TIMEOUT, FORWARD_ANSWER_TIMEOUT};
+use crate::limits::{BODY_IDLE_TIMEOUT, FORWARD_ANSWER_TIMEOUT, READER_IDLE_TIMEOUT};
+use crate::while_taken::WhileTaken;
 
 /// A client's body did not come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -212,6 +213,8 @@ pub(super) enum AnswerFault {
     Idle,
     #[error("the answer of the registry's region broke off")]
     Broken,
+    #[error("the client took nothing for too long")]
+    ReaderIdle,
 }
 
 /// The body of an answer on its way to the client.
@@ -222,8 +225,8 @@ pub(super) struct AnswerBody {
     upload: Upload,
     wait: Option<Pin<Box<Sleep>>>,
     tell_cut: Option<Box<dyn FnOnce()>>,
-    /// Given back when all has come from the other node, however long the client takes.
-    permit: Option<OwnedSemaphorePermit>,
+    /// Given back when all has come from the other node, however long the client takes, or when the client takes nothing.
+    permit: Option<WhileTaken<OwnedSemaphorePermit>>,
 }
 
 impl AnswerBody {
@@ -243,7 +246,7 @@ impl AnswerBody {
             upload,
             wait: None,
             tell_cut: None,
-            permit: Some(permit),
+            permit: Some(WhileTaken::new(permit, READER_IDLE_TIMEOUT)),
         };
         if answer.body.is_end_stream() {
             answer.ended();
@@ -304,6 +307,10 @@ impl MessageBody for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, AnswerFault>>> {
+        let asked = self.permit.as_ref().map(|permit| permit.asked(|_| ()));
+        if asked == Some(None) {
+            return self.cut(AnswerFault::ReaderIdle);
+        }
         loop {
             match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -322,6 +329,9 @@ impl MessageBody for AnswerBody {
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
+                    if let Some(permit) = &self.permit {
+                        permit.waits();
+                    }
                     let wait = self
                         .wait
                         .get_or_insert_with(|| Box::pin(sleep(FORWARD_ANSWER_TIMEOUT)));
