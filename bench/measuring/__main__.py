@@ -6,7 +6,7 @@ import pathlib
 import signal
 import sys
 
-from . import feed, forward, table
+from . import access, feed, forward, table
 from .feed.run import Run
 from .installation import ControlPlane
 from .machine import Failure, Surroundings, description, run_name
@@ -16,7 +16,7 @@ from .rows import Bench
 # These share one installation, and are measured in turns.
 SHARING = ("rest", "show", "login", "renew", "create", "index")
 # Each of these makes an installation of its own.
-ALONE = {**feed.ROWS, "forward": forward.forward}
+ALONE = {**feed.ROWS, "forward": forward.forward, "access": access.access}
 ROWS = (*SHARING, *ALONE)
 
 

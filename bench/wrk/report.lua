@@ -3,6 +3,11 @@
 
 wrk.headers["Authorization"] = os.getenv("BENCH_AUTHORIZATION")
 wrk.headers["Host"] = os.getenv("BENCH_HOST")
+-- A form to be sent, if any.
+if os.getenv("BENCH_FORM") then
+    wrk.method, wrk.body = "POST", os.getenv("BENCH_FORM")
+    wrk.headers["Content-Type"] = "application/x-www-form-urlencoded"
+end
 
 function done(summary, latency, requests)
     local errors = summary.errors
