@@ -6,12 +6,14 @@
 //! it) does not belong here.
 
 mod key_ring;
+mod password;
 mod randomness;
 mod secret;
 mod signing;
 mod verifier;
 
 pub use key_ring::{KeyRing, KeyRingError, OpenError};
+pub use password::{MalformedPasswordVerifier, PasswordVerifier};
 pub use randomness::{Randomness, SystemRandomness};
 pub use secret::{MalformedSecret, Secret, SecretKind, generate, recognise, without_secrets};
 pub use signing::{

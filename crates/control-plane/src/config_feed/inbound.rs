@@ -163,6 +163,8 @@ impl Inbound {
 
     fn take(&mut self, message: NodeMessage) -> Result<(), End> {
         match message {
+            // Nobody is asked for it before it is kept.
+            NodeMessage::Used { .. } => Ok(()),
             NodeMessage::Hello { .. } => Err(End::Protocol("'hello' was said before".into())),
             NodeMessage::SnapshotWanted { reason } => {
                 tracing::error!(

@@ -321,6 +321,7 @@ fn without_superseded_marks(messages: Vec<ControlPlaneMessage>) -> Vec<ControlPl
                 open = None;
             }
             ControlPlaneMessage::Documents { .. }
+            | ControlPlaneMessage::Greeting { .. }
             | ControlPlaneMessage::Rotate
             | ControlPlaneMessage::Removed => {}
         }

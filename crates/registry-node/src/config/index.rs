@@ -10,7 +10,7 @@ use std::{
 
 use config_documents::{
     Document, Group, Kind, Node, Principal, Region, Registry, RegistryName, Rejected,
-    RoleAssignmentMode, StoredDocument,
+    RoleAssignmentMode, SignInKey, StoredDocument,
 };
 use credentials::TokenVerifier;
 use rbac::{
@@ -43,6 +43,14 @@ pub struct SigningKeyEntry {
     pub verifier: TokenVerifier,
 }
 
+/// A key with which the control plane signs access tokens.
+pub struct SignInKeyEntry {
+    /// The document.
+    pub key: SignInKey,
+    /// The public part, prepared.
+    pub verifier: TokenVerifier,
+}
+
 /// The configuration in memory. What there may be much of is in maps that grow in small steps.
 #[derive(Default)]
 pub struct Index {
@@ -59,6 +67,7 @@ pub struct Index {
     role_definitions: HashMap<Uuid, RoleDefinition>,
     assignments: Assignments,
     signing_keys: HashMap<String, Arc<SigningKeyEntry>>,
+    sign_in_keys: HashMap<String, Arc<SignInKeyEntry>>,
     rejected: BTreeMap<(String, String), Rejected>,
 }
 
@@ -137,6 +146,11 @@ impl Index {
     /// The key with this name.
     pub fn signing_key(&self, kid: &str) -> Option<&Arc<SigningKeyEntry>> {
         self.signing_keys.get(kid)
+    }
+
+    /// The key with which the control plane signed a token, by its name.
+    pub fn sign_in_key(&self, kid: &str) -> Option<&Arc<SignInKeyEntry>> {
+        self.sign_in_keys.get(kid)
     }
 
     /// The key with this name, if tokens for the registry may be signed with it: only nodes of regions where the registry is known
@@ -280,6 +294,12 @@ impl Index {
                 self.role_definitions.insert(definition.id, definition);
             }
             Document::RoleAssignment(assignment) => self.assignments.insert(assignment),
+            Document::SignInKey(key) => {
+                let verifier = TokenVerifier::new(&key.public_key);
+                let kid = key.public_key.kid().to_owned();
+                let entry = SignInKeyEntry { key, verifier };
+                self.sign_in_keys.insert(kid, Arc::new(entry));
+            }
             Document::SigningKey(key) => {
                 let entry = SigningKeyEntry {
                     node_id: key.node_id,
@@ -328,6 +348,9 @@ impl Index {
             }
             (Kind::SigningKey, _) => {
                 self.signing_keys.remove(key);
+            }
+            (Kind::SignInKey, _) => {
+                self.sign_in_keys.remove(key);
             }
             // The other kinds have uuids as keys; a document with another one was never accepted.
             (_, Err(_)) => {}

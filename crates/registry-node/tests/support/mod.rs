@@ -240,6 +240,8 @@ pub(crate) fn principal(number: u128, secret: &Secret, groups: &[Uuid]) -> Princ
             starts_at: now() - Duration::hours(1),
             expires_at: now() + Duration::hours(1),
         }],
+        chosen_secrets: Vec::new(),
+        sign_in_credentials: Vec::new(),
         groups: groups.to_vec(),
     }
 }

@@ -45,6 +45,8 @@ pub(super) async fn document_of_application(
             app_id: Some(app_id),
             enabled: principal.enabled,
             secrets,
+            chosen_secrets: Vec::new(),
+            sign_in_credentials: Vec::new(),
             groups: Vec::new(),
         }),
     }))
