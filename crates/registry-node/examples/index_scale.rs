@@ -117,6 +117,8 @@ fn principal(number: u128) -> Document {
         app_id: Some(Uuid::from_u128(0x4_0000_0000 + number)),
         enabled: true,
         secrets: Vec::new(),
+        chosen_secrets: Vec::new(),
+        sign_in_credentials: Vec::new(),
         groups: vec![group_id(number % GROUPS), group_id(number * 7 % GROUPS)],
     })
 }
