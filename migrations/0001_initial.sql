@@ -240,6 +240,9 @@ CREATE TABLE role_assignments (
 );
 CREATE INDEX role_assignments_principal ON role_assignments (principal_id, scope_key);
 CREATE INDEX role_assignments_scope ON role_assignments (scope_key);
+-- At the scopes of a decision there are few groups, however many groups a caller is in.
+CREATE INDEX role_assignments_groups ON role_assignments (scope_key, principal_id) WHERE principal_type = 'Group';
+CREATE INDEX role_assignments_role ON role_assignments (role_definition_id);
 
 -- Keys that sign access tokens of the control plane (ES256); the private part is sealed and bound to its row. The public part is not
 -- stored: it comes from the private one, so nobody who can only write rows can slip in a key.
