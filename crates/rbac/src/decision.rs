@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
-use crate::{Action, RoleDefinition, Scope, scope::key_contains};
+use crate::{Action, Condition, RoleDefinition, Scope, scope::key_contains};
 
 /// Up to this many members a walk through the list is faster than a hash.
 const LISTED_MAXIMUM: usize = 16;
@@ -75,6 +75,8 @@ pub struct Candidate<'a> {
     pub principal_id: Uuid,
     /// The role.
     pub role: &'a RoleDefinition,
+    /// What restricts its data actions.
+    pub condition: Option<&'a Condition>,
 }
 
 impl Candidate<'_> {
@@ -84,7 +86,8 @@ impl Candidate<'_> {
 }
 
 /// Whether the caller may do `action` at `scope`: the union of its roles at that scope and above
-/// it, each role less its own exceptions. Nothing is allowed that no role allows.
+/// it, each role less its own exceptions. Nothing is allowed that no role allows. Conditions speak of data actions only, so they
+/// restrict nothing here.
 pub fn decide<'a>(
     candidates: impl IntoIterator<Item = Candidate<'a>>,
     caller: &Closure,
@@ -94,14 +97,21 @@ pub fn decide<'a>(
     permits(applicable(candidates, caller, scope), action)
 }
 
-/// The same for a data action.
+/// The same for a data action, on a repository where the action is about one. An assignment whose condition does not hold for it is
+/// passed over.
 pub fn decide_data<'a>(
     candidates: impl IntoIterator<Item = Candidate<'a>>,
     caller: &Closure,
     scope: &Scope,
     action: &Action,
+    repository: Option<&str>,
 ) -> bool {
-    permits_data(applicable(candidates, caller, scope), action)
+    let holding = candidates.into_iter().filter(|candidate| {
+        candidate
+            .condition
+            .is_none_or(|condition| condition.holds(action, repository))
+    });
+    permits_data(applicable(holding, caller, scope), action)
 }
 
 fn applicable<'a>(

@@ -142,6 +142,7 @@ fn assignment(number: u128, sequence: &mut Sequence) -> Document {
         scope: Scope::parse(&scope).expect("made as a scope"),
         principal_id,
         role_definition_id: built_in_roles()[role as usize].id,
+        condition: None,
     })
 }
 

@@ -194,6 +194,7 @@ impl Scale {
             scope: Scope::parse(&scope).expect("made as a scope"),
             principal_id,
             role_definition_id: built_in_roles()[role as usize].id,
+            condition: None,
         }
     }
 }

@@ -122,6 +122,7 @@ impl Store {
             scope: scope.clone(),
             principal_id: wanted.principal_id,
             role_definition_id: wanted.role_definition_id,
+            condition: None,
         });
         let published = publish(
             &mut transaction,
@@ -242,6 +243,7 @@ pub(crate) async fn role_assignment_create(
             scope: scope.clone(),
             principal_id: assignment.principal_id,
             role_definition_id: assignment.role_definition_id,
+            condition: None,
         }),
     })
 }

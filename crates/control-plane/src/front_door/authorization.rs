@@ -38,6 +38,7 @@ pub(crate) fn permitted(
             scope_key: &assigned.scope_key,
             principal_id: assigned.principal_id,
             role,
+            condition: None,
         })
     });
     rbac::decide(candidates, &caller, scope, action)

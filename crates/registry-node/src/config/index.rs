@@ -14,7 +14,7 @@ use config_documents::{
 };
 use credentials::TokenVerifier;
 use rbac::{
-    Candidate, Closure, RoleAssignment, RoleDefinition, Scope,
+    Candidate, Closure, Condition, RoleAssignment, RoleDefinition, Scope,
     registry::{RepositoryPermission, RepositoryPermissions},
 };
 use uuid::Uuid;
@@ -242,6 +242,7 @@ impl Index {
                 caller,
                 &registry.scope,
                 permission.data_action(),
+                None,
             ),
         }
     }
@@ -261,6 +262,7 @@ impl Index {
                         scope_key,
                         principal_id,
                         role: self.role_definitions.get(&held.role_definition_id)?,
+                        condition: held.condition.as_deref(),
                     })
                 }));
             }
@@ -406,6 +408,8 @@ struct Held {
     scope: u32,
     assignment_id: Uuid,
     role_definition_id: Uuid,
+    /// Few have one.
+    condition: Option<Box<Condition>>,
 }
 
 /// What is held at exactly this scope.
@@ -433,6 +437,7 @@ impl Assignments {
                 scope,
                 assignment_id: assignment.id,
                 role_definition_id: assignment.role_definition_id,
+                condition: assignment.condition.map(Box::new),
             },
         );
     }

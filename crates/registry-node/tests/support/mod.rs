@@ -275,6 +275,7 @@ pub(crate) fn assignment(number: u128, scope: &str, principal_id: Uuid, role: &s
         scope: Scope::parse(scope).expect("a scope"),
         principal_id,
         role_definition_id: role_id(role),
+        condition: None,
     })
 }
 
