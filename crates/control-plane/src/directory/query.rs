@@ -206,7 +206,7 @@ fn conditions(text: &str, collection: &Collection) -> Result<Option<ApplicationQ
                 Names::None(known) if known.eq_ignore_ascii_case(&names) => can_match = false,
                 _ => return Err(unsupported_filter(text, collection)),
             },
-            Term::StartsWith { .. } | Term::Call { .. } => {
+            Term::StartsWith { .. } | Term::Bound { .. } | Term::Call { .. } => {
                 return Err(unsupported_filter(text, collection));
             }
         }
