@@ -6,6 +6,7 @@
 //! it) does not belong here.
 
 mod key_ring;
+mod keyed_hash;
 mod password;
 mod randomness;
 mod secret;
@@ -13,6 +14,7 @@ mod signing;
 mod verifier;
 
 pub use key_ring::{KeyRing, KeyRingError, OpenError};
+pub use keyed_hash::{KeyedHash, KeyedHasher};
 pub use password::{MalformedPasswordVerifier, PasswordVerifier};
 pub use randomness::{Randomness, SystemRandomness};
 pub use secret::{MalformedSecret, Secret, SecretKind, generate, recognise, without_secrets};

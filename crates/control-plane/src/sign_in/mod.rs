@@ -57,6 +57,7 @@ impl SignIn {
         let keys = KeySet::load(
             parts.store.clone(),
             Arc::clone(&parts.key_ring),
+            installation,
             (parts.clock)(),
         )
         .await?;

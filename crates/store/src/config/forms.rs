@@ -30,7 +30,7 @@ impl Forms {
     }
 
     /// The form to write a kind in: that in use, or this build's newest when a newer build put a newer one into use.
-    pub(super) fn of(&self, kind: Kind) -> u32 {
+    pub(crate) fn of(&self, kind: Kind) -> u32 {
         form_in(&self.0, kind.as_str()).min(kind.form())
     }
 
