@@ -1,21 +1,30 @@
-//! The directory: applications, their service principals, their secrets, who owns them, and who administers the directory.
+//! The directory: applications, their service principals and credentials, people, groups, who owns what, and who administers the directory.
 //!
-//! Whoever changes an application, its service principal or their secrets first locks the application's row, so that the document that
-//! nodes get about the principal is always made of what was committed before it. Locks are taken in one order: application, principal,
-//! administrators, config head.
+//! Whoever changes what a principal's document is made of (it, its credentials, its memberships) first locks the principal
+//! (`principals::lock`: the application of a service principal, otherwise the principal's own row), so that the document is always made of
+//! what was committed before it. Locks are taken in one order: application, principal, group, administrators, config head.
 
 mod applications;
-mod principals;
+mod groups;
+mod memberships;
+pub(crate) mod principals;
+mod query;
 mod secrets;
 mod service_principals;
 mod sign_in;
+mod users;
 
-pub use applications::{Application, ApplicationQuery, NewApplication};
-pub use secrets::{NewSecret, Secret, SecretAddition, SecretOwner, SecretRemoval};
+pub use applications::{Application, NewApplication};
+pub use groups::{Group, GroupChange, GroupCreation, MembershipAddition, NewGroup};
+pub use memberships::Reach;
+pub use principals::PrincipalKind;
+pub use query::ObjectQuery;
+pub use secrets::{NewSecret, Secret, SecretAddition, SecretOwner, SecretRemoval, SecretVerifier};
 pub use service_principals::{
     Enabling, NewServicePrincipal, ServicePrincipal, ServicePrincipalCreation,
 };
 pub use sign_in::{SignInFacts, SignInPrincipal, SignInSecret};
+pub use users::{NewUser, Password, User, UserChange, UserCreation, UserUpdate};
 
 use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
@@ -115,22 +124,29 @@ impl Store {
     }
 }
 
-/// Makes a principal the owner of an object; a principal that was deleted meanwhile owns nothing.
+/// Makes a principal the owner of an object; false when the directory has no such principal.
 async fn add_owner(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
     owner_id: Uuid,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    let known = sqlx::query_scalar!(
+        "SELECT object_id FROM principals WHERE object_id = $1 FOR KEY SHARE",
+        owner_id
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    if known.is_none() {
+        return Ok(false);
+    }
     sqlx::query!(
-        "INSERT INTO directory_owners (object_id, owner_id)
-         SELECT $1, object_id FROM principals WHERE object_id = $2
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO directory_owners (object_id, owner_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
         object_id,
         owner_id
     )
     .execute(&mut **transaction)
     .await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Forgets the owners of an object that goes.
@@ -145,28 +161,4 @@ async fn remove_owners(
     .execute(&mut **transaction)
     .await?;
     Ok(())
-}
-
-/// A pattern that matches keys beginning with `prefix`.
-fn starting_with(prefix: &str) -> String {
-    let mut pattern = String::with_capacity(prefix.len() + 1);
-    for character in prefix.chars() {
-        if matches!(character, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern.push('%');
-    pattern
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_is_matched_literally() {
-        assert_eq!(starting_with("ci_50%\\"), "ci\\_50\\%\\\\%");
-        assert_eq!(starting_with(""), "%");
-    }
 }

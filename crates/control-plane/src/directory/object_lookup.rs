@@ -6,7 +6,7 @@ use actix_web::http::Method;
 use arm::{ApiError, Filter, Term};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::directory::ApplicationQuery;
+use store::directory::ObjectQuery;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -143,10 +143,10 @@ async fn get_by_ids(app: Arc<App>, request: Request) -> Result<Answer, ApiError>
         .iter()
         .map(|id| guid(id, "object identifier"))
         .collect::<Result<Vec<Uuid>, ApiError>>()?;
-    let query = ApplicationQuery {
+    let query = ObjectQuery {
         limit: i64::try_from(ids.len()).map_err(ApiError::internal)?,
         object_ids: Some(ids),
-        ..ApplicationQuery::default()
+        ..ObjectQuery::default()
     };
     let mut value = Vec::new();
     if types.service_principals {

@@ -6,7 +6,7 @@ use actix_web::http::{Method, StatusCode};
 use arm::ApiError;
 use credentials::{Secret, SecretKind, Verifier};
 use serde::{Deserialize, Serialize};
-use store::directory::{NewSecret, SecretAddition, SecretOwner, SecretRemoval};
+use store::directory::{NewSecret, SecretAddition, SecretOwner, SecretRemoval, SecretVerifier};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, UtcOffset};
 use utoipa::ToSchema;
@@ -90,6 +90,9 @@ pub(super) struct PasswordCredential {
     /// Always null.
     custom_key_identifier: Option<String>,
     secret_text: Option<String>,
+    /// To the hour; null when it was never used. Not a property of Microsoft Graph's.
+    #[serde(with = "time::serde::rfc3339::option")]
+    last_used_date_time: Option<OffsetDateTime>,
 }
 
 impl From<store::directory::Secret> for PasswordCredential {
@@ -102,6 +105,7 @@ impl From<store::directory::Secret> for PasswordCredential {
             end_date_time: secret.expires_at,
             custom_key_identifier: None,
             secret_text: None,
+            last_used_date_time: secret.last_used_at,
         }
     }
 }
@@ -250,7 +254,7 @@ async fn add(app: &App, request: &Request, owner: SecretOwner) -> Result<Answer,
         hint: hint(&secret),
         starts_at: wanted.starts_at,
         expires_at: wanted.expires_at,
-        verifier: Verifier::of(&secret, &*app.randomness),
+        verifier: SecretVerifier::Generated(Verifier::of(&secret, &*app.randomness)),
     };
     let addition = app
         .store
@@ -274,6 +278,7 @@ async fn add(app: &App, request: &Request, owner: SecretOwner) -> Result<Answer,
         end_date_time: new.expires_at,
         custom_key_identifier: None,
         secret_text: Some(secret.expose().to_owned()),
+        last_used_date_time: None,
     })?;
     Ok(answer
         .published(published)

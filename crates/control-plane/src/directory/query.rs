@@ -4,7 +4,7 @@ use arm::{ApiError, Filter, Term};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use store::directory::ApplicationQuery;
+use store::directory::ObjectQuery;
 use uuid::Uuid;
 
 use super::errors::{bad_request, guid, shorten, unsupported_query};
@@ -38,7 +38,7 @@ pub(super) enum Names {
 /// What a list was asked for.
 pub(super) struct ListRequest {
     /// `None` when the filter asks for what no object has.
-    pub(super) query: Option<ApplicationQuery>,
+    pub(super) query: Option<ObjectQuery>,
     page_size: i64,
 }
 
@@ -55,11 +55,11 @@ impl ListRequest {
         };
         let conditions = match request.query("$filter") {
             Some(text) => conditions(text, collection)?,
-            None => Some(ApplicationQuery::default()),
+            None => Some(ObjectQuery::default()),
         };
         Ok(Self {
             // One more than a page, to know whether there is another.
-            query: conditions.map(|conditions| ApplicationQuery {
+            query: conditions.map(|conditions| ObjectQuery {
                 after,
                 limit: page_size + 1,
                 ..conditions
@@ -177,9 +177,9 @@ fn page_size(text: &str) -> Result<i64, ApiError> {
 }
 
 /// The conditions of a `$filter`; `None` when no object can meet them.
-fn conditions(text: &str, collection: &Collection) -> Result<Option<ApplicationQuery>, ApiError> {
+fn conditions(text: &str, collection: &Collection) -> Result<Option<ObjectQuery>, ApiError> {
     let filter = Filter::parse(text).map_err(|error| unsupported_query(error.to_string()))?;
-    let mut query = ApplicationQuery::default();
+    let mut query = ObjectQuery::default();
     let mut can_match = true;
     for term in filter.0 {
         match term {

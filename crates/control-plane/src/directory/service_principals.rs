@@ -6,7 +6,7 @@ use actix_web::http::{Method, StatusCode};
 use arm::{ApiError, Kind};
 use serde::{Deserialize, Serialize};
 use store::directory::{
-    ApplicationQuery, Deletion, Enabling, NewServicePrincipal, ServicePrincipalCreation,
+    Deletion, Enabling, NewServicePrincipal, ObjectQuery, ServicePrincipalCreation,
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -246,10 +246,10 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
 /// The right depends on the application that the body names, so it is checked here.
 async fn check_ownership(app: &App, request: &Request, app_id: Uuid) -> Result<(), ApiError> {
     let caller = request.caller();
-    let query = ApplicationQuery {
+    let query = ObjectQuery {
         app_id: Some(app_id),
         limit: 1,
-        ..ApplicationQuery::default()
+        ..ObjectQuery::default()
     };
     let found = app
         .store

@@ -13,7 +13,7 @@ use service::readiness::Readiness;
 use service::shutdown::Shutdown;
 use sqlx::PgPool;
 use store::Store;
-use store::directory::{Bootstrap, NewSecret};
+use store::directory::{Bootstrap, NewSecret, SecretVerifier};
 use store::installation::{Initialisation, Installation, Region};
 use store::role_assignments::RoleAssignment;
 use store::subscriptions::Subscription;
@@ -377,7 +377,7 @@ fn initialisation(base: &str, fingerprint: String) -> (Initialisation<'static>, 
                 hint: "wfs".to_owned(),
                 starts_at: now,
                 expires_at: now + time::Duration::days(1),
-                verifier: Verifier::of(&secret, &SystemRandomness),
+                verifier: SecretVerifier::Generated(Verifier::of(&secret, &SystemRandomness)),
             },
             now,
         },

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::secrets::Secret;
-use super::{Deletion, add_owner, remove_owners, service_principals, starting_with};
+use super::{Deletion, ObjectQuery, add_owner, remove_owners, service_principals};
 use crate::config::{Published, publish};
 use crate::{Store, StoreError};
 
@@ -29,52 +29,17 @@ pub struct NewApplication {
     pub created_at: OffsetDateTime,
 }
 
-/// Which applications, or service principals, a list is asked for: those that meet every condition.
-#[derive(Debug, Clone, Default)]
-pub struct ApplicationQuery {
-    /// One of these.
-    pub object_ids: Option<Vec<Uuid>>,
-    pub app_id: Option<Uuid>,
-    /// Compares case-insensitively.
-    pub display_name: Option<String>,
-    /// Compares case-insensitively.
-    pub display_name_starts_with: Option<String>,
-    /// Only objects with a greater object id: where the page before ended.
-    pub after: Uuid,
-    pub limit: i64,
-}
-
-impl ApplicationQuery {
-    /// The object with that id.
-    pub fn one(object_id: Uuid) -> Self {
-        Self {
-            object_ids: Some(vec![object_id]),
-            limit: 1,
-            ..Self::default()
-        }
-    }
-
-    pub(super) fn name_key(&self) -> Option<String> {
-        self.display_name.as_deref().map(arm::canonical_key)
-    }
-
-    pub(super) fn name_pattern(&self) -> Option<String> {
-        self.display_name_starts_with
-            .as_deref()
-            .map(|prefix| starting_with(&arm::canonical_key(prefix)))
-    }
-}
-
 impl Store {
     /// A page of applications in the order of their object ids.
     pub async fn application_list(
         &self,
-        query: &ApplicationQuery,
+        query: &ObjectQuery,
     ) -> Result<Vec<Application>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT a.object_id, a.app_id, a.display_name, a.created_at,
                  coalesce((SELECT jsonb_agg(jsonb_build_object('key_id', s.key_id, 'display_name', s.display_name,
-                     'hint', s.hint, 'starts_at', s.starts_at, 'expires_at', s.expires_at) ORDER BY s.starts_at, s.key_id)
+                     'hint', s.hint, 'starts_at', s.starts_at, 'expires_at', s.expires_at,
+                     'last_used_at', s.last_used_at) ORDER BY s.starts_at, s.key_id)
                    FROM application_secrets s WHERE s.owner_id = a.object_id), '[]') AS "secrets!: Json<Vec<Secret>>"
                FROM applications a
                WHERE ($1::uuid[] IS NULL OR a.object_id = ANY ($1))
@@ -108,9 +73,7 @@ impl Store {
         &self,
         object_id: Uuid,
     ) -> Result<Option<Application>, StoreError> {
-        let found = self
-            .application_list(&ApplicationQuery::one(object_id))
-            .await?;
+        let found = self.application_list(&ObjectQuery::one(object_id)).await?;
         Ok(found.into_iter().next())
     }
 

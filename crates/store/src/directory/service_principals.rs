@@ -1,16 +1,18 @@
 //! Service principals: what applications are in role assignments and at sign-in.
 
-use config_documents::{Kind, Region};
 use sqlx::types::Json;
 use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::principals::{document_of_application, is_last_administrator};
-use super::secrets::{Secret, publish_principal};
-use super::{ApplicationQuery, Deletion, add_owner, remove_owners};
+use super::principals::{
+    self, PrincipalDeletion, PrincipalKind, document_of_application, is_last_administrator,
+    publish_principal,
+};
+use super::secrets::Secret;
+use super::{Deletion, ObjectQuery, add_owner};
 use crate::config::{Change, Published, publish};
-use crate::{Store, StoreError, role_assignments};
+use crate::{Store, StoreError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePrincipal {
@@ -56,12 +58,13 @@ impl Store {
     /// A page of service principals in the order of their object ids.
     pub async fn service_principal_list(
         &self,
-        query: &ApplicationQuery,
+        query: &ObjectQuery,
     ) -> Result<Vec<ServicePrincipal>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT p.object_id, s.app_id, p.display_name, p.enabled, p.created_at,
                  coalesce((SELECT jsonb_agg(jsonb_build_object('key_id', c.key_id, 'display_name', c.display_name,
-                     'hint', c.hint, 'starts_at', c.starts_at, 'expires_at', c.expires_at) ORDER BY c.starts_at, c.key_id)
+                     'hint', c.hint, 'starts_at', c.starts_at, 'expires_at', c.expires_at,
+                     'last_used_at', c.last_used_at) ORDER BY c.starts_at, c.key_id)
                    FROM application_secrets c WHERE c.owner_id = p.object_id), '[]') AS "secrets!: Json<Vec<Secret>>"
                FROM principals p JOIN service_principals s ON s.object_id = p.object_id
                WHERE ($1::uuid[] IS NULL OR p.object_id = ANY ($1))
@@ -97,7 +100,7 @@ impl Store {
         object_id: Uuid,
     ) -> Result<Option<ServicePrincipal>, StoreError> {
         let found = self
-            .service_principal_list(&ApplicationQuery::one(object_id))
+            .service_principal_list(&ObjectQuery::one(object_id))
             .await?;
         Ok(found.into_iter().next())
     }
@@ -148,9 +151,9 @@ impl Store {
         enabled: bool,
     ) -> Result<Enabling, StoreError> {
         let mut transaction = self.begin().await?;
-        let Some(app_id) = lock(&mut transaction, object_id).await? else {
+        if lock(&mut transaction, object_id).await?.is_none() {
             return Ok(Enabling::NotFound);
-        };
+        }
         if !enabled && is_last_administrator(&mut transaction, object_id).await? {
             return Ok(Enabling::LastAdministrator);
         }
@@ -165,7 +168,7 @@ impl Store {
         if changed == 0 {
             return Ok(Enabling::Done(None));
         }
-        let published = publish_principal(&mut transaction, app_id).await?;
+        let published = publish_principal(&mut transaction, object_id).await?;
         transaction.commit().await?;
         Ok(Enabling::Done(published))
     }
@@ -234,37 +237,28 @@ pub(super) async fn lock(
     Ok(app_id)
 }
 
-/// Deletes a service principal, whose application is locked, with its own secrets and its role assignments, and says what to publish;
+/// Deletes a service principal, whose application is locked, with its own credentials and its role assignments, and says what to publish;
 /// `None`, with nothing deleted, when nobody who can administer the directory would be left.
 pub(super) async fn delete(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
 ) -> Result<Option<Vec<Change>>, StoreError> {
-    // Waits for role assignments that are being made, and lets no more be made: they hold the row while they are.
-    sqlx::query!(
-        "SELECT object_id FROM principals WHERE object_id = $1 FOR UPDATE",
-        object_id
-    )
-    .fetch_optional(&mut **transaction)
-    .await?;
-    if is_last_administrator(transaction, object_id).await? {
-        return Ok(None);
-    }
-    let mut changes = role_assignments::delete_of_principal(transaction, object_id).await?;
+    let kind = PrincipalKind::ServicePrincipal;
+    let changes = match principals::delete(transaction, object_id, kind).await? {
+        PrincipalDeletion::Deleted(changes) => changes,
+        PrincipalDeletion::LastAdministrator => return Ok(None),
+    };
     sqlx::query!(
         "DELETE FROM application_secrets WHERE owner_id = $1",
         object_id
     )
     .execute(&mut **transaction)
     .await?;
-    remove_owners(transaction, object_id).await?;
-    sqlx::query!("DELETE FROM principals WHERE object_id = $1", object_id)
-        .execute(&mut **transaction)
-        .await?;
-    changes.push(Change::Delete {
-        region: Region::all(),
-        kind: Kind::Principal,
-        key: object_id.to_string(),
-    });
+    sqlx::query!(
+        "DELETE FROM application_certificates WHERE owner_id = $1",
+        object_id
+    )
+    .execute(&mut **transaction)
+    .await?;
     Ok(Some(changes))
 }

@@ -8,7 +8,7 @@ use credentials::{KeyRing, Randomness, Secret, SecretKind, SystemRandomness, Ver
 use serde::Serialize;
 use service::configuration::{DatabaseUrlArguments, require_secret, write_secret_file};
 use store::Store;
-use store::directory::{Bootstrap, NewSecret, SecretAddition, SecretOwner};
+use store::directory::{Bootstrap, NewSecret, SecretAddition, SecretOwner, SecretVerifier};
 use store::installation::{Initialisation, Installation};
 use store::role_assignments::RoleAssignment;
 use store::subscriptions::Subscription;
@@ -214,7 +214,7 @@ fn new_secret(secret: &Secret, randomness: &dyn Randomness, now: OffsetDateTime)
             .collect(),
         starts_at: now,
         expires_at: now + BOOTSTRAP_SECRET_VALIDITY,
-        verifier: Verifier::of(secret, randomness),
+        verifier: SecretVerifier::Generated(Verifier::of(secret, randomness)),
     }
 }
 
