@@ -15,8 +15,8 @@ pub use document::{
     RoleAssignmentMode, SignInCredential, SignInKey, SigningKey, forms,
 };
 pub use enrolment::{
-    JoinAnswer, JoinRequest, MINIMUM_MARK_INTERVAL_MILLISECONDS, REGISTRY_TOKEN_LIFETIME_SECONDS,
-    RotateRequest,
+    JoinAnswer, JoinRequest, MINIMUM_MARK_INTERVAL_MILLISECONDS,
+    REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS, REGISTRY_TOKEN_LIFETIME_SECONDS, RotateRequest,
 };
 pub use stream::{
     ControlPlaneMessage, NodeMessage, Rejected, STREAM_FORM, StoredDocument, UsedCredential,

@@ -53,6 +53,10 @@ pub const RETRY_AFTER_SECONDS: u32 = 5;
 pub const ACCESS_TOKEN_LIFETIME: Duration =
     Duration::from_secs(config_documents::REGISTRY_TOKEN_LIFETIME_SECONDS);
 
+/// How long a refresh token lasts. It dies earlier with the credential it came from.
+pub const REFRESH_TOKEN_LIFETIME: Duration =
+    Duration::from_secs(config_documents::REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS);
+
 /// Memory for verified tokens whose signature is remembered, so that it is checked once. About 20,000 tokens.
 pub const REMEMBERED_TOKENS_BYTES_MAXIMUM: u64 = 8 * 1024 * 1024;
 

@@ -244,6 +244,20 @@ impl NodeMetrics {
         self.tokens.get_or_create(&labels).inc();
     }
 
+    pub(crate) fn exchange(&self, result: &Result<HttpResponse, OciError>) {
+        let labels = match result {
+            Ok(_) => OutcomeLabels {
+                outcome: "exchanged",
+                reason: "",
+            },
+            Err(error) => OutcomeLabels {
+                outcome: "exchange-refused",
+                reason: error.code.as_str(),
+            },
+        };
+        self.tokens.get_or_create(&labels).inc();
+    }
+
     pub(crate) fn token_refused(&self) {
         self.tokens
             .get_or_create(&OutcomeLabels {

@@ -4,6 +4,7 @@
 mod support;
 
 mod access;
+mod exchange;
 mod forwarding;
 mod http2;
 mod logins;
