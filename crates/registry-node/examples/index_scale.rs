@@ -177,7 +177,9 @@ fn decide(index: &Index, sequence: &mut Sequence) -> bool {
         .registry(registry_uid(sequence.below(REGISTRIES)))
         .expect("a registry of the index");
     let caller = object_id(sequence.below(PRINCIPALS));
-    index.permits(registry, caller, RepositoryPermission::Push)
+    index
+        .access(registry, caller)
+        .permits(RepositoryPermission::Push, Some("app"))
 }
 
 /// Nanoseconds of one decision, each a mean over a run.

@@ -26,7 +26,7 @@ pub use control_plane::{ControlPlane, ControlPlaneError};
 pub use follower::Follower;
 pub use freshness::{BootTime, Freshness, Stale};
 pub use identities::{Identities, Identity};
-pub use index::{Index, RegistryEntry, SigningKeyEntry};
+pub use index::{Access, Index, RegistryEntry, SigningKeyEntry};
 pub use joining::{wait_for_change, wait_until_servable};
 pub use local_copy::{CopyError, CopyState, DeletedRegistries, LocalCopy, Opened, Written};
 pub use standing::{BootClock, Refusal, Standing, StandingError, StandingNow};

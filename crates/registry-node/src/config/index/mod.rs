@@ -3,23 +3,25 @@
 //! Applying one document costs the same whatever the size of the index. A document that cannot be
 //! understood takes away what it governs and nothing else, and is kept in a list of rejected ones.
 
+mod access;
+mod assignments;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
 use config_documents::{
-    Document, Group, Kind, Node, Principal, Region, Registry, RegistryName, Rejected,
-    RoleAssignmentMode, SignInKey, StoredDocument,
+    Document, Group, Kind, Node, Principal, Region, Registry, RegistryName, Rejected, SignInKey,
+    StoredDocument,
 };
 use credentials::TokenVerifier;
-use rbac::{
-    Candidate, Closure, Condition, RoleAssignment, RoleDefinition, Scope,
-    registry::{RepositoryPermission, RepositoryPermissions},
-};
+use rbac::{RoleDefinition, Scope};
 use uuid::Uuid;
 
 use super::sharded_map::ShardedMap;
+pub use access::Access;
+use assignments::Assignments;
 
 /// A registry of this node's region, ready for requests.
 pub struct RegistryEntry {
@@ -189,87 +191,6 @@ impl Index {
         self.nodes.contains_key(&node_id)
     }
 
-    /// Whether the principal has a right in the registry, by its roles and those of its groups.
-    pub fn permits(
-        &self,
-        registry: &RegistryEntry,
-        object_id: Uuid,
-        permission: RepositoryPermission,
-    ) -> bool {
-        let caller = self.closure(object_id);
-        self.decide(registry, &caller, permission)
-    }
-
-    /// Every right that the principal has in the registry.
-    pub fn rights(&self, registry: &RegistryEntry, object_id: Uuid) -> RepositoryPermissions {
-        let caller = self.closure(object_id);
-        RepositoryPermission::ALL
-            .into_iter()
-            .filter(|permission| self.decide(registry, &caller, *permission))
-            .collect()
-    }
-
-    fn closure(&self, object_id: Uuid) -> Closure {
-        rbac::closure(object_id, |id| {
-            // Whatever is reached is a group; only the start can be a principal.
-            let of_group = || self.groups.get(&id).map(|group| &group.groups);
-            let direct = if id == object_id {
-                let of_principal = self.principals.get(&id).map(|principal| &principal.groups);
-                of_principal.or_else(of_group)
-            } else {
-                of_group()
-            };
-            direct.into_iter().flatten().copied()
-        })
-    }
-
-    fn decide(
-        &self,
-        registry: &RegistryEntry,
-        caller: &Closure,
-        permission: RepositoryPermission,
-    ) -> bool {
-        let candidates = self.candidates(registry, caller);
-        match registry.registry.role_assignment_mode {
-            RoleAssignmentMode::LegacyRegistryPermissions => rbac::decide(
-                candidates,
-                caller,
-                &registry.scope,
-                permission.management_action(),
-            ),
-            RoleAssignmentMode::AbacRepositoryPermissions => rbac::decide_data(
-                candidates,
-                caller,
-                &registry.scope,
-                permission.data_action(),
-                None,
-            ),
-        }
-    }
-
-    /// The assignments that may count: those of the caller and its groups at the registry's scope and above it.
-    fn candidates<'a>(&'a self, entry: &'a RegistryEntry, caller: &Closure) -> Vec<Candidate<'a>> {
-        let mut candidates = Vec::new();
-        for principal_id in caller.iter() {
-            let held = self.assignments.held_by(principal_id);
-            if held.is_empty() {
-                continue;
-            }
-            let scopes = entry.scope.ancestors_and_self().zip(&entry.scope_numbers);
-            for (scope_key, number) in scopes {
-                candidates.extend(held_at(held, *number).iter().filter_map(|held| {
-                    Some(Candidate {
-                        scope_key,
-                        principal_id,
-                        role: self.role_definitions.get(&held.role_definition_id)?,
-                        condition: held.condition.as_deref(),
-                    })
-                }));
-            }
-        }
-        candidates
-    }
-
     /// # Errors
     /// The reason why a well-formed document cannot be used.
     fn insert(&mut self, document: Document) -> Result<(), String> {
@@ -390,100 +311,4 @@ fn host_of(login_server: &str) -> String {
         .rsplit_once(':')
         .map_or(login_server, |(host, _)| host);
     host.to_ascii_lowercase()
-}
-
-/// Role assignments by principal and scope. Scopes are numbered, so that each long key is kept once and compared once a decision.
-#[derive(Default)]
-struct Assignments {
-    by_id: ShardedMap<Uuid, (u32, Uuid)>,
-    scopes: ShardedMap<Box<str>, u32>,
-    /// For each number its key and how many assignments and registries use it; numbers without use are free.
-    uses: Vec<(Box<str>, u32)>,
-    free: Vec<u32>,
-    /// Of each principal what it holds, ordered by scope.
-    held: ShardedMap<Uuid, Vec<Held>>,
-}
-
-struct Held {
-    scope: u32,
-    assignment_id: Uuid,
-    role_definition_id: Uuid,
-    /// Few have one.
-    condition: Option<Box<Condition>>,
-}
-
-/// What is held at exactly this scope.
-fn held_at(held: &[Held], scope: u32) -> &[Held] {
-    let start = held.partition_point(|held| held.scope < scope);
-    let rest = &held[start..];
-    let length = rest.iter().take_while(|held| held.scope == scope).count();
-    &rest[..length]
-}
-
-impl Assignments {
-    fn held_by(&self, principal_id: Uuid) -> &[Held] {
-        self.held.get(&principal_id).map_or(&[], Vec::as_slice)
-    }
-
-    fn insert(&mut self, assignment: RoleAssignment) {
-        let scope = self.number_of(assignment.scope.key());
-        self.by_id
-            .insert(assignment.id, (scope, assignment.principal_id));
-        let held = self.held.get_or_default(assignment.principal_id);
-        let at = held.partition_point(|held| held.scope <= scope);
-        held.insert(
-            at,
-            Held {
-                scope,
-                assignment_id: assignment.id,
-                role_definition_id: assignment.role_definition_id,
-                condition: assignment.condition.map(Box::new),
-            },
-        );
-    }
-
-    fn remove(&mut self, id: Uuid) {
-        let Some((scope, principal_id)) = self.by_id.remove(&id) else {
-            return;
-        };
-        if let Some(held) = self.held.get_mut(&principal_id) {
-            held.retain(|held| held.assignment_id != id);
-            if held.is_empty() {
-                self.held.remove(&principal_id);
-            }
-        }
-        self.give_back(scope);
-    }
-
-    /// One use less of a number that [`Self::number_of`] gave.
-    fn give_back(&mut self, scope: u32) {
-        let (key, uses) = &mut self.uses[scope as usize];
-        *uses -= 1;
-        if *uses == 0 {
-            self.scopes.remove(key.as_ref());
-            *key = Box::default();
-            self.free.push(scope);
-        }
-    }
-
-    /// The number of a scope, with one use more.
-    fn number_of(&mut self, scope_key: &str) -> u32 {
-        if let Some(number) = self.scopes.get(scope_key).copied() {
-            self.uses[number as usize].1 += 1;
-            return number;
-        }
-        let entry = (Box::from(scope_key), 1);
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.uses[number as usize] = entry;
-                number
-            }
-            None => {
-                self.uses.push(entry);
-                u32::try_from(self.uses.len() - 1).expect("memory ends before four billion scopes")
-            }
-        };
-        self.scopes.insert(scope_key.into(), number);
-        number
-    }
 }
