@@ -295,7 +295,7 @@ CREATE TABLE activity_log (
     revision        bigint,
     properties      jsonb NOT NULL
 );
-CREATE INDEX activity_log_time ON activity_log (occurred_at);
+CREATE INDEX activity_log_time ON activity_log (occurred_at, event_id);
 CREATE INDEX activity_log_resource ON activity_log (resource_key, occurred_at);
 CREATE INDEX activity_log_correlation ON activity_log (correlation_id);
 

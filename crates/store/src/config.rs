@@ -122,6 +122,7 @@ pub async fn publish(
     .await?
     .ok_or(StoreError::NotInitialised)?;
     let rows = Rows::of(changes, &Forms(head.forms.0));
+    let (event_id, details) = crate::activity::current().unzip();
     sqlx::query!(
         r#"
         WITH input AS (
@@ -145,6 +146,9 @@ pub async fn publish(
             SELECT region, sum(hash) AS hash
             FROM (SELECT region, hash FROM input UNION ALL SELECT region, -hash FROM old) AS changed
             GROUP BY region
+        ),
+        recorded AS (
+            UPDATE activity_log SET revision = $6, properties = $8 WHERE event_id = $7
         )
         INSERT INTO config_regions AS known (region, checksum)
         SELECT
@@ -163,6 +167,8 @@ pub async fn publish(
         &rows.bodies as &[Option<String>],
         &rows.hashes,
         head.revision,
+        event_id,
+        details as _,
     )
     .execute(&mut **transaction)
     .await?;

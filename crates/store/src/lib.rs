@@ -4,6 +4,7 @@
 //! takes a second connection while it holds one. Rights are not decided here.
 
 pub mod access;
+pub mod activity;
 pub mod config;
 pub mod directory;
 pub mod installation;
@@ -192,7 +193,10 @@ impl Store {
         Ok(())
     }
 
+    /// Begins a transaction that changes something, and that records on whose behalf: whatever writes begins here.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        Ok(self.pool.begin().await?)
+        let mut transaction = self.pool.begin().await?;
+        activity::record(&mut transaction).await?;
+        Ok(transaction)
     }
 }
