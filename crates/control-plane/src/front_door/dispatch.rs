@@ -295,7 +295,6 @@ async fn answer(
                     .find(|(name, _)| name == "objectId")
                     .map(|(_, value)| value.as_str()),
                 object_id_of_caller: claims.oid,
-                app_id: claims.appid,
                 key_id: claims.cred,
                 now,
             };

@@ -11,14 +11,16 @@ mod errors;
 mod openapi;
 mod operation;
 mod request;
+mod rights;
 mod router;
 
-pub(crate) use authorization::{hyphenated, permitted, role_definition, subscription_id};
+pub(crate) use authorization::{hyphenated, subscription_id};
 pub(crate) use dispatch::dispatch;
 pub(crate) use errors::store_error;
 pub use openapi::document;
 pub use operation::{Access, DirectoryRight, NamedSchemas, Operation, PathScope, Protocol};
 pub(crate) use request::{Answer, Caller, Request};
+pub(crate) use rights::{Rights, built_in_role};
 pub use router::Router;
 
 use std::sync::Arc;

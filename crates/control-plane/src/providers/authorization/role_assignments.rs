@@ -15,7 +15,7 @@ use super::role_definitions::operation_id;
 use super::{ASSIGNMENT_VERSIONS, SCOPES};
 use crate::App;
 use crate::front_door::{
-    Access, Answer, Operation, PathScope, Request, hyphenated, role_definition, store_error,
+    Access, Answer, Operation, PathScope, Request, built_in_role, hyphenated, store_error,
 };
 use crate::providers::resources::{group_of, missing_subscription};
 use crate::providers::{is_full, page, page_size};
@@ -253,7 +253,7 @@ fn role_of(text: &str) -> Result<Uuid, ApiError> {
         )
         .with_target("properties.roleDefinitionId")
     })?;
-    role_definition(id).map(|role| role.id).ok_or_else(|| {
+    built_in_role(id).map(|role| role.id).ok_or_else(|| {
         ApiError::invalid(
             "RoleDefinitionDoesNotExist",
             format!("The specified role definition with ID '{id}' does not exist."),

@@ -219,7 +219,7 @@ async fn get(_app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let text = request.parameter("roleDefinitionId");
     let role = Uuid::try_parse(text)
         .ok()
-        .and_then(crate::front_door::role_definition)
+        .and_then(crate::front_door::built_in_role)
         .ok_or_else(|| {
             ApiError::not_found(
                 "RoleDefinitionDoesNotExist",
