@@ -81,6 +81,15 @@ pub const FAILED_LOGIN_OF_ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Addresses, and pairs of address and user, whose failed logins are remembered.
 pub const FAILED_LOGINS_REMEMBERED: u64 = 20_000;
 
+/// Credentials whose use of the last hours is remembered, to be told to the control plane; more are told of at a later use.
+pub const USED_CREDENTIALS_MAXIMUM: usize = 100_000;
+
+/// How many of them one message tells of …
+pub const USED_CREDENTIALS_TOLD_AT_ONCE: usize = 2_000;
+
+/// … and how far apart such messages are.
+pub const USED_CREDENTIALS_INTERVAL: Duration = Duration::from_secs(2);
+
 /// A request's head must arrive within this.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 

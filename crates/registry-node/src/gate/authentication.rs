@@ -97,13 +97,16 @@ impl Gate {
                 .map_err(|_| LoginFailure::InvalidToken)?;
             return Ok(self.caller_of(entry, &token));
         }
+        let now = (self.sources.now)();
         let credential = {
             let index = self.configuration.index();
             let entry = index
                 .registry(entry.registry.uid)
                 .ok_or(LoginFailure::UnknownUser)?;
-            login::log_in(&index, entry, login, (self.sources.now)())?
+            login::log_in(&index, entry, login, now)?
         };
+        let used = credential.as_used(entry.registry.uid);
+        self.configuration.used().note(used, now);
         Ok(Caller {
             configuration: Arc::clone(&self.configuration),
             sources: self.sources.clone(),

@@ -1,6 +1,6 @@
 //! Who a user is, and what it may do now: always by the current index.
 
-use config_documents::{AdminPasswordSlot, Principal};
+use config_documents::{AdminPasswordSlot, Principal, UsedCredentialId};
 use credentials::NOT_BEFORE_TOLERANCE;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -35,6 +35,16 @@ pub enum CredentialId {
         /// Which; a credential never changes.
         key_id: Uuid,
     },
+}
+
+impl CredentialId {
+    /// How the control plane is told that it was used. Only what nodes check themselves is: sign-in sees the rest.
+    pub(super) fn as_used(&self, registry_uid: Uuid) -> UsedCredentialId {
+        match *self {
+            Self::Admin { slot, .. } => UsedCredentialId::AdminPassword { registry_uid, slot },
+            Self::Principal { key_id, .. } => UsedCredentialId::Secret { key_id },
+        }
+    }
 }
 
 /// Why a login is refused. Callers hear of it only that it is; logs and metrics tell more.
