@@ -15,6 +15,23 @@ pub(crate) const UNREAD_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the database may take over a decision, and over an operation, before the client is told to come back.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long writing the row of a refused request into the activity log may take before it goes to the process's own log instead.
+pub(crate) const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long rows of the activity log are kept, unless the operator says otherwise, in days.
+pub(crate) const ACTIVITY_RETENTION_DAYS: u32 = 90;
+
+/// How often old rows of the activity log are forgotten, and how many in one statement.
+pub(crate) const ACTIVITY_FORGET_INTERVAL: Duration = Duration::from_secs(600);
+pub(crate) const ACTIVITY_FORGET_ROWS: i64 = 5000;
+
+/// How long sign-ins are gathered before they are written, and how many different ones at most; the rest of a moment is only counted.
+pub(crate) const SIGN_IN_RECORD_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const MAXIMUM_GATHERED_SIGN_INS: usize = 5000;
+
+/// Events on one page of the activity log.
+pub(crate) const ACTIVITY_PAGE_SIZE: i64 = 200;
+
 /// How long a background task waits for the database before it takes it for away. No shorter than a statement waits for a lock.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -2,6 +2,7 @@
 //!
 //! A request passes the steps of [`dispatch`] in their order there. What is of one resource type only does not belong here.
 
+mod activity;
 mod authentication;
 mod authorization;
 mod body;
