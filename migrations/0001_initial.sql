@@ -313,7 +313,7 @@ CREATE TABLE config_head (
     begun_revision  bigint NOT NULL,
     -- The epoch before, if all that it had up to begun_revision is known to be here.
     continues       uuid,
-    -- The form in which documents of each kind are published; 1 for a kind that is not here.
+    -- The form in which documents of each kind are published; of a kind that is not here 1, or 0 (none) where not every build knows it.
     forms           jsonb NOT NULL
 );
 
@@ -354,6 +354,16 @@ CREATE TABLE config_documents (
 );
 CREATE INDEX config_documents_revision ON config_documents (revision);
 CREATE INDEX config_documents_tombstones ON config_documents (deleted_at) WHERE deleted;
+
+-- Documents that were published without something, or not at all, because the form in use cannot say it; whole, to be published when the
+-- form is raised.
+CREATE TABLE withheld_documents (
+    region text COLLATE "C" NOT NULL,
+    kind   text COLLATE "C" NOT NULL,
+    key    text COLLATE "C" NOT NULL,
+    body   text NOT NULL,
+    PRIMARY KEY (region, kind, key)
+);
 
 -- Enrolled nodes.
 CREATE TABLE nodes (

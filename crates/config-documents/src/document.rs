@@ -332,14 +332,48 @@ impl Document {
         }
     }
 
-    /// [`Document::body_in_form`] in the newest form.
+    /// The JSON text that is stored, sent and summed: `form`, the newest, beside the members of the kind.
     pub fn body(&self) -> String {
-        self.body_in_form(self.kind().form())
+        self.text(self.kind().form())
     }
 
-    /// The JSON text that is stored, sent and summed: `form` beside the members of the kind. What an older form cannot say is left out;
-    /// whoever publishes decides whether the document still means the same without it.
-    pub fn body_in_form(&self, form: u32) -> String {
+    /// The same in an older form, without what that cannot say, as long as a node then allows no more than it should. `None` where it would,
+    /// and in form 0, which stands for nodes that do not know the kind.
+    pub fn body_in_form(&self, form: u32) -> Option<String> {
+        if form == 0 {
+            return None;
+        }
+        let older = match self {
+            Self::Principal(content) if form == 1 => Self::Principal(Principal {
+                chosen_secrets: Vec::new(),
+                sign_in_credentials: Vec::new(),
+                ..content.clone()
+            }),
+            Self::SigningKey(content) if form == 1 => Self::SigningKey(SigningKey {
+                region: None,
+                ..content.clone()
+            }),
+            Self::RoleAssignment(content) if form == 1 && content.condition.is_some() => {
+                return None;
+            }
+            _ => return Some(self.text(form)),
+        };
+        Some(older.text(form))
+    }
+
+    /// Whether an older form says all of the document. The region of a signing key is not missed: it is that which form 1 is stored for.
+    pub fn is_whole_in_form(&self, form: u32) -> bool {
+        match self {
+            _ if form == 0 => false,
+            Self::Principal(content) if form == 1 => {
+                content.chosen_secrets.is_empty() && content.sign_in_credentials.is_empty()
+            }
+            Self::RoleAssignment(content) if form == 1 => content.condition.is_none(),
+            _ => true,
+        }
+    }
+
+    fn text(&self, form: u32) -> String {
         #[derive(Serialize)]
         struct Body<'a, T> {
             form: u32,
@@ -353,25 +387,10 @@ impl Document {
             Self::Registry(content) => text(form, content),
             Self::RegistryName(content) => text(form, content),
             Self::Node(content) => text(form, content),
-            Self::Principal(content) if form == 1 => text(
-                form,
-                &Principal {
-                    chosen_secrets: Vec::new(),
-                    sign_in_credentials: Vec::new(),
-                    ..content.clone()
-                },
-            ),
             Self::Principal(content) => text(form, content),
             Self::Group(content) => text(form, content),
             Self::RoleDefinition(content) => text(form, content),
             Self::RoleAssignment(content) => text(form, content),
-            Self::SigningKey(content) if form == 1 => text(
-                form,
-                &SigningKey {
-                    region: None,
-                    ..content.clone()
-                },
-            ),
             Self::SigningKey(content) => text(form, content),
             Self::SignInKey(content) => text(form, content),
         }

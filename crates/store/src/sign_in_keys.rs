@@ -74,8 +74,9 @@ impl Store {
     ) -> Result<Option<Published>, StoreError> {
         // First without a lock: nearly always there is nothing to do.
         let (known, form) = published_keys(&mut *self.pool().acquire().await?).await?;
-        let is_known =
-            |document: &Document| known.get(&document.key()) == Some(&document.body_in_form(form));
+        let is_known = |document: &Document| {
+            known.get(&document.key()) == document.body_in_form(form).as_ref()
+        };
         if form == 0
             || (known.len() == keys.len()
                 && keys
@@ -116,7 +117,7 @@ impl Store {
             // As it was read, and not as a rotation has made it meanwhile.
             let is_present = present.get(&kid) == Some(&key.ends_at);
             let is_over = key.ends_at.is_some_and(|ends_at| ends_at <= now);
-            if is_present && !is_over && known.get(&kid) != Some(&document.body_in_form(form)) {
+            if is_present && !is_over && known.get(&kid) != document.body_in_form(form).as_ref() {
                 changes.push(Change::Upsert {
                     region: Region::all(),
                     document,

@@ -35,7 +35,7 @@ fn directory() -> TempDir {
 fn rights(configuration: &Configuration, uid: u128, object: Uuid) -> RepositoryPermissions {
     let index = configuration.index();
     let entry = index.registry(Uuid::from_u128(uid)).expect("a registry");
-    index.rights(entry, object)
+    index.access(entry, object).rights("app")
 }
 
 fn pull_only() -> RepositoryPermissions {
@@ -661,7 +661,7 @@ fn view(index: &Index) -> String {
             for who in 0..4 {
                 lines.push(format!(
                     "{uid} {who} {:?}",
-                    index.rights(entry, object_id(who))
+                    index.access(entry, object_id(who)).rights("app")
                 ));
             }
         }

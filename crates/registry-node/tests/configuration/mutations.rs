@@ -205,7 +205,7 @@ fn decisions(index: &Index) -> Decisions {
             let rights = index
                 .registry(Uuid::from_u128(uid))
                 .map_or(RepositoryPermissions::NONE, |entry| {
-                    index.rights(entry, object_id(number))
+                    index.access(entry, object_id(number)).rights("app")
                 });
             all.insert((uid, number), rights);
         }

@@ -29,11 +29,6 @@ impl Index {
         }
     }
 
-    /// Every right of the principal where the repository does not matter.
-    pub fn rights(&self, entry: &RegistryEntry, object_id: Uuid) -> RepositoryPermissions {
-        self.access(entry, object_id).rights("any")
-    }
-
     fn closure(&self, object_id: Uuid) -> Closure {
         rbac::closure(object_id, |id| {
             // Whatever is reached is a group; only the start can be a principal.
