@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod access_walk;
+mod activity_log;
 mod bad_input;
 mod cluster;
 mod config_feed;
