@@ -81,6 +81,18 @@ pub const FAILED_LOGIN_OF_ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Addresses, and pairs of address and user, whose failed logins are remembered.
 pub const FAILED_LOGINS_REMEMBERED: u64 = 20_000;
 
+/// Chosen secrets that are checked at once, each with 19 MiB of memory and tens of milliseconds of a processor …
+pub const CHOSEN_SECRETS_AT_ONCE: usize = 2;
+
+/// … how long a login waits for its turn …
+pub const CHOSEN_SECRET_WAIT: Duration = Duration::from_secs(5);
+
+/// … and how many that were right are not checked again …
+pub const CHOSEN_SECRETS_REMEMBERED: u64 = 10_000;
+
+/// … for how long, while the secret does not change.
+pub const CHOSEN_SECRET_REMEMBERED_FOR: Duration = Duration::from_secs(60 * 60);
+
 /// Credentials whose use of the last hours is remembered, to be told to the control plane; more are told of at a later use.
 pub const USED_CREDENTIALS_MAXIMUM: usize = 100_000;
 

@@ -230,6 +230,15 @@ impl NodeMetrics {
             .inc();
     }
 
+    pub(crate) fn login_busy(&self) {
+        self.logins
+            .get_or_create(&OutcomeLabels {
+                outcome: "limited",
+                reason: "too-many-slow-checks",
+            })
+            .inc();
+    }
+
     pub(crate) fn token(&self, result: &Result<HttpResponse, OciError>) {
         let labels = match result {
             Ok(_) => OutcomeLabels {

@@ -1,6 +1,10 @@
 //! Who calls: by user name and password, by a token in the place of a password, or by a token.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix_web::{HttpRequest, http::header};
 use credentials::{SecretKind, TokenError};
@@ -10,7 +14,8 @@ use super::{
     authorization::{self, Authorization, Login},
     caller::Caller,
     challenge,
-    login::{self, LoginFailure},
+    chosen_secrets::Candidates,
+    login::{self, Checked, CredentialId, LoginFailure},
     token::{TokenKind, VerifiedToken},
 };
 use crate::{
@@ -41,6 +46,21 @@ pub(super) enum TokenRefusal {
         "the password, secret or other credential that the token came from was renewed or removed, has expired or was disabled: log in again"
     )]
     Withdrawn,
+}
+
+/// Why somebody with user name and password is not let in.
+enum Refused {
+    Failure(LoginFailure),
+    /// Not looked at: it has failed too often, and may try again after this.
+    Limited(Duration),
+    /// Too many are being looked at.
+    Busy,
+}
+
+impl From<LoginFailure> for Refused {
+    fn from(failure: LoginFailure) -> Self {
+        Self::Failure(failure)
+    }
 }
 
 impl Gate {
@@ -81,16 +101,33 @@ impl Gate {
         login: &Login,
         required: &[RequiredAccess],
     ) -> Result<Caller, OciError> {
-        let result = self.check_login(entry, login).await;
-        self.metrics.login(result.as_ref().err().copied());
-        result.map_err(|failure| self.login_failed(request, entry, login, failure, required))
+        let address = self.client_address(request, &entry.registry.login_server);
+        match self.check_login(address, entry, login).await {
+            Ok(caller) => {
+                self.metrics.login(None);
+                Ok(caller)
+            }
+            Err(Refused::Failure(failure)) => {
+                self.metrics.login(Some(failure));
+                Err(self.login_failed(address, entry, login, failure, required))
+            }
+            Err(Refused::Limited(wait)) => {
+                self.metrics.login_limited();
+                Err(challenge::too_many_failures(wait))
+            }
+            Err(Refused::Busy) => {
+                self.metrics.login_busy();
+                Err(challenge::too_many_slow_logins())
+            }
+        }
     }
 
     async fn check_login(
         &self,
+        address: IpAddr,
         entry: &RegistryEntry,
         login: &Login,
-    ) -> Result<Caller, LoginFailure> {
+    ) -> Result<Caller, Refused> {
         if login::is_token_user(&login.user) {
             let token = self
                 .registry_token(login.password.expose(), entry)
@@ -98,12 +135,18 @@ impl Gate {
             return Ok(self.caller_of(entry, &token));
         }
         let now = (self.sources.now)();
-        let credential = {
+        let checked = {
             let index = self.configuration.index();
             let entry = index
                 .registry(entry.registry.uid)
                 .ok_or(LoginFailure::UnknownUser)?;
             login::log_in(&index, entry, login, now)?
+        };
+        let credential = match checked {
+            Checked::Is(credential) => credential,
+            Checked::MayBe(candidates) => {
+                self.check_chosen(address, entry, login, candidates).await?
+            }
         };
         let used = credential.as_used(entry.registry.uid);
         self.configuration.used().note(used, now);
@@ -117,15 +160,46 @@ impl Gate {
         })
     }
 
+    /// Which chosen secret the password is. One that was right is known; of others few are checked at once, and none for whoever has
+    /// failed too often. What is found counts for each use only if it is still in force then.
+    async fn check_chosen(
+        &self,
+        address: IpAddr,
+        entry: &RegistryEntry,
+        login: &Login,
+        candidates: Candidates,
+    ) -> Result<CredentialId, Refused> {
+        let recall = || self.chosen_secrets.recall(&candidates, &login.password);
+        if let Some(credential) = recall() {
+            return Ok(credential);
+        }
+        let place = self.chosen_secrets.place().await.ok_or(Refused::Busy)?;
+        // Clients log in several times at once: the first one's success is that of all.
+        if let Some(credential) = recall() {
+            return Ok(credential);
+        }
+        let registry = entry.registry.uid;
+        let wait = self
+            .failed_logins
+            .wait(address, registry, &login.user, Instant::now());
+        if let Some(wait) = wait {
+            return Err(Refused::Limited(wait));
+        }
+        let found = self
+            .chosen_secrets
+            .check(place, candidates, &login.password)
+            .await;
+        found.ok_or(Refused::Failure(LoginFailure::WrongSecret))
+    }
+
     fn login_failed(
         &self,
-        request: &HttpRequest,
+        address: IpAddr,
         entry: &RegistryEntry,
         login: &Login,
         failure: LoginFailure,
         required: &[RequiredAccess],
     ) -> OciError {
-        let address = self.client_address(request, &entry.registry.login_server);
         let counted =
             self.failed_logins
                 .count(address, entry.registry.uid, &login.user, Instant::now());

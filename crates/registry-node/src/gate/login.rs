@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::authorization::Login;
+use super::{authorization::Login, chosen_secrets::Candidates};
 use crate::config::{Index, RegistryEntry};
 
 /// The user name that stands for "the password is a token".
@@ -60,6 +60,8 @@ pub enum LoginFailure {
     WrongSecret,
     /// The right one, before its time or after it.
     OutOfTime,
+    /// A person's name: their passwords are not known here.
+    Person,
     /// A token as password that is none, is not good any more, or came from a credential that counts no more.
     InvalidToken,
 }
@@ -73,6 +75,7 @@ impl LoginFailure {
             Self::Disabled => "disabled",
             Self::WrongSecret => "wrong-secret",
             Self::OutOfTime => "out-of-time",
+            Self::Person => "person",
             Self::InvalidToken => "invalid-token",
         }
     }
@@ -82,6 +85,9 @@ impl LoginFailure {
         match self {
             Self::InvalidToken => {
                 "the password of the user 00000000-0000-0000-0000-000000000000 is a token of this registry, and this one is not valid, has expired, or came from what was withdrawn: run az acr login again"
+            }
+            Self::Person => {
+                "a person's password is not taken here: run az acr login, or log in as the user 00000000-0000-0000-0000-000000000000 with a token of az acr login --expose-token"
             }
             Self::MalformedSecret => {
                 "the password is mistyped or cut off: it is not one that this service generates"
@@ -98,7 +104,15 @@ pub(super) fn is_token_user(user: &str) -> bool {
     parse_id(user) == Some(TOKEN_USER)
 }
 
-/// Checks a user name and password.
+/// What a first look at a user name and password brings.
+pub(super) enum Checked {
+    /// The password is this credential.
+    Is(CredentialId),
+    /// It is one of these, or wrong: that takes time to find out.
+    MayBe(Candidates),
+}
+
+/// Checks a user name and password, as far as that is quick.
 ///
 /// # Errors
 /// See [`LoginFailure`].
@@ -107,17 +121,51 @@ pub(super) fn log_in(
     entry: &RegistryEntry,
     login: &Login,
     now: OffsetDateTime,
-) -> Result<CredentialId, LoginFailure> {
-    let user_id = parse_id(&login.user);
+) -> Result<Checked, LoginFailure> {
     let password = login.password.expose();
-    credentials::recognise(password).map_err(|_| LoginFailure::MalformedSecret)?;
-    if entry.admin_user_key.as_deref() == Some(arm::canonical_key(&login.user).as_str()) {
-        return log_in_as_admin(entry, password);
+    let is_generated = credentials::recognise(password).is_ok();
+    let user_id = parse_id(&login.user);
+    if let Some(principal) = user_id.and_then(|app_id| index.principal_by_app_id(app_id)) {
+        let known = if is_generated {
+            log_in_as_principal(principal, password, now)
+        } else {
+            Err(LoginFailure::MalformedSecret)
+        };
+        return match known {
+            Ok(credential) => Ok(Checked::Is(credential)),
+            Err(LoginFailure::WrongSecret | LoginFailure::MalformedSecret)
+                if !principal.chosen_secrets.is_empty() =>
+            {
+                chosen_secrets_of(principal, now).map(Checked::MayBe)
+            }
+            Err(failure) => Err(failure),
+        };
     }
-    let principal = user_id
-        .and_then(|app_id| index.principal_by_app_id(app_id))
-        .ok_or(LoginFailure::UnknownUser)?;
-    log_in_as_principal(principal, password, now)
+    if login.user.contains('@') {
+        return Err(LoginFailure::Person);
+    }
+    if !is_generated {
+        return Err(LoginFailure::MalformedSecret);
+    }
+    if entry.admin_user_key.as_deref() == Some(arm::canonical_key(&login.user).as_str()) {
+        return log_in_as_admin(entry, password).map(Checked::Is);
+    }
+    Err(LoginFailure::UnknownUser)
+}
+
+/// Those that may let the principal in now.
+fn chosen_secrets_of(
+    principal: &Principal,
+    now: OffsetDateTime,
+) -> Result<Candidates, LoginFailure> {
+    if !principal.enabled {
+        return Err(LoginFailure::Disabled);
+    }
+    let in_time = principal
+        .chosen_secrets
+        .iter()
+        .filter(|secret| is_in_time(secret.starts_at, secret.expires_at, now));
+    Candidates::of(principal.object_id, in_time).ok_or(LoginFailure::OutOfTime)
 }
 
 /// An id as people and tools write it: 32 digits with four hyphens, in any casing.

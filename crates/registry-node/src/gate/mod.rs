@@ -7,6 +7,7 @@ mod authentication;
 mod authorization;
 mod caller;
 mod challenge;
+mod chosen_secrets;
 mod exchange;
 mod failed_logins;
 mod form;
@@ -51,6 +52,7 @@ use crate::{
     oci::{ErrorCode, OciError, RequiredAccess, Route},
 };
 use authentication::shown_user;
+use chosen_secrets::ChosenSecrets;
 use forwarding::Destination;
 use token::Tokens;
 
@@ -60,6 +62,7 @@ pub struct Gate {
     content: Content,
     tokens: Tokens,
     failed_logins: FailedLogins,
+    chosen_secrets: ChosenSecrets,
     metrics: NodeMetrics,
     sources: Sources,
     forwarding: Forwarding,
@@ -103,6 +106,7 @@ impl Gate {
             content,
             tokens: Tokens::new(identities),
             failed_logins: FailedLogins::default(),
+            chosen_secrets: ChosenSecrets::default(),
             metrics,
             sources,
             forwarding,

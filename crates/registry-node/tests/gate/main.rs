@@ -4,6 +4,7 @@
 mod support;
 
 mod access;
+mod chosen_secrets;
 mod exchange;
 mod forwarding;
 mod http2;
