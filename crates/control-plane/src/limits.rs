@@ -83,11 +83,72 @@ pub(crate) const SIGN_IN_FAILURES_OF_ADDRESS: NonZeroU32 = NonZeroU32::new(60).e
 /// Addresses whose failures are counted apart, those beyond count as one; and pairs of address and client.
 pub(crate) const SIGN_IN_FAILURE_ADDRESSES: usize = 20_000;
 
+/// Failed sign-ins an hour, and at once, in the name of one person, or with secrets of one application that somebody chose, from addresses
+/// from which that one has not signed in lately. Only for those: what was generated nobody guesses.
+pub(crate) const SIGN_IN_FAILURES_OF_ACCOUNT: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
+
+/// Passwords, and secrets that somebody chose, that are checked at once: each takes 19 MiB and tens of milliseconds of a core.
+pub(crate) const SLOW_CHECKS: usize = 2;
+
+/// How long a sign-in waits for its turn to be checked.
+pub(crate) const SLOW_CHECK_WAIT: Duration = Duration::from_secs(5);
+
+/// The longest password that is checked, in bytes.
+pub(crate) const MAXIMUM_PASSWORD_BYTES: usize = 1024;
+
+/// Chosen secrets that were right are remembered, so that they are not checked slowly each time: at most so many, at most for so long.
+pub(crate) const REMEMBERED_SECRETS: u64 = 20_000;
+pub(crate) const REMEMBERED_SECRET_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// How long an address from which somebody signed in is known as theirs.
+pub(crate) const FAMILIAR_ADDRESS_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long a refresh token is good when it is not used; the one that follows it is good for as long again.
+pub(crate) const REFRESH_TOKEN_LIFETIME: time::Duration = time::Duration::days(14);
+
+/// How long a person's session lasts, however often it is refreshed.
+pub(crate) const SESSION_LIFETIME: time::Duration = time::Duration::days(90);
+
 /// Secrets of an application and its service principal together.
 pub(crate) const MAXIMUM_SECRETS: i64 = 100;
 
+/// Certificates of an application and its service principal together.
+pub(crate) const MAXIMUM_CERTIFICATES: i64 = 20;
+
+/// The shortest RSA key of a certificate.
+pub(crate) const MINIMUM_RSA_BITS: usize = 2048;
+
 /// The longest display name in the directory, in characters.
 pub(crate) const MAXIMUM_DISPLAY_NAME_CHARACTERS: usize = 256;
+
+/// The longest description in the directory, in characters.
+pub(crate) const MAXIMUM_DESCRIPTION_CHARACTERS: usize = 1024;
+
+/// The longest mail nickname of a person or group, in characters.
+pub(crate) const MAXIMUM_MAIL_NICKNAME_CHARACTERS: usize = 64;
+
+/// The longest user principal name, in characters.
+pub(crate) const MAXIMUM_USER_PRINCIPAL_NAME_CHARACTERS: usize = 113;
+
+/// The shortest and the longest password of a person, in characters.
+pub(crate) const MINIMUM_PASSWORD_CHARACTERS: usize = 12;
+pub(crate) const MAXIMUM_PASSWORD_CHARACTERS: usize = 256;
+
+/// The shortest and the longest secret of an application that its caller chose, in characters.
+pub(crate) const MINIMUM_CHOSEN_SECRET_CHARACTERS: usize = 16;
+pub(crate) const MAXIMUM_CHOSEN_SECRET_CHARACTERS: usize = 256;
+
+/// New passwords that are hashed at once; each takes 19 MiB and tens of milliseconds of a core.
+pub(crate) const CONCURRENT_NEW_PASSWORDS: usize = 2;
+
+/// Groups that a principal is a direct member of.
+pub(crate) const MAXIMUM_DIRECT_GROUPS: i64 = 2000;
+
+/// Owners of an object.
+pub(crate) const MAXIMUM_OWNERS: i64 = 100;
+
+/// Members, and owners, that a new group is given at once.
+pub(crate) const MAXIMUM_FIRST_REFERENCES: usize = 20;
 
 /// Objects on one page of a list of the directory, unless `$top` says otherwise.
 pub(crate) const DIRECTORY_PAGE_SIZE: i64 = 100;

@@ -5,33 +5,46 @@
 //! what was committed before it. Locks are taken in one order: application, principal, group, administrators, config head.
 
 mod applications;
+mod certificates;
+mod federated_credentials;
 mod groups;
 mod memberships;
+mod owners;
 pub(crate) mod principals;
 mod query;
+mod roles;
 mod secrets;
 mod service_principals;
 mod sign_in;
 mod users;
 
-pub use applications::{Application, NewApplication};
+pub use applications::{Application, ApplicationChange, ApplicationUpdate, NewApplication};
+pub use certificates::{Certificate, CertificateRefusal, CertificateSet, NewCertificate};
+pub use federated_credentials::{
+    FederatedCredential, FederatedCredentialChange, FederatedCredentialName, FederatedCredentialPut,
+};
 pub use groups::{Group, GroupChange, GroupCreation, MembershipAddition, NewGroup};
 pub use memberships::Reach;
-pub use principals::PrincipalKind;
+pub use owners::OwnerAddition;
 pub use query::ObjectQuery;
+pub use roles::{DirectoryRole, RoleAddition, RoleRemoval};
 pub use secrets::{NewSecret, Secret, SecretAddition, SecretOwner, SecretRemoval, SecretVerifier};
 pub use service_principals::{
-    Enabling, NewServicePrincipal, ServicePrincipal, ServicePrincipalCreation,
+    NewServicePrincipal, ServicePrincipal, ServicePrincipalChange, ServicePrincipalCreation,
+    ServicePrincipalUpdate,
 };
-pub use sign_in::{SignInFacts, SignInPrincipal, SignInSecret};
+pub use sign_in::{
+    AssertionFacts, SignInCertificate, SignInFacts, SignInFederated, SignInPrincipal, SignInSecret,
+    SignInUser,
+};
 pub use users::{NewUser, Password, User, UserChange, UserCreation, UserUpdate};
 
 use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::StoreError;
 use crate::config::{Change, Published};
-use crate::{Store, StoreError};
 
 /// What came of deleting an object of the directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +80,7 @@ pub async fn bootstrap(
         object_id: bootstrap.application_object_id,
         app_id: bootstrap.app_id,
         display_name: bootstrap.display_name.to_owned(),
+        certificates: Vec::new(),
         created_at: bootstrap.now,
     };
     applications::insert(transaction, &application).await?;
@@ -100,28 +114,6 @@ pub async fn bootstrap(
             .into_iter()
             .collect(),
     )
-}
-
-impl Store {
-    /// Whether a principal owns an application or service principal; who owns an application owns its service principal.
-    pub async fn directory_is_owner(
-        &self,
-        object_id: Uuid,
-        principal_id: Uuid,
-    ) -> Result<bool, StoreError> {
-        let owns = sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT 1 FROM directory_owners WHERE object_id = $1 AND owner_id = $2)
-                 OR EXISTS (SELECT 1 FROM service_principals s
-                      JOIN applications a ON a.app_id = s.app_id
-                      JOIN directory_owners o ON o.object_id = a.object_id
-                      WHERE s.object_id = $1 AND o.owner_id = $2) AS "owns!""#,
-            object_id,
-            principal_id
-        )
-        .fetch_one(self.pool())
-        .await?;
-        Ok(owns)
-    }
 }
 
 /// Makes a principal the owner of an object; false when the directory has no such principal.

@@ -24,14 +24,22 @@ pub(super) fn not_found(what: &str, id: Uuid) -> ApiError {
     )
 }
 
+/// The same for an object that may also be named otherwise than by its object id.
+pub(super) fn not_found_named(what: &str, name: &str) -> ApiError {
+    ApiError::not_found(
+        "Request_ResourceNotFound",
+        format!("The directory has no {what} '{}'.", shorten(name)),
+    )
+}
+
 pub(super) fn denied(message: impl Into<String>) -> ApiError {
     ApiError::new(Kind::Forbidden, "Authorization_RequestDenied", message)
 }
 
-pub(super) fn last_administrator() -> ApiError {
-    bad_request(
-        "This service principal is the last enabled administrator of the directory; without it nobody could administer the directory.",
-    )
+pub(super) fn last_administrator(what: &str) -> ApiError {
+    bad_request(format!(
+        "This {what} is the last enabled administrator of the directory; without it nobody could administer the directory."
+    ))
 }
 
 /// A GUID, or which one is not.
@@ -50,7 +58,7 @@ pub(crate) fn unknown_path(segments: &[String]) -> ApiError {
     ApiError::invalid(
         "BadRequest",
         format!(
-            "Resource not found for the segment '{}'. This directory has applications and servicePrincipals, with addPassword and removePassword, and directoryObjects/getByIds; users and groups are not supported.",
+            "Resource not found for the segment '{}'. This directory has applications, servicePrincipals, users, groups, directoryObjects, directoryRoles, organization and me, with what the OpenAPI document at /openapi.json lists below them.",
             shorten(segment)
         ),
     )

@@ -167,7 +167,7 @@ async fn directory(
         DirectoryRight::Own => match question.object_id.map(Uuid::try_parse) {
             Some(Ok(object_id)) => app
                 .store
-                .directory_is_owner(object_id, caller.object_id)
+                .directory_manages(object_id, caller.object_id)
                 .await
                 .map_err(store_error)?,
             _ => false,

@@ -3,8 +3,9 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::principals::{self, PrincipalKind, publish_principal};
+use super::principals::{self, publish_principal};
 use super::{Deletion, ObjectQuery, add_owner};
+use crate::access::PrincipalKind;
 use crate::config::{Published, publish};
 use crate::{Store, StoreError};
 

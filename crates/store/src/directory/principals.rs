@@ -8,36 +8,9 @@ use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{remove_owners, service_principals};
+use crate::access::PrincipalKind;
 use crate::config::{Change, Published, publish};
 use crate::{StoreError, role_assignments};
-
-/// What a principal is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrincipalKind {
-    ServicePrincipal,
-    User,
-    Group,
-}
-
-impl PrincipalKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ServicePrincipal => "ServicePrincipal",
-            Self::User => "User",
-            Self::Group => "Group",
-        }
-    }
-
-    fn read(text: &str) -> Result<Self, StoreError> {
-        [Self::ServicePrincipal, Self::User, Self::Group]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| StoreError::Corrupt {
-                table: "principals",
-                reason: format!("the kind '{text}' is unknown"),
-            })
-    }
-}
 
 /// Locks whatever a principal's document is made of: the application of a service principal, the principal's own row for people and groups.
 /// Its kind, if it is there.

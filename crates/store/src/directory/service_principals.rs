@@ -5,12 +5,13 @@ use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::certificates::{self, Certificate, CertificateRefusal, CertificateSet};
 use super::principals::{
-    self, PrincipalDeletion, PrincipalKind, document_of_application, is_last_administrator,
-    publish_principal,
+    self, PrincipalDeletion, document_of_application, is_last_administrator, publish_principal,
 };
 use super::secrets::Secret;
 use super::{Deletion, ObjectQuery, add_owner};
+use crate::access::PrincipalKind;
 use crate::config::{Change, Published, publish};
 use crate::{Store, StoreError};
 
@@ -25,6 +26,8 @@ pub struct ServicePrincipal {
     pub created_at: OffsetDateTime,
     /// Those that the service principal itself shows; its application may show others.
     pub secrets: Vec<Secret>,
+    /// Those that the service principal itself shows.
+    pub certificates: Vec<Certificate>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,14 +47,23 @@ pub enum ServicePrincipalCreation {
     Exists,
 }
 
-/// What came of enabling or disabling a principal.
+/// What is to change of a service principal; `None` leaves as it is.
+#[derive(Debug, Clone, Default)]
+pub struct ServicePrincipalChange {
+    /// A disabled one cannot sign in, and its tokens and secrets are refused everywhere.
+    pub enabled: Option<bool>,
+    pub certificates: Option<CertificateSet>,
+}
+
+/// What came of changing a service principal.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Enabling {
+pub enum ServicePrincipalUpdate {
     /// With what was published; nothing when it was so already.
     Done(Option<Published>),
     NotFound,
     /// Nobody who can administer the directory would be left.
     LastAdministrator,
+    Refused(CertificateRefusal),
 }
 
 impl Store {
@@ -65,18 +77,24 @@ impl Store {
                  coalesce((SELECT jsonb_agg(jsonb_build_object('key_id', c.key_id, 'display_name', c.display_name,
                      'hint', c.hint, 'starts_at', c.starts_at, 'expires_at', c.expires_at,
                      'last_used_at', c.last_used_at) ORDER BY c.starts_at, c.key_id)
-                   FROM application_secrets c WHERE c.owner_id = p.object_id), '[]') AS "secrets!: Json<Vec<Secret>>"
+                   FROM application_secrets c WHERE c.owner_id = p.object_id), '[]') AS "secrets!: Json<Vec<Secret>>",
+                 coalesce((SELECT jsonb_agg(jsonb_build_object('key_id', c.key_id, 'display_name', c.display_name,
+                     'thumbprint', encode(c.thumbprint_sha1, 'hex'), 'starts_at', c.starts_at, 'expires_at', c.expires_at,
+                     'last_used_at', c.last_used_at) ORDER BY c.starts_at, c.key_id)
+                   FROM application_certificates c WHERE c.owner_id = p.object_id), '[]') AS "certificates!: Json<Vec<Certificate>>"
                FROM principals p JOIN service_principals s ON s.object_id = p.object_id
                WHERE ($1::uuid[] IS NULL OR p.object_id = ANY ($1))
                  AND ($2::uuid IS NULL OR s.app_id = $2)
                  AND ($3::text IS NULL OR p.name_key = $3)
                  AND ($4::text IS NULL OR p.name_key LIKE $4)
-                 AND p.object_id > $5
-               ORDER BY p.object_id LIMIT $6"#,
+                 AND ($5::boolean IS NULL OR p.enabled = $5)
+                 AND p.object_id > $6
+               ORDER BY p.object_id LIMIT $7"#,
             query.object_ids.as_deref() as Option<&[Uuid]>,
             query.app_id,
             query.name_key(),
             query.name_pattern(),
+            query.enabled,
             query.after,
             query.limit
         )
@@ -91,6 +109,7 @@ impl Store {
                 enabled: row.enabled,
                 created_at: row.created_at,
                 secrets: row.secrets.0,
+                certificates: row.certificates.0,
             })
             .collect())
     }
@@ -140,37 +159,51 @@ impl Store {
             enabled: new.enabled,
             created_at: new.created_at,
             secrets: Vec::new(),
+            certificates: Vec::new(),
         };
         Ok(ServicePrincipalCreation::Created(created, published))
     }
 
-    /// Enables or disables a service principal: a disabled one cannot sign in, and its tokens and secrets are refused everywhere.
-    pub async fn service_principal_enable(
+    /// Changes a service principal.
+    pub async fn service_principal_update(
         &self,
         object_id: Uuid,
-        enabled: bool,
-    ) -> Result<Enabling, StoreError> {
+        change: &ServicePrincipalChange,
+    ) -> Result<ServicePrincipalUpdate, StoreError> {
         let mut transaction = self.begin().await?;
-        if lock(&mut transaction, object_id).await?.is_none() {
-            return Ok(Enabling::NotFound);
+        let Some(app_id) = lock(&mut transaction, object_id).await? else {
+            return Ok(ServicePrincipalUpdate::NotFound);
+        };
+        let mut must_publish = false;
+        if let Some(enabled) = change.enabled {
+            if !enabled && is_last_administrator(&mut transaction, object_id).await? {
+                return Ok(ServicePrincipalUpdate::LastAdministrator);
+            }
+            let changed = sqlx::query!(
+                "UPDATE principals SET enabled = $2 WHERE object_id = $1 AND enabled <> $2",
+                object_id,
+                enabled
+            )
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+            must_publish = changed > 0;
         }
-        if !enabled && is_last_administrator(&mut transaction, object_id).await? {
-            return Ok(Enabling::LastAdministrator);
+        if let Some(wanted) = &change.certificates {
+            let replaced =
+                certificates::replace(&mut transaction, app_id, object_id, wanted).await?;
+            if let Err(refusal) = replaced {
+                return Ok(ServicePrincipalUpdate::Refused(refusal));
+            }
+            must_publish = true;
         }
-        let changed = sqlx::query!(
-            "UPDATE principals SET enabled = $2 WHERE object_id = $1 AND enabled <> $2",
-            object_id,
-            enabled
-        )
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        if changed == 0 {
-            return Ok(Enabling::Done(None));
-        }
-        let published = publish_principal(&mut transaction, object_id).await?;
+        let published = if must_publish {
+            publish_principal(&mut transaction, object_id).await?
+        } else {
+            None
+        };
         transaction.commit().await?;
-        Ok(Enabling::Done(published))
+        Ok(ServicePrincipalUpdate::Done(published))
     }
 
     /// Deletes a service principal with its own secrets and its role assignments; its application stays.

@@ -5,10 +5,9 @@ use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::principals::{
-    self, PrincipalDeletion, PrincipalKind, is_last_administrator, publish_principal,
-};
+use super::principals::{self, PrincipalDeletion, is_last_administrator, publish_principal};
 use super::{Deletion, ObjectQuery};
+use crate::access::PrincipalKind;
 use crate::config::{Published, publish};
 use crate::{Store, StoreError};
 
