@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod decisions;
 mod mutations;
 
 use std::{
@@ -398,7 +399,7 @@ fn a_document_that_is_not_understood_denies_what_it_governs_and_nothing_else() {
     ));
     newer.body = newer
         .body
-        .map(|body| body.replace("\"form\":1", "\"form\":2"));
+        .map(|body| body.replace("\"form\":2", "\"form\":3"));
     let unknown = StoredDocument {
         kind: "quota".to_owned(),
         key: "x".to_owned(),

@@ -12,4 +12,5 @@ mod logins;
 mod node;
 mod parsers;
 mod refusing;
+mod repositories;
 mod tokens;
