@@ -8,6 +8,7 @@ mod authorization;
 mod caller;
 mod challenge;
 mod chosen_secrets;
+mod content_changes;
 mod exchange;
 mod failed_logins;
 mod form;
@@ -53,6 +54,7 @@ use crate::{
 };
 use authentication::shown_user;
 use chosen_secrets::ChosenSecrets;
+use content_changes::ContentChange;
 use forwarding::Destination;
 use token::Tokens;
 
@@ -218,17 +220,41 @@ impl Gate {
             Err(error) => return ("malformed", Err(error)),
         };
         let operation = crate::metrics::operation_of(&route);
+        let change = ContentChange::of(&route);
         let required = route.required_access();
-        let caller = match self.authenticate(request, entry, &required).await {
-            Ok(caller) => caller,
-            Err(error) => return (operation, Err(error)),
+        let (caller, result) = match self.authenticate(request, entry, &required).await {
+            Ok(caller) => {
+                let result = self
+                    .request_of(request, payload, entry, &caller, route, &required)
+                    .await;
+                (Some(caller), result)
+            }
+            Err(error) => (None, Err(error)),
         };
-        if !caller.has(&required) {
-            let error = match required.as_slice() {
-                [RequiredAccess::Base] => self.no_rights(entry, &caller),
-                _ => self.denied(entry, &caller, &required),
-            };
-            return (operation, Err(error));
+        // What was handed on is noted where it was done.
+        if let Some(change) = change
+            && entry.registry.home_region == *self.forwarding.region()
+        {
+            self.note_change(request, entry, &change, caller.as_ref(), &result);
+        }
+        (operation, result)
+    }
+
+    /// What somebody known asks for.
+    async fn request_of(
+        &self,
+        request: &HttpRequest,
+        payload: &mut Option<Payload>,
+        entry: &RegistryEntry,
+        caller: &Caller,
+        route: Route,
+        required: &[RequiredAccess],
+    ) -> Result<HttpResponse, OciError> {
+        if !caller.has(required) {
+            return Err(match required {
+                [RequiredAccess::Base] => self.no_rights(entry, caller),
+                _ => self.denied(entry, caller, required),
+            });
         }
         let registry = &entry.registry;
         if registry.home_region != *self.forwarding.region() && required != [RequiredAccess::Base] {
@@ -237,27 +263,23 @@ impl Gate {
                 login_server: &registry.login_server,
                 region: &registry.home_region,
             };
-            return (
-                operation,
-                self.forward(request, payload, &destination).await,
-            );
+            return self.forward(request, payload, &destination).await;
         }
         let payload = payload.take().expect("nobody took the body before");
         let payload = self.metrics.count_received(request, payload).await;
         let result = crate::oci::serve(
             &self.content,
             entry.registry.uid,
-            &caller,
+            caller,
             route,
             request,
             payload,
         )
         .await;
-        let result = result.map_err(|error| match error.code {
-            ErrorCode::Denied => self.no_longer_allowed(entry, &caller, &required),
+        result.map_err(|error| match error.code {
+            ErrorCode::Denied => self.no_longer_allowed(entry, caller, required),
             _ => error,
-        });
-        (operation, result)
+        })
     }
 
     /// The registry that the request's host names.

@@ -5,6 +5,7 @@ mod support;
 
 mod access;
 mod chosen_secrets;
+mod content_changes;
 mod exchange;
 mod forwarding;
 mod http2;
