@@ -14,6 +14,7 @@ pub mod resource_groups;
 pub mod role_assignments;
 pub mod sign_in_keys;
 pub mod subscriptions;
+pub mod used_credentials;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool, Postgres, Transaction};
