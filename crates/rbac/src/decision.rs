@@ -1,6 +1,9 @@
 //! The decision itself.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use uuid::Uuid;
 
@@ -14,7 +17,7 @@ const LISTED_MAXIMUM: usize = 16;
 pub struct Closure {
     members: Vec<Uuid>,
     /// The same ids, once there are more than [`LISTED_MAXIMUM`].
-    index: HashSet<Uuid>,
+    index: HashSet<Uuid, BuildHasherDefault<IdHasher>>,
 }
 
 impl Closure {
@@ -33,15 +36,38 @@ impl Closure {
     }
 
     fn insert(&mut self, id: Uuid) {
-        if self.contains(id) {
+        let is_new = if self.index.is_empty() {
+            !self.members.contains(&id)
+        } else {
+            self.index.insert(id)
+        };
+        if !is_new {
             return;
         }
         self.members.push(id);
-        if !self.index.is_empty() {
-            self.index.insert(id);
-        } else if self.members.len() > LISTED_MAXIMUM {
+        if self.index.is_empty() && self.members.len() > LISTED_MAXIMUM {
             self.index.extend(&self.members);
         }
+    }
+}
+
+/// For ids, which are random already; somebody in a thousand groups pays for each of them with every request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            // An odd number without a pattern, so that ids which are not random are spread too.
+            self.0 = (self.0.rotate_left(23) ^ u64::from_le_bytes(word))
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
     }
 }
 
@@ -53,12 +79,18 @@ pub fn closure<I: IntoIterator<Item = Uuid>>(
 ) -> Closure {
     let mut closure = Closure {
         members: vec![start],
-        index: HashSet::new(),
+        index: HashSet::default(),
     };
     let mut next = 0;
     while let Some(&member) = closure.members.get(next) {
         next += 1;
-        for group in direct_groups(member) {
+        let groups = direct_groups(member).into_iter();
+        let most = groups.size_hint().1.unwrap_or(0);
+        if most > LISTED_MAXIMUM {
+            closure.index.reserve(most);
+            closure.members.reserve(most);
+        }
+        for group in groups {
             closure.insert(group);
         }
     }

@@ -39,7 +39,7 @@ impl Index {
             } else {
                 of_group()
             };
-            direct.into_iter().flatten().copied()
+            direct.map_or(&[][..], Vec::as_slice).iter().copied()
         })
     }
 
