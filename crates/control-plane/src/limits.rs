@@ -161,3 +161,21 @@ pub(crate) const MAXIMUM_OBJECT_IDS: usize = 1000;
 
 /// Database connections of each thread that serves requests. Few, because Postgres does not get faster with more.
 pub(crate) const WORKER_CONNECTIONS: u32 = 5;
+
+/// The longest description of a role assignment or a custom role, in characters.
+pub(crate) const MAXIMUM_ROLE_DESCRIPTION_CHARACTERS: usize = 1024;
+
+/// The longest name of a custom role, in characters.
+pub(crate) const MAXIMUM_ROLE_NAME_CHARACTERS: usize = 512;
+
+/// Custom roles of an installation.
+pub(crate) const MAXIMUM_CUSTOM_ROLES: i64 = 5000;
+
+/// Patterns of actions in one custom role, all four lists together: every decision about somebody who holds it looks at them.
+pub(crate) const MAXIMUM_ROLE_PATTERNS: usize = 1000;
+
+/// The longest pattern, in characters.
+pub(crate) const MAXIMUM_ROLE_PATTERN_CHARACTERS: usize = 256;
+
+/// Scopes at which one custom role can be assigned.
+pub(crate) const MAXIMUM_ASSIGNABLE_SCOPES: usize = 100;

@@ -30,8 +30,17 @@ impl Rights {
     pub(crate) fn of(principal_id: Uuid, held: HeldRoles) -> Self {
         // The store followed the memberships: whoever an assignment names is the caller or one of its groups.
         let caller = rbac::closure(principal_id, |member| {
-            let groups = held.assignments.iter().map(|assigned| assigned.principal_id);
-            groups.take(if member == principal_id { usize::MAX } else { 0 }).collect::<Vec<_>>()
+            let groups = held
+                .assignments
+                .iter()
+                .map(|assigned| assigned.principal_id);
+            groups
+                .take(if member == principal_id {
+                    usize::MAX
+                } else {
+                    0
+                })
+                .collect::<Vec<_>>()
         });
         let mut by_scope: HashMap<String, Vec<AssignedRole>> = HashMap::new();
         for assigned in held.assignments {

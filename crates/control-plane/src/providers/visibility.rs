@@ -1,7 +1,7 @@
 //! What lists share: they leave out what the caller may not read, and come in pages.
 
 use arm::{ApiError, Page};
-use rbac::{Action, Scope};
+use rbac::{Action, RoleDefinition, Scope};
 use serde_json::Value;
 
 use crate::App;
@@ -34,6 +34,11 @@ impl Visibility {
             .filter(|key| self.allows(key, action))
             .map(str::to_owned)
             .collect()
+    }
+
+    /// The roles that count at a scope, one for each assignment.
+    pub(crate) fn roles_at(&self, scope: &Scope) -> Vec<&RoleDefinition> {
+        self.0.roles_at(scope).collect()
     }
 
     /// Whether the caller has any role at the scope, above it or below it.
