@@ -178,6 +178,7 @@ async fn create(
             principal_type: "ServicePrincipal".to_owned(),
             role_definition_id: OWNER,
             description: Some("The installation began with it.".to_owned()),
+            condition: None,
             created_at: now,
             created_by: None,
             updated_at: now,
