@@ -96,8 +96,10 @@ pub(crate) const SLOW_CHECK_WAIT: Duration = Duration::from_secs(5);
 /// The longest password that is checked, in bytes.
 pub(crate) const MAXIMUM_PASSWORD_BYTES: usize = 1024;
 
-/// Chosen secrets that were right are remembered, so that they are not checked slowly each time: at most so many, at most for so long.
+/// Chosen secrets that were right are remembered, so that they are not checked slowly each time: at most so many.
 pub(crate) const REMEMBERED_SECRETS: u64 = 20_000;
+
+/// How long a chosen secret that was right is remembered.
 pub(crate) const REMEMBERED_SECRET_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// How long an address from which somebody signed in is known as theirs.
@@ -115,8 +117,11 @@ pub(crate) const MAXIMUM_SECRETS: i64 = 100;
 /// Certificates of an application and its service principal together.
 pub(crate) const MAXIMUM_CERTIFICATES: i64 = 20;
 
-/// The shortest RSA key of a certificate.
-pub(crate) const MINIMUM_RSA_BITS: usize = 2048;
+/// Federated credentials of an application, the audiences of each, and the longest of their names and other texts, in characters.
+pub(crate) const MAXIMUM_FEDERATED_CREDENTIALS: i64 = 20;
+pub(crate) const MAXIMUM_FEDERATED_AUDIENCES: usize = 5;
+pub(crate) const MAXIMUM_FEDERATED_NAME_CHARACTERS: usize = 120;
+pub(crate) const MAXIMUM_FEDERATED_TEXT_CHARACTERS: usize = 600;
 
 /// The longest display name in the directory, in characters.
 pub(crate) const MAXIMUM_DISPLAY_NAME_CHARACTERS: usize = 256;

@@ -5,6 +5,8 @@
 //! the caller with its own clock ([`check_times`]). What a secret is *for* (who may do what with
 //! it) does not belong here.
 
+mod certificate;
+mod foreign_key;
 mod key_ring;
 mod keyed_hash;
 mod password;
@@ -13,6 +15,8 @@ mod secret;
 mod signing;
 mod verifier;
 
+pub use certificate::{Certificate, CertificateError};
+pub use foreign_key::{ForeignKey, ForeignKeyError, UnverifiedHeader, read_unverified};
 pub use key_ring::{KeyRing, KeyRingError, OpenError};
 pub use keyed_hash::{KeyedHash, KeyedHasher};
 pub use password::{MalformedPasswordVerifier, PasswordVerifier};

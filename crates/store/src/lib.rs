@@ -9,6 +9,7 @@ pub mod config;
 pub mod directory;
 pub mod installation;
 pub mod nodes;
+pub mod refresh_tokens;
 pub mod registries;
 pub mod resource_groups;
 pub mod role_assignments;

@@ -1,18 +1,26 @@
-//! Sign-in: an OAuth 2 / OpenID Connect issuer for the service principals of the directory, and the verification of its own tokens.
+//! Sign-in: an OAuth 2 / OpenID Connect issuer for the service principals and the people of the directory, and the verification of its own
+//! tokens.
 //!
-//! Grants are what clients of ARM send today: client credentials. What a token may do does not belong here, nor whether the credential
+//! Grants are what clients of ARM send: client credentials, user name and password, refresh tokens. What a token may do does not belong here, nor whether the credential
 //! behind it is still good: that is asked at each request, with the facts of the access decision.
 
 mod audience;
 mod claims;
+mod client_credentials;
 mod discovery;
 mod failure_limiter;
 mod form;
+mod issue;
 mod keys;
 mod metadata;
+mod password;
+mod refresh;
 mod refusal;
+mod secret;
+mod slow_checks;
 mod tenant;
 mod token;
+mod used;
 mod verification;
 
 pub use keys::{SignInError, ensure_key};
@@ -24,7 +32,9 @@ use std::sync::Arc;
 use failure_limiter::FailureLimiter;
 use keys::KeySet;
 use refusal::SignInMetrics;
+use slow_checks::SlowChecks;
 use store::installation::Installation;
+use used::UsedCredentials;
 use uuid::Uuid;
 use verification::Verified;
 
@@ -42,6 +52,8 @@ pub(crate) struct SignIn {
     keys: KeySet,
     verified: Verified,
     failures: FailureLimiter,
+    slow_checks: SlowChecks,
+    used: UsedCredentials,
     metrics: SignInMetrics,
 }
 
@@ -67,10 +79,13 @@ impl SignIn {
             keys,
             verified: Verified::new(),
             failures: FailureLimiter::new(),
+            slow_checks: SlowChecks::new(&*parts.randomness),
+            used: UsedCredentials::new(),
             metrics: SignInMetrics::new(&parts.metrics),
         });
         tokio::spawn(keep_fresh(
             Arc::clone(&sign_in),
+            parts.store.clone(),
             Arc::clone(&parts.clock),
             parts.shutdown.clone(),
         ));
@@ -78,9 +93,10 @@ impl SignIn {
     }
 }
 
-/// Reads the keys again, so that all replicas know all keys, and forgets failures that no longer count.
+/// Reads the keys again, so that all replicas know all keys, and forgets failures that no longer count, and sessions that are over.
 async fn keep_fresh(
     sign_in: Arc<SignIn>,
+    store: store::Store,
     clock: crate::Clock,
     shutdown: service::shutdown::Shutdown,
 ) {
@@ -94,6 +110,12 @@ async fn keep_fresh(
             tracing::warn!(
                 error.cause = %service::errors::chain(&error),
                 "the sign-in keys could not be read again; those known stay in use"
+            );
+        }
+        if let Err(error) = store.refresh_tokens_forget(clock()).await {
+            tracing::debug!(
+                error.cause = %service::errors::chain(&error),
+                "refresh tokens that are over are not forgotten yet; it is tried again"
             );
         }
     }

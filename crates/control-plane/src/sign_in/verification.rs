@@ -143,8 +143,10 @@ mod tests {
     use super::super::failure_limiter::FailureLimiter;
     use super::super::keys::KeySet;
     use super::super::refusal::SignInMetrics;
+    use super::super::slow_checks::SlowChecks;
+    use super::super::used::UsedCredentials;
     use super::*;
-    use credentials::SigningKey;
+    use credentials::{SigningKey, SystemRandomness};
     use proptest::prelude::*;
     use service::metrics::Metrics;
     use time::Duration;
@@ -170,6 +172,8 @@ mod tests {
             keys: KeySet::of_keys(keys),
             verified: Verified::new(),
             failures: FailureLimiter::new(),
+            slow_checks: SlowChecks::new(&SystemRandomness),
+            used: UsedCredentials::new(),
             metrics: SignInMetrics::new(&Metrics::new("test")),
         }
     }
@@ -190,6 +194,8 @@ mod tests {
             ver: "2.0".to_owned(),
             jti: Uuid::from_u128(0xd1),
             cred: Uuid::from_u128(0xe1),
+            upn: None,
+            name: None,
         }
     }
 
