@@ -111,6 +111,36 @@ pub(crate) const REFRESH_TOKEN_LIFETIME: time::Duration = time::Duration::days(1
 /// How long a person's session lasts, however often it is refreshed.
 pub(crate) const SESSION_LIFETIME: time::Duration = time::Duration::days(90);
 
+/// How far ahead the end of a client assertion may lie.
+pub(crate) const ASSERTION_LIFETIME: time::Duration = time::Duration::hours(24);
+
+/// The longest client assertion that is looked at.
+pub(crate) const MAXIMUM_ASSERTION_BYTES: usize = 16 * 1024;
+
+/// External issuers whose keys are kept.
+pub(crate) const ISSUERS: u64 = 1000;
+
+/// How long an external issuer may take over each of its two answers.
+pub(crate) const ISSUER_FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest answer of an external issuer that is read.
+pub(crate) const MAXIMUM_ISSUER_ANSWER_BYTES: usize = 256 * 1024;
+
+/// Keys of an external issuer that are looked at.
+pub(crate) const MAXIMUM_ISSUER_KEYS: usize = 100;
+
+/// How often an external issuer that answers is asked at most, as when a token names a key that it has not shown.
+pub(crate) const ISSUER_FETCH_INTERVAL: time::Duration = time::Duration::minutes(1);
+
+/// How often one that did not answer is asked again at most.
+pub(crate) const ISSUER_RETRY_INTERVAL: time::Duration = time::Duration::seconds(5);
+
+/// How old its keys may be before it is asked whether they are still so.
+pub(crate) const ISSUER_KEYS_REFRESH: time::Duration = time::Duration::minutes(5);
+
+/// How long its keys are used while it does not answer.
+pub(crate) const ISSUER_KEYS_LIFETIME: time::Duration = time::Duration::hours(1);
+
 /// Secrets of an application and its service principal together.
 pub(crate) const MAXIMUM_SECRETS: i64 = 100;
 

@@ -23,9 +23,12 @@ pub use certificates::{Certificate, CertificateRefusal, CertificateSet, NewCerti
 pub use federated_credentials::{
     FederatedCredential, FederatedCredentialChange, FederatedCredentialName, FederatedCredentialPut,
 };
-pub use groups::{Group, GroupChange, GroupCreation, MembershipAddition, NewGroup};
+pub use groups::{
+    Group, GroupChange, GroupCreation, MembershipAddition, MembershipRemoval, NewGroup,
+};
 pub use memberships::Reach;
 pub use owners::OwnerAddition;
+pub use principals::Indispensable;
 pub use query::ObjectQuery;
 pub use roles::{DirectoryRole, RoleAddition, RoleRemoval};
 pub use secrets::{NewSecret, Secret, SecretAddition, SecretOwner, SecretRemoval, SecretVerifier};
@@ -52,8 +55,7 @@ pub enum Deletion {
     /// With what was published, if nodes knew of it.
     Deleted(Option<Published>),
     NotFound,
-    /// Nobody who can administer the directory would be left.
-    LastAdministrator,
+    Indispensable(Indispensable),
 }
 
 /// The first application of a directory: a service principal with a secret, which administers it.

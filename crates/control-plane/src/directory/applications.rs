@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::{self, Others, display_name, refuse_others};
-use super::errors::{last_administrator, not_found};
+use super::errors::{indispensable, not_found};
 use super::key_credentials::{self, KeyCredential, KeyCredentialBody};
 use super::object_id;
 use super::passwords::PasswordCredential;
@@ -280,7 +280,7 @@ async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
         }
         Deletion::NotFound => Err(not_found("application", id)),
-        Deletion::LastAdministrator => Err(last_administrator("service principal")),
+        Deletion::Indispensable(reason) => Err(indispensable("service principal", reason)),
     }
 }
 

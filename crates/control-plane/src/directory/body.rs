@@ -2,6 +2,7 @@
 
 use arm::ApiError;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::errors::{bad_request, shorten};
@@ -51,6 +52,13 @@ fn unsupported(name: &str) -> ApiError {
         shorten(name)
     ))
     .with_target(shorten(name))
+}
+
+/// Tells null from what is not there.
+pub(super) fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// A display name as the directory takes it.

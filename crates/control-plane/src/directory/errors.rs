@@ -4,6 +4,7 @@
 //! directory is only eventually consistent. This one is not, so these words are kept out of messages.
 
 use arm::{ApiError, Kind};
+use store::directory::Indispensable;
 use uuid::Uuid;
 
 /// How many characters of what a client sent are shown to it again.
@@ -39,6 +40,20 @@ pub(super) fn denied(message: impl Into<String>) -> ApiError {
 pub(super) fn last_administrator(what: &str) -> ApiError {
     bad_request(format!(
         "This {what} is the last enabled administrator of the directory; without it nobody could administer the directory."
+    ))
+}
+
+/// Why a principal can be neither deleted nor disabled.
+pub(super) fn indispensable(what: &str, reason: Indispensable) -> ApiError {
+    match reason {
+        Indispensable::LastAdministrator => last_administrator(what),
+        Indispensable::LastOwner => last_owner(what),
+    }
+}
+
+pub(super) fn last_owner(what: &str) -> ApiError {
+    bad_request(format!(
+        "By this {what} a subscription has its last enabled Owner; without it nobody could assign roles there. Assign the role Owner to somebody else first."
     ))
 }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use actix_web::http::{Method, StatusCode};
 use arm::ApiError;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use store::directory::{Deletion, GroupChange, GroupCreation, NewGroup};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::body::{self, Others, description, display_name, mail_nickname, refuse_others};
-use super::errors::{bad_request, last_administrator, not_found};
+use super::body::{self, Others, description, display_name, mail_nickname, present, refuse_others};
+use super::errors::{bad_request, indispensable, not_found};
 use super::object_id;
 use super::query::{
     Collection, Comparison, LIST_OPTIONS, ListRequest, Names, OBJECT_OPTIONS, check_object_options,
@@ -191,11 +191,6 @@ struct GroupChangeBody {
     others: Others,
 }
 
-/// Tells null from what is not there.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
-}
-
 /// Refuses kinds of groups that are not built: they would promise mail.
 fn check_kind(mail_enabled: Option<bool>, security_enabled: Option<bool>) -> Result<(), ApiError> {
     if mail_enabled == Some(true) {
@@ -313,7 +308,7 @@ async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
         }
         Deletion::NotFound => Err(not_found("group", id)),
-        Deletion::LastAdministrator => Err(last_administrator("group")),
+        Deletion::Indispensable(reason) => Err(indispensable("group", reason)),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Certificates of applications and service principals (`keyCredentials`): written as a whole list, in which those that stay have no key.
 
 use arm::ApiError;
-use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -9,15 +8,11 @@ use store::directory::{Certificate, CertificateRefusal, CertificateSet, NewCerti
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::oid_registry::OID_EC_P256;
-use x509_parser::prelude::FromDer;
-use x509_parser::public_key::PublicKey;
 
 use super::body::{Others, optional_display_name, refuse_others};
 use super::errors::{bad_request, guid, shorten};
 use super::times::{parse_time, to_microseconds};
-use crate::limits::{MAXIMUM_CERTIFICATES, MINIMUM_RSA_BITS};
+use crate::limits::MAXIMUM_CERTIFICATES;
 
 /// The one type and the one usage that sign in.
 const TYPE: &str = "AsymmetricX509Cert";
@@ -196,7 +191,11 @@ fn new_certificate(
             shorten(key).replace(char::is_control, " ")
         ))
     })?;
-    let (starts_at, ends_at) = check_certificate(&der)?;
+    let certificate = credentials::Certificate::parse(&der).map_err(fault)?;
+    let (starts_at, ends_at) = (
+        to_microseconds(certificate.starts_at),
+        to_microseconds(certificate.expires_at),
+    );
     let time = |text: &Option<String>, name: &str| {
         text.as_deref()
             .map(|text| parse_time(text, name))
@@ -228,51 +227,12 @@ fn new_certificate(
     Ok(NewCertificate {
         key_id: Uuid::new_v4(),
         display_name: optional_display_name(wanted.display_name.clone())?,
-        thumbprint_sha1: thumbprint(&digest::SHA1_FOR_LEGACY_USE_ONLY, &der),
-        thumbprint_sha256: thumbprint(&digest::SHA256, &der),
+        thumbprint_sha1: certificate.thumbprint_sha1,
+        thumbprint_sha256: certificate.thumbprint_sha256,
         certificate: der,
         starts_at: start,
         expires_at: end,
     })
-}
-
-/// Whether it is a certificate with a key that can sign assertions; when it begins and ends.
-fn check_certificate(der: &[u8]) -> Result<(OffsetDateTime, OffsetDateTime), ApiError> {
-    let certificate = match X509Certificate::from_der(der) {
-        Ok(([], certificate)) => certificate,
-        _ => return Err(fault("the key is not an X.509 certificate in DER")),
-    };
-    let key = certificate.public_key();
-    let is_good = match key.parsed() {
-        Ok(PublicKey::RSA(rsa)) => rsa.key_size() >= MINIMUM_RSA_BITS,
-        Ok(PublicKey::EC(_)) => key
-            .algorithm
-            .parameters
-            .as_ref()
-            .and_then(|parameters| parameters.as_oid().ok())
-            .is_some_and(|curve| curve == OID_EC_P256),
-        _ => false,
-    };
-    if !is_good {
-        return Err(fault(format!(
-            "the certificate's key must be RSA with at least {MINIMUM_RSA_BITS} bits, or EC on the curve P-256"
-        )));
-    }
-    let validity = certificate.validity();
-    Ok((
-        to_microseconds(validity.not_before.to_datetime()),
-        to_microseconds(validity.not_after.to_datetime()),
-    ))
-}
-
-fn thumbprint<const LENGTH: usize>(
-    algorithm: &'static digest::Algorithm,
-    der: &[u8],
-) -> [u8; LENGTH] {
-    digest::digest(algorithm, der)
-        .as_ref()
-        .try_into()
-        .expect("the array is as long as the algorithm's output")
 }
 
 #[cfg(test)]
@@ -373,7 +333,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_key_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(check(json!([{ "key": STANDARD.encode(bytes) }])).is_err());
+            let body = json!([{ "key": STANDARD.encode(bytes) }]);
+            prop_assert!(check(body).is_err());
         }
     }
 }

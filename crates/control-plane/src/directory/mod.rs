@@ -6,13 +6,16 @@
 mod applications;
 mod body;
 mod errors;
+mod federated_credentials;
 mod groups;
 mod hashing;
 mod key_credentials;
 mod objects;
+mod organization;
 mod passwords;
 mod query;
 mod references;
+mod roles;
 mod service_principals;
 mod times;
 mod users;
@@ -32,6 +35,9 @@ pub(crate) fn operations() -> Vec<Operation> {
     operations.extend(groups::operations());
     operations.extend(references::operations());
     operations.extend(objects::operations());
+    operations.extend(federated_credentials::operations());
+    operations.extend(roles::operations());
+    operations.extend(organization::operations());
     operations
         .into_iter()
         .map(|operation| operation.protocol(crate::front_door::Protocol::Graph))

@@ -23,7 +23,7 @@ use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, stor
 use crate::limits::MAXIMUM_OBJECT_IDS;
 
 /// The options of a list in which types are mixed.
-const MIXED_LIST_OPTIONS: &[&str] = &["$select", "$top", "$skiptoken"];
+pub(super) const MIXED_LIST_OPTIONS: &[&str] = &["$select", "$top", "$skiptoken"];
 
 /// Types of objects that a client may ask for. The directory has objects of the first four; asked for others, it truly finds none.
 const TYPES: [&str; 7] = [
@@ -317,11 +317,11 @@ struct GetByIds {
 }
 
 /// What is asked of `getMemberGroups`.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct GetMemberGroups {
     /// Makes no difference: all groups here are security groups.
-    #[serde(default, rename = "securityEnabledOnly")]
+    #[serde(rename = "securityEnabledOnly")]
     _security_enabled_only: bool,
     #[serde(flatten)]
     #[schema(ignore)]
@@ -362,7 +362,7 @@ struct DirectoryObject {
     dead_code,
     reason = "only its schema is used; the members depend on the types"
 )]
-struct DirectoryObjectList {
+pub(super) struct DirectoryObjectList {
     #[schema(value_type = Vec<Object>)]
     value: Vec<Value>,
     /// Left out on the last page.
@@ -613,8 +613,16 @@ async fn list(
     let url = &app.installation.public_url;
     let ids = ids.map_err(store_error)?;
     let (ids, next_link) = page.cut(ids, |id| *id, &request, url)?;
-    let objects = select(look_up(&app, ids, Types::ALL).await?, &request)?;
-    query::list(objects, next_link)
+    query::list(show_all(&app, &request, ids).await?, next_link)
+}
+
+/// What ids stand for, with the properties that `$select` names.
+pub(super) async fn show_all(
+    app: &App,
+    request: &Request,
+    ids: Vec<Uuid>,
+) -> Result<Vec<Value>, ApiError> {
+    select(look_up(app, ids, Types::ALL).await?, request)
 }
 
 async fn get_member_groups(
@@ -622,11 +630,7 @@ async fn get_member_groups(
     request: Request,
     subject: Subject,
 ) -> Result<Answer, ApiError> {
-    let body: GetMemberGroups = if request.body.is_empty() {
-        GetMemberGroups::default()
-    } else {
-        body::read(&request)?
-    };
+    let body: GetMemberGroups = body::read(&request)?;
     refuse_others(&body.others, &[])?;
     let id = subject_id(&app, &request, subject).await?;
     let value = all_groups(&app, id).await?;

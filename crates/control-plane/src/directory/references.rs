@@ -5,12 +5,12 @@ use std::sync::Arc;
 use actix_web::http::{Method, StatusCode};
 use arm::ApiError;
 use serde::Deserialize;
-use store::directory::{MembershipAddition, OwnerAddition};
+use store::directory::{MembershipAddition, MembershipRemoval, OwnerAddition};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::{self, Others, refuse_others};
-use super::errors::{bad_request, guid, not_found, shorten};
+use super::errors::{bad_request, guid, last_owner, not_found, shorten};
 use super::object_id;
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
@@ -96,7 +96,7 @@ pub(super) fn operations() -> Vec<Operation> {
 
 /// Which object is meant.
 #[derive(Debug, Deserialize, ToSchema)]
-struct Reference {
+pub(super) struct Reference {
     /// The address of a directory object; its last segment is the object id.
     #[serde(rename = "@odata.id")]
     address: String,
@@ -123,13 +123,14 @@ pub(super) fn reference(address: &str) -> Result<Uuid, ApiError> {
     })
 }
 
-fn read(request: &Request) -> Result<Uuid, ApiError> {
+/// The object id in a request's reference.
+pub(super) fn read(request: &Request) -> Result<Uuid, ApiError> {
     let body: Reference = body::read(request)?;
     refuse_others(&body.others, &[])?;
     reference(&body.address)
 }
 
-fn exists_already(property: &str) -> ApiError {
+pub(super) fn exists_already(property: &str) -> ApiError {
     bad_request(format!(
         "One or more added object references already exist for the following modified properties: '{property}'."
     ))
@@ -171,8 +172,11 @@ async fn remove_member(app: Arc<App>, request: Request) -> Result<Answer, ApiErr
         .await
         .map_err(store_error)?;
     match removed {
-        Some(published) => Ok(Answer::empty(StatusCode::NO_CONTENT).published(Some(published))),
-        None => Err(ApiError::not_found(
+        MembershipRemoval::Removed(published) => {
+            Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
+        }
+        MembershipRemoval::LastOwner => Err(last_owner("member")),
+        MembershipRemoval::NotFound => Err(ApiError::not_found(
             "Request_ResourceNotFound",
             format!("The object '{member}' is no direct member of the group '{group}'."),
         )),

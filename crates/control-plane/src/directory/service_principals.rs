@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::{self, Others, refuse_others};
-use super::errors::{bad_request, denied, guid, last_administrator, not_found};
+use super::errors::{bad_request, denied, guid, indispensable, not_found};
 use super::key_credentials::{self, KeyCredential, KeyCredentialBody};
 use super::object_id;
 use super::passwords::PasswordCredential;
@@ -332,7 +332,9 @@ async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
         }
         ServicePrincipalUpdate::NotFound => Err(not_found("service principal", id)),
-        ServicePrincipalUpdate::LastAdministrator => Err(last_administrator("service principal")),
+        ServicePrincipalUpdate::Indispensable(reason) => {
+            Err(indispensable("service principal", reason))
+        }
         ServicePrincipalUpdate::Refused(refusal) => Err(key_credentials::refusal_error(&refusal)),
     }
 }
@@ -349,7 +351,7 @@ async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
         }
         Deletion::NotFound => Err(not_found("service principal", id)),
-        Deletion::LastAdministrator => Err(last_administrator("service principal")),
+        Deletion::Indispensable(reason) => Err(indispensable("service principal", reason)),
     }
 }
 

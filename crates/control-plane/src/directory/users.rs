@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::{self, Others, display_name, mail_nickname, refuse_others};
-use super::errors::{bad_request, last_administrator, not_found_named, shorten};
+use super::errors::{bad_request, indispensable, not_found_named, shorten};
 use super::hashing;
 use super::query::{
     Collection, Comparison, LIST_OPTIONS, ListRequest, Names, OBJECT_OPTIONS, check_object_options,
@@ -360,7 +360,7 @@ async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         UserUpdate::NameTaken => Err(name_taken(
             change.user_principal_name.as_deref().unwrap_or_default(),
         )),
-        UserUpdate::LastAdministrator => Err(last_administrator("user")),
+        UserUpdate::Indispensable(reason) => Err(indispensable("user", reason)),
     }
 }
 
@@ -371,7 +371,7 @@ async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
         }
         Deletion::NotFound => Err(no_user(&request)),
-        Deletion::LastAdministrator => Err(last_administrator("user")),
+        Deletion::Indispensable(reason) => Err(indispensable("user", reason)),
     }
 }
 

@@ -158,8 +158,8 @@ impl Store {
         let mut changes = Vec::new();
         if let Some(principal_id) = service_principal {
             match service_principals::delete(&mut transaction, principal_id).await? {
-                Some(deleted) => changes = deleted,
-                None => return Ok(Deletion::LastAdministrator),
+                Ok(deleted) => changes = deleted,
+                Err(reason) => return Ok(Deletion::Indispensable(reason)),
             }
         }
         remove_owners(&mut transaction, object_id).await?;

@@ -30,8 +30,8 @@ pub struct NewCertificate {
     pub display_name: Option<String>,
     /// DER.
     pub certificate: Vec<u8>,
-    pub thumbprint_sha1: [u8; 20],
-    pub thumbprint_sha256: [u8; 32],
+    pub thumbprint_sha1: Vec<u8>,
+    pub thumbprint_sha256: Vec<u8>,
     pub starts_at: OffsetDateTime,
     pub expires_at: OffsetDateTime,
 }
@@ -109,8 +109,8 @@ pub(super) async fn insert(
         owner_id,
         certificate.display_name,
         certificate.certificate,
-        certificate.thumbprint_sha1.as_slice(),
-        certificate.thumbprint_sha256.as_slice(),
+        certificate.thumbprint_sha1,
+        certificate.thumbprint_sha256,
         certificate.starts_at,
         certificate.expires_at
     )

@@ -7,6 +7,7 @@ use super::principals::{self, publish_principal};
 use super::{Deletion, ObjectQuery, add_owner};
 use crate::access::PrincipalKind;
 use crate::config::{Published, publish};
+use crate::role_assignments::owners;
 use crate::{Store, StoreError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,17 @@ pub enum MembershipAddition {
     MemberNotFound,
     /// The member is a direct member of as many groups as it may.
     TooMany,
+}
+
+/// What came of taking a member out of a group.
+#[derive(Debug, PartialEq, Eq)]
+pub enum MembershipRemoval {
+    /// With what was published: the document of whom it was.
+    Removed(Option<Published>),
+    /// It is no direct member.
+    NotFound,
+    /// A subscription would be left without an Owner.
+    LastOwner,
 }
 
 impl Store {
@@ -231,14 +243,15 @@ impl Store {
         Ok(MembershipAddition::Added(published))
     }
 
-    /// Takes a principal out of a group; `None` when it is no direct member.
+    /// Takes a principal out of a group.
     pub async fn group_member_remove(
         &self,
         group_id: Uuid,
         member_id: Uuid,
-    ) -> Result<Option<Published>, StoreError> {
+    ) -> Result<MembershipRemoval, StoreError> {
         let mut transaction = self.begin().await?;
         principals::lock(&mut transaction, member_id).await?;
+        let owned = owners::lock_owned_by(&mut transaction, member_id).await?;
         let removed = sqlx::query!(
             "DELETE FROM group_members WHERE group_id = $1 AND member_id = $2",
             group_id,
@@ -248,10 +261,13 @@ impl Store {
         .await?
         .rows_affected();
         if removed == 0 {
-            return Ok(None);
+            return Ok(MembershipRemoval::NotFound);
+        }
+        if !owners::have_owners(&mut transaction, &owned).await? {
+            return Ok(MembershipRemoval::LastOwner);
         }
         let published = publish_principal(&mut transaction, member_id).await?;
         transaction.commit().await?;
-        Ok(published)
+        Ok(MembershipRemoval::Removed(published))
     }
 }

@@ -8,9 +8,10 @@ use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{remove_owners, service_principals};
+use crate::StoreError;
 use crate::access::PrincipalKind;
 use crate::config::{Change, Published, publish};
-use crate::{StoreError, role_assignments};
+use crate::role_assignments::{self, owners};
 
 /// Locks whatever a principal's document is made of: the application of a service principal, the principal's own row for people and groups.
 /// Its kind, if it is there.
@@ -180,21 +181,14 @@ pub(crate) async fn publish_application(
     }
 }
 
-/// What came of deleting a principal's rows.
-pub(super) enum PrincipalDeletion {
-    Deleted(Vec<Change>),
-    /// Nothing was deleted: nobody who can administer the directory would be left.
-    LastAdministrator,
-}
-
 /// Deletes a principal, which is locked, with its role assignments, memberships, directory roles and whatever it owns and is owned by, and
 /// says what to publish. The documents of a group's members go on naming it: an id that is nobody's counts for nothing, and is never
-/// another's.
+/// another's. Whatever is refused leaves the transaction to be rolled back.
 pub(super) async fn delete(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
     kind: PrincipalKind,
-) -> Result<PrincipalDeletion, StoreError> {
+) -> Result<Result<Vec<Change>, Indispensable>, StoreError> {
     // Waits for role assignments and memberships that are being made, and lets no more be made: they hold the row while they are.
     sqlx::query!(
         "SELECT object_id FROM principals WHERE object_id = $1 FOR UPDATE",
@@ -203,13 +197,17 @@ pub(super) async fn delete(
     .fetch_optional(&mut **transaction)
     .await?;
     if is_last_administrator(transaction, object_id).await? {
-        return Ok(PrincipalDeletion::LastAdministrator);
+        return Ok(Err(Indispensable::LastAdministrator));
     }
+    let owned = owners::lock_owned_by(transaction, object_id).await?;
     let mut changes = role_assignments::delete_of_principal(transaction, object_id).await?;
     remove_owners(transaction, object_id).await?;
     sqlx::query!("DELETE FROM principals WHERE object_id = $1", object_id)
         .execute(&mut **transaction)
         .await?;
+    if !owners::have_owners(transaction, &owned).await? {
+        return Ok(Err(Indispensable::LastOwner));
+    }
     changes.push(Change::Delete {
         region: Region::all(),
         kind: match kind {
@@ -218,7 +216,44 @@ pub(super) async fn delete(
         },
         key: object_id.to_string(),
     });
-    Ok(PrincipalDeletion::Deleted(changes))
+    Ok(Ok(changes))
+}
+
+/// What keeps a principal from being deleted or disabled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Indispensable {
+    /// Nobody who can administer the directory would be left.
+    LastAdministrator,
+    /// A subscription would be left without an Owner.
+    LastOwner,
+}
+
+/// Enables or disables a principal that is locked; whether that changed anything. Whatever is refused leaves the transaction to be rolled
+/// back.
+pub(super) async fn enable(
+    transaction: &mut Transaction<'_, Postgres>,
+    object_id: Uuid,
+    enabled: bool,
+) -> Result<Result<bool, Indispensable>, StoreError> {
+    let mut owned = Vec::new();
+    if !enabled {
+        if is_last_administrator(transaction, object_id).await? {
+            return Ok(Err(Indispensable::LastAdministrator));
+        }
+        owned = owners::lock_owned_by(transaction, object_id).await?;
+    }
+    let changed = sqlx::query!(
+        "UPDATE principals SET enabled = $2 WHERE object_id = $1 AND enabled <> $2",
+        object_id,
+        enabled
+    )
+    .execute(&mut **transaction)
+    .await?
+    .rows_affected();
+    if !owners::have_owners(transaction, &owned).await? {
+        return Ok(Err(Indispensable::LastOwner));
+    }
+    Ok(Ok(changed > 0))
 }
 
 /// Whether nobody who can administer the directory is left without this principal; other such changes wait for this transaction.

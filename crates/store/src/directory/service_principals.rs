@@ -6,9 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::certificates::{self, Certificate, CertificateRefusal, CertificateSet};
-use super::principals::{
-    self, PrincipalDeletion, document_of_application, is_last_administrator, publish_principal,
-};
+use super::principals::{self, Indispensable, document_of_application, publish_principal};
 use super::secrets::Secret;
 use super::{Deletion, ObjectQuery, add_owner};
 use crate::access::PrincipalKind;
@@ -61,8 +59,7 @@ pub enum ServicePrincipalUpdate {
     /// With what was published; nothing when it was so already.
     Done(Option<Published>),
     NotFound,
-    /// Nobody who can administer the directory would be left.
-    LastAdministrator,
+    Indispensable(Indispensable),
     Refused(CertificateRefusal),
 }
 
@@ -176,18 +173,10 @@ impl Store {
         };
         let mut must_publish = false;
         if let Some(enabled) = change.enabled {
-            if !enabled && is_last_administrator(&mut transaction, object_id).await? {
-                return Ok(ServicePrincipalUpdate::LastAdministrator);
+            match principals::enable(&mut transaction, object_id, enabled).await? {
+                Ok(changed) => must_publish = changed,
+                Err(reason) => return Ok(ServicePrincipalUpdate::Indispensable(reason)),
             }
-            let changed = sqlx::query!(
-                "UPDATE principals SET enabled = $2 WHERE object_id = $1 AND enabled <> $2",
-                object_id,
-                enabled
-            )
-            .execute(&mut *transaction)
-            .await?
-            .rows_affected();
-            must_publish = changed > 0;
         }
         if let Some(wanted) = &change.certificates {
             let replaced =
@@ -212,8 +201,9 @@ impl Store {
         if lock(&mut transaction, object_id).await?.is_none() {
             return Ok(Deletion::NotFound);
         }
-        let Some(changes) = delete(&mut transaction, object_id).await? else {
-            return Ok(Deletion::LastAdministrator);
+        let changes = match delete(&mut transaction, object_id).await? {
+            Ok(changes) => changes,
+            Err(reason) => return Ok(Deletion::Indispensable(reason)),
         };
         let published = publish(&mut transaction, &changes).await?;
         transaction.commit().await?;
@@ -271,15 +261,15 @@ pub(super) async fn lock(
 }
 
 /// Deletes a service principal, whose application is locked, with its own credentials and its role assignments, and says what to publish;
-/// `None`, with nothing deleted, when nobody who can administer the directory would be left.
+/// why not when it is indispensable.
 pub(super) async fn delete(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
-) -> Result<Option<Vec<Change>>, StoreError> {
+) -> Result<Result<Vec<Change>, Indispensable>, StoreError> {
     let kind = PrincipalKind::ServicePrincipal;
     let changes = match principals::delete(transaction, object_id, kind).await? {
-        PrincipalDeletion::Deleted(changes) => changes,
-        PrincipalDeletion::LastAdministrator => return Ok(None),
+        Ok(changes) => changes,
+        Err(reason) => return Ok(Err(reason)),
     };
     sqlx::query!(
         "DELETE FROM application_secrets WHERE owner_id = $1",
@@ -293,5 +283,5 @@ pub(super) async fn delete(
     )
     .execute(&mut **transaction)
     .await?;
-    Ok(Some(changes))
+    Ok(Ok(changes))
 }

@@ -5,7 +5,7 @@ use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::principals::{self, PrincipalDeletion, is_last_administrator, publish_principal};
+use super::principals::{self, Indispensable, publish_principal};
 use super::{Deletion, ObjectQuery};
 use crate::access::PrincipalKind;
 use crate::config::{Published, publish};
@@ -71,8 +71,7 @@ pub enum UserUpdate {
     NotFound,
     /// Somebody else has the user principal name.
     NameTaken,
-    /// Nobody who can administer the directory would be left.
-    LastAdministrator,
+    Indispensable(Indispensable),
 }
 
 impl Store {
@@ -176,12 +175,13 @@ impl Store {
         {
             return Ok(UserUpdate::NameTaken);
         }
-        if change.enabled == Some(false)
-            && is_last_administrator(&mut transaction, object_id).await?
-        {
-            return Ok(UserUpdate::LastAdministrator);
+        let mut must_publish = write_change(&mut transaction, object_id, change).await?;
+        if let Some(enabled) = change.enabled {
+            match principals::enable(&mut transaction, object_id, enabled).await? {
+                Ok(changed) => must_publish |= changed,
+                Err(reason) => return Ok(UserUpdate::Indispensable(reason)),
+            }
         }
-        let must_publish = write_change(&mut transaction, object_id, change).await?;
         let published = if must_publish {
             publish_principal(&mut transaction, object_id).await?
         } else {
@@ -230,8 +230,8 @@ impl Store {
             return Ok(Deletion::NotFound);
         }
         let changes = match principals::delete(&mut transaction, object_id, kind).await? {
-            PrincipalDeletion::Deleted(changes) => changes,
-            PrincipalDeletion::LastAdministrator => return Ok(Deletion::LastAdministrator),
+            Ok(changes) => changes,
+            Err(reason) => return Ok(Deletion::Indispensable(reason)),
         };
         let published = publish(&mut transaction, &changes).await?;
         transaction.commit().await?;
@@ -260,27 +260,18 @@ async fn rename(
     }
 }
 
-/// Writes all but the user principal name; whether nodes have to know.
+/// Writes all but the user principal name and whether the account is enabled; whether nodes have to know.
 async fn write_change(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
     change: &UserChange,
 ) -> Result<bool, StoreError> {
     let name_key = change.display_name.as_deref().map(arm::canonical_key);
-    let was_enabled = sqlx::query_scalar!(
-        "SELECT enabled FROM principals WHERE object_id = $1",
-        object_id
-    )
-    .fetch_one(&mut **transaction)
-    .await?;
     sqlx::query!(
-        "UPDATE principals SET display_name = coalesce($2, display_name), name_key = coalesce($3, name_key),
-           enabled = coalesce($4, enabled)
-         WHERE object_id = $1",
+        "UPDATE principals SET display_name = coalesce($2, display_name), name_key = coalesce($3, name_key) WHERE object_id = $1",
         object_id,
         change.display_name,
-        name_key,
-        change.enabled
+        name_key
     )
     .execute(&mut **transaction)
     .await?;
@@ -301,7 +292,7 @@ async fn write_change(
     if password.is_some() || change.enabled == Some(false) {
         end_sessions(transaction, object_id).await?;
     }
-    Ok(password.is_some() || change.enabled.is_some_and(|enabled| enabled != was_enabled))
+    Ok(password.is_some())
 }
 
 /// Forgets the refresh tokens of a principal.
