@@ -41,6 +41,8 @@ pub struct App {
 pub struct Settings {
     /// Whether every principal may create applications and their service principals.
     pub self_service_applications: bool,
+    /// The authorities by which external issuers of federated tokens are trusted, PEM; those of the system without it.
+    pub issuer_ca_file: Option<std::path::PathBuf>,
     /// The origins whose pages may call the API from a browser.
     pub cors_allowed_origins: Vec<String>,
 }

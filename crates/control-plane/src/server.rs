@@ -43,6 +43,9 @@ pub struct Arguments {
     /// Origin whose pages may call the API from a browser; may be given several times
     #[arg(long, value_name = "ORIGIN")]
     cors_allowed_origin: Vec<String>,
+    /// File with the certificate authorities, PEM, by which external issuers of federated tokens are trusted; without it those of the system
+    #[arg(long, value_name = "FILE", env = "WHARFINGER_ISSUER_CA_FILE")]
+    issuer_ca_file: Option<PathBuf>,
     /// Let only directory administrators create applications and service principals
     #[arg(long)]
     no_self_service_applications: bool,
@@ -122,6 +125,7 @@ async fn run_until_shutdown(arguments: Arguments) -> Result<(), RunError> {
         randomness: Arc::new(SystemRandomness),
         settings: Settings {
             self_service_applications: !arguments.no_self_service_applications,
+            issuer_ca_file: arguments.issuer_ca_file.clone(),
             cors_allowed_origins: arguments.cors_allowed_origin.clone(),
         },
         metrics: metrics.clone(),

@@ -5,6 +5,7 @@ use credentials::Secret;
 use store::directory::SignInPrincipal;
 use uuid::Uuid;
 
+use super::assertion::{self, JWT_BEARER};
 use super::failure_limiter::Subject;
 use super::form::{self, Form, InvalidForm};
 use super::issue::SignedIn;
@@ -24,7 +25,12 @@ pub(super) async fn sign_in(
     let app_id = Uuid::try_parse(&client_id).map_err(|_| Refusal::unknown_client(&client_id))?;
     attempt.client_id = Some(app_id);
     attempt.subject = Some(Subject::client(app_id));
-    let (principal, credential_id) = secret::check(app, request, app_id, &shown, attempt).await?;
+    let (principal, credential_id) = match &shown {
+        Shown::Secret(secret) => secret::check(app, request, app_id, secret, attempt).await?,
+        Shown::Assertion(assertion) => {
+            assertion::check(app, request, app_id, assertion.expose()).await?
+        }
+    };
     attempt.credential_id = Some(credential_id);
     let principal_id = enabled_principal(app_id, principal)?;
     attempt.principal_id = Some(principal_id);
@@ -40,14 +46,45 @@ pub(super) async fn sign_in(
     })
 }
 
-/// Id and secret, from the form or the header, never from both.
-fn client_credentials(request: &Request, form: &Form) -> Result<(String, Secret), Refusal> {
-    if form.get("client_assertion").is_some() {
+/// What an application shows.
+enum Shown {
+    Secret(Secret),
+    Assertion(Secret),
+}
+
+/// The application and its assertion, if it sends one.
+fn client_assertion(request: &Request, form: &Form) -> Result<Option<(String, Secret)>, Refusal> {
+    let Some(assertion) = form.get("client_assertion") else {
+        return Ok(None);
+    };
+    if form.get("client_secret").is_some() || request.headers.contains_key("authorization") {
         return Err(Refusal::invalid(
-            "invalid_client",
-            700_027,
-            "Sign-in with a certificate or a federated token (client_assertion) is not supported; use a client secret.",
+            "invalid_request",
+            90_023,
+            "The client shows a secret and an assertion; use one of them.",
         ));
+    }
+    let kind = form
+        .get("client_assertion_type")
+        .ok_or_else(|| Refusal::missing("client_assertion_type"))?;
+    if kind != JWT_BEARER {
+        return Err(Refusal::invalid(
+            "invalid_request",
+            900_144,
+            format!("The 'client_assertion_type' must be '{JWT_BEARER}'."),
+        ));
+    }
+    let client_id = match form.get("client_id") {
+        Some(client_id) => client_id.to_owned(),
+        None => assertion::client_id_of(assertion).ok_or_else(|| Refusal::missing("client_id"))?,
+    };
+    Ok(Some((client_id, Secret::new(assertion.to_owned()))))
+}
+
+/// Id and what is shown, from the form or the header, never from both.
+fn client_credentials(request: &Request, form: &Form) -> Result<(String, Shown), Refusal> {
+    if let Some((client_id, assertion)) = client_assertion(request, form)? {
+        return Ok((client_id, Shown::Assertion(assertion)));
     }
     let in_form = form.get("client_id");
     let secret_in_form = form.get("client_secret");
@@ -59,10 +96,13 @@ fn client_credentials(request: &Request, form: &Form) -> Result<(String, Secret)
                 StatusCode::UNAUTHORIZED,
                 "invalid_client",
                 7_000_216,
-                "'client_secret' is required for the grant type 'client_credentials'.",
+                "'client_secret' or 'client_assertion' is required for the grant type 'client_credentials'.",
             )
         })?;
-        return Ok((client_id.to_owned(), Secret::new(secret.to_owned())));
+        return Ok((
+            client_id.to_owned(),
+            Shown::Secret(Secret::new(secret.to_owned())),
+        ));
     };
     let text = header
         .to_str()
@@ -75,7 +115,7 @@ fn client_credentials(request: &Request, form: &Form) -> Result<(String, Secret)
             "The client is given twice, in the 'Authorization' header and in the body; use one of them.",
         ));
     }
-    Ok((client_id, secret))
+    Ok((client_id, Shown::Secret(secret)))
 }
 
 /// The object id of the application's service principal, if it may sign in.

@@ -79,7 +79,8 @@ struct DiscoveryDocument {
     subject_types_supported: [&'static str; 1],
     scopes_supported: Vec<String>,
     id_token_signing_alg_values_supported: [&'static str; 1],
-    token_endpoint_auth_methods_supported: [&'static str; 2],
+    token_endpoint_auth_methods_supported: [&'static str; 3],
+    token_endpoint_auth_signing_alg_values_supported: [&'static str; 3],
 }
 
 impl DiscoveryDocument {
@@ -98,7 +99,12 @@ impl DiscoveryDocument {
                 .chain(IDENTITY_SCOPES.map(str::to_owned))
                 .collect(),
             id_token_signing_alg_values_supported: ["ES256"],
-            token_endpoint_auth_methods_supported: ["client_secret_post", "client_secret_basic"],
+            token_endpoint_auth_methods_supported: [
+                "client_secret_post",
+                "client_secret_basic",
+                "private_key_jwt",
+            ],
+            token_endpoint_auth_signing_alg_values_supported: ["RS256", "PS256", "ES256"],
         }
     }
 }

@@ -26,6 +26,10 @@ pub enum SignInError {
         #[source]
         source: OpenError,
     },
+    #[error("the authorities by which external issuers are trusted cannot be read")]
+    IssuerAuthorities(#[source] service::tls::TlsError),
+    #[error("external issuers cannot be asked")]
+    Client(#[source] reqwest::Error),
     #[error("the sign-in key '{kid}' is damaged")]
     Damaged {
         kid: String,

@@ -4,6 +4,7 @@
 //! Grants are what clients of ARM send: client credentials, user name and password, refresh tokens. What a token may do does not belong here, nor whether the credential
 //! behind it is still good: that is asked at each request, with the facts of the access decision.
 
+mod assertion;
 mod audience;
 mod claims;
 mod client_credentials;
@@ -11,6 +12,7 @@ mod discovery;
 mod failure_limiter;
 mod form;
 mod issue;
+mod issuers;
 mod keys;
 mod metadata;
 mod password;
@@ -30,6 +32,7 @@ pub(crate) use claims::Claims;
 use std::sync::Arc;
 
 use failure_limiter::FailureLimiter;
+use issuers::Issuers;
 use keys::KeySet;
 use refusal::SignInMetrics;
 use slow_checks::SlowChecks;
@@ -54,6 +57,7 @@ pub(crate) struct SignIn {
     failures: FailureLimiter,
     slow_checks: SlowChecks,
     used: UsedCredentials,
+    issuers: Issuers,
     metrics: SignInMetrics,
 }
 
@@ -73,7 +77,11 @@ impl SignIn {
             (parts.clock)(),
         )
         .await?;
+        let issuers = service::tls::client_config(parts.settings.issuer_ca_file.as_deref())
+            .map_err(SignInError::IssuerAuthorities)
+            .and_then(|tls| Issuers::new(tls).map_err(SignInError::Client))?;
         let sign_in = Arc::new(Self {
+            issuers,
             public_url: installation.public_url.clone(),
             tenant_id: installation.tenant_id,
             keys,

@@ -20,7 +20,9 @@ pub(super) struct SlowChecks {
 }
 
 /// A place to check in; free again when the check is over, also if nobody waits for its outcome any more.
-pub(super) struct Place(OwnedSemaphorePermit);
+pub(super) struct Place {
+    _permit: OwnedSemaphorePermit,
+}
 
 impl SlowChecks {
     pub(super) fn new(randomness: &dyn Randomness) -> Self {
@@ -48,7 +50,9 @@ impl SlowChecks {
     pub(super) async fn place(&self) -> Result<Place, Refusal> {
         let place = Arc::clone(&self.places).acquire_owned();
         match tokio::time::timeout(SLOW_CHECK_WAIT, place).await {
-            Ok(place) => Ok(Place(place.expect("it is never closed"))),
+            Ok(permit) => Ok(Place {
+                _permit: permit.expect("it is never closed"),
+            }),
             Err(_) => Err(Refusal::busy()),
         }
     }

@@ -141,6 +141,7 @@ fn times(claims: &Claims, now: OffsetDateTime) -> Result<(), AuthenticationError
 mod tests {
     use super::super::audience::REGISTRY;
     use super::super::failure_limiter::FailureLimiter;
+    use super::super::issuers::Issuers;
     use super::super::keys::KeySet;
     use super::super::refusal::SignInMetrics;
     use super::super::slow_checks::SlowChecks;
@@ -166,6 +167,8 @@ mod tests {
     }
 
     fn sign_in(keys: Vec<(SigningKey, OffsetDateTime, Option<OffsetDateTime>)>) -> SignIn {
+        service::install_crypto_provider();
+        let tls = service::tls::client_config(None).expect("the system's authorities");
         SignIn {
             public_url: URL.to_owned(),
             tenant_id: TENANT,
@@ -174,6 +177,7 @@ mod tests {
             failures: FailureLimiter::new(),
             slow_checks: SlowChecks::new(&SystemRandomness),
             used: UsedCredentials::new(),
+            issuers: Issuers::new(tls).expect("a client"),
             metrics: SignInMetrics::new(&Metrics::new("test")),
         }
     }

@@ -1,6 +1,7 @@
 //! A control plane of a test's own, and a client for it.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use control_plane::{App, Parts, Settings};
@@ -88,6 +89,11 @@ impl TestApp {
 
     /// With the pool that a control plane has.
     pub(crate) async fn spawn_on(store: Store) -> Self {
+        Self::spawn_trusting(store, None).await
+    }
+
+    /// Trusting external issuers by the authorities of a file.
+    pub(crate) async fn spawn_trusting(store: Store, issuer_ca_file: Option<PathBuf>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (initialisation, client_secret) = initialisation(&base, key_ring().fingerprint());
@@ -96,7 +102,7 @@ impl TestApp {
             .await
             .unwrap();
         let shutdown = Shutdown::new();
-        let metrics = serve(&store, listener, &shutdown).await;
+        let metrics = serve(&store, listener, &shutdown, issuer_ca_file).await;
         let mut this = Self {
             base,
             store,
@@ -123,7 +129,7 @@ impl TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::new();
-        let metrics = serve(&self.store, listener, &shutdown).await;
+        let metrics = serve(&self.store, listener, &shutdown, None).await;
         Self {
             base,
             store: self.store.clone(),
@@ -305,7 +311,12 @@ fn key_ring() -> KeyRing {
 }
 
 /// Starts a control plane that ends with the shutdown, and gives its metrics.
-async fn serve(store: &Store, listener: TcpListener, shutdown: &Shutdown) -> Metrics {
+async fn serve(
+    store: &Store,
+    listener: TcpListener,
+    shutdown: &Shutdown,
+    issuer_ca_file: Option<PathBuf>,
+) -> Metrics {
     service::install_crypto_provider();
     let metrics = Metrics::new("control-plane");
     let app = App::assemble(Parts {
@@ -315,6 +326,7 @@ async fn serve(store: &Store, listener: TcpListener, shutdown: &Shutdown) -> Met
         randomness: Arc::new(SystemRandomness),
         settings: Settings {
             self_service_applications: true,
+            issuer_ca_file,
             cors_allowed_origins: vec!["https://portal.example".to_owned()],
         },
         metrics: metrics.clone(),
