@@ -246,7 +246,7 @@ impl Store {
         let presence = Presence::new(row.location, row.further_regions);
         let rows = sqlx::query!(
             r#"WITH renewed AS (
-                 UPDATE registry_passwords SET sealed = $3, verifier = $4, generation = $5
+                 UPDATE registry_passwords SET sealed = $3, verifier = $4, generation = $5, last_used_at = NULL
                  WHERE registry_uid = $1 AND slot = $2 RETURNING slot, sealed, verifier, generation)
                SELECT slot AS "slot!", sealed AS "sealed!", verifier AS "verifier!", generation AS "generation!"
                FROM (SELECT * FROM renewed UNION ALL
