@@ -299,6 +299,15 @@ CREATE INDEX activity_log_time ON activity_log (occurred_at, event_id);
 CREATE INDEX activity_log_resource ON activity_log (resource_key, occurred_at);
 CREATE INDEX activity_log_correlation ON activity_log (correlation_id);
 
+-- Running control planes, and the key-encryption keys that each has: a new one seals once all have it. The clock is Postgres's.
+CREATE TABLE control_planes (
+    instance_id         uuid PRIMARY KEY,
+    key_fingerprints    text[] NOT NULL,
+    -- Of the key that it seals with.
+    sealing_fingerprint text NOT NULL,
+    seen_at             timestamptz NOT NULL
+);
+
 -- The config feed.
 
 CREATE TABLE config_head (

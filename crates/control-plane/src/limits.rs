@@ -18,11 +18,17 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long writing the row of a refused request into the activity log may take before it goes to the process's own log instead.
 pub(crate) const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often the key-encryption-key file is looked at, and the database asked which of its keys is to seal.
+pub(crate) const KEY_FILE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Sealed values that are sealed anew in one transaction.
+pub(crate) const RESEALED_AT_ONCE: i64 = 500;
+
 /// How long rows of the activity log are kept, unless the operator says otherwise, in days.
 pub(crate) const ACTIVITY_RETENTION_DAYS: u32 = 90;
 
 /// How often old rows of the activity log are forgotten, and how many in one statement.
-pub(crate) const ACTIVITY_FORGET_INTERVAL: Duration = Duration::from_secs(600);
+pub(crate) const ACTIVITY_FORGET_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) const ACTIVITY_FORGET_ROWS: i64 = 5000;
 
 /// How long sign-ins are gathered before they are written, and how many different ones at most; the rest of a moment is only counted.

@@ -195,21 +195,45 @@ fn status_column(status: Option<u16>) -> Option<i16> {
     status.and_then(|status| i16::try_from(status).ok())
 }
 
-/// Sign-ins of one kind within a moment: who, from where, with what outcome.
+/// Sign-ins of one kind within a moment: who, from where, how, with what outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SignIn {
-    /// `None` when nobody in the directory is meant.
-    pub caller_id: Option<Uuid>,
-    /// The application or the user name; `None` when it was none that could be shown.
-    pub caller_name: Option<String>,
-    pub caller_address: Option<IpAddr>,
+    /// Whoever it certainly was.
+    pub principal_id: Option<Uuid>,
+    /// The application that was named, if it was an id: people type secrets into the wrong field.
+    pub client_id: Option<Uuid>,
+    pub credential_id: Option<Uuid>,
+    pub address: Option<IpAddr>,
+    pub grant: Option<&'static str>,
     /// `success`, or why not.
     pub outcome: &'static str,
 }
 
 impl SignIn {
+    const SUCCESS: &str = "success";
     const OPERATION: &str = "Microsoft.Directory/signIns/action";
     const RESOURCE: &str = "/providers/Microsoft.Directory/signIns";
+
+    fn properties(&self, count: u64) -> Value {
+        let shown = [
+            ("outcome", Some(self.outcome.to_owned())),
+            ("count", Some(count.to_string())),
+            ("grant", self.grant.map(str::to_owned)),
+            ("clientId", self.client_id.map(|id| id.to_string())),
+            ("credentialId", self.credential_id.map(|id| id.to_string())),
+        ];
+        let members = shown
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), Value::String(value?))));
+        Value::Object(members.collect())
+    }
+}
+
+/// How many sign-ins of one kind there were, and when the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignInCount {
+    pub first_at: OffsetDateTime,
+    pub count: u64,
 }
 
 impl Store {
@@ -225,41 +249,30 @@ impl Store {
     /// Writes sign-ins, each with how many there were of it.
     pub async fn activity_add_sign_ins(
         &self,
-        sign_ins: &[(SignIn, u64)],
-        at: OffsetDateTime,
+        sign_ins: &[(SignIn, SignInCount)],
     ) -> Result<(), StoreError> {
-        let column = |text: &dyn Fn(&SignIn) -> Option<String>| -> Vec<Option<String>> {
-            sign_ins.iter().map(|(sign_in, _)| text(sign_in)).collect()
-        };
-        let event_ids: Vec<Uuid> = sign_ins.iter().map(|_| Uuid::new_v4()).collect();
-        let callers: Vec<Option<Uuid>> = sign_ins
-            .iter()
-            .map(|(sign_in, _)| sign_in.caller_id)
-            .collect();
-        let properties: Vec<Value> = sign_ins
-            .iter()
-            .map(|(sign_in, count)| {
-                serde_json::json!({ "outcome": sign_in.outcome, "count": count.to_string() })
-            })
-            .collect();
+        let mut rows = SignInRows::default();
+        for (sign_in, counted) in sign_ins {
+            rows.push(sign_in, *counted);
+        }
         sqlx::query!(
             r#"INSERT INTO activity_log (event_id, occurred_at, correlation_id, category, operation_name, resource_id, resource_key,
                  status, error_code, caller_id, caller_name, caller_address, properties)
-               SELECT event_id, $2, event_id, 'SignIn', $3, $4, $5,
-                 CASE WHEN error_code IS NULL THEN 'Succeeded' ELSE 'Failed' END, error_code, caller_id, caller_name,
-                 caller_address, properties
-               FROM UNNEST($1::uuid[], $6::text[], $7::uuid[], $8::text[], $9::text[], $10::jsonb[])
-                 AS input (event_id, error_code, caller_id, caller_name, caller_address, properties)"#,
-            &event_ids,
-            at,
+               SELECT event_id, occurred_at, event_id, 'SignIn', $3, $4, $5,
+                 CASE WHEN error_code IS NULL THEN 'Succeeded' ELSE 'Failed' END, error_code, caller_id,
+                 COALESCE((SELECT user_principal_name FROM users WHERE object_id = caller_id), client_id), caller_address, properties
+               FROM UNNEST($1::uuid[], $2::timestamptz[], $6::text[], $7::uuid[], $8::text[], $9::text[], $10::jsonb[])
+                 AS input (event_id, occurred_at, error_code, caller_id, client_id, caller_address, properties)"#,
+            &rows.event_ids,
+            &rows.times,
             SignIn::OPERATION,
             SignIn::RESOURCE,
             arm::canonical_key(SignIn::RESOURCE),
-            &column(&|sign_in| (sign_in.outcome != "success").then(|| sign_in.outcome.to_owned())) as &[Option<String>],
-            &callers as &[Option<Uuid>],
-            &column(&|sign_in| sign_in.caller_name.clone()) as &[Option<String>],
-            &column(&|sign_in| sign_in.caller_address.map(|address| address.to_string())) as &[Option<String>],
-            &properties
+            &rows.error_codes as &[Option<String>],
+            &rows.principals as &[Option<Uuid>],
+            &rows.clients as &[Option<String>],
+            &rows.addresses as &[Option<String>],
+            &rows.properties
         )
         .execute(self.pool())
         .await?;
@@ -282,5 +295,32 @@ impl Store {
         .await?
         .rows_affected();
         Ok(forgotten)
+    }
+}
+
+/// Sign-ins as columns.
+#[derive(Default)]
+struct SignInRows {
+    event_ids: Vec<Uuid>,
+    times: Vec<OffsetDateTime>,
+    error_codes: Vec<Option<String>>,
+    principals: Vec<Option<Uuid>>,
+    clients: Vec<Option<String>>,
+    addresses: Vec<Option<String>>,
+    properties: Vec<Value>,
+}
+
+impl SignInRows {
+    fn push(&mut self, sign_in: &SignIn, counted: SignInCount) {
+        let failure = (sign_in.outcome != SignIn::SUCCESS).then(|| sign_in.outcome.to_owned());
+        self.event_ids.push(Uuid::new_v4());
+        self.times.push(counted.first_at);
+        self.error_codes.push(failure);
+        self.principals.push(sign_in.principal_id);
+        self.clients
+            .push(sign_in.client_id.map(|id| id.to_string()));
+        self.addresses
+            .push(sign_in.address.map(|address| address.to_string()));
+        self.properties.push(sign_in.properties(counted.count));
     }
 }

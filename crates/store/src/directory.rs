@@ -10,6 +10,7 @@ mod federated_credentials;
 mod groups;
 mod memberships;
 mod owners;
+mod principal_lookup;
 pub(crate) mod principals;
 mod query;
 mod roles;
@@ -28,6 +29,7 @@ pub use groups::{
 };
 pub use memberships::Reach;
 pub use owners::OwnerAddition;
+pub use principal_lookup::FoundPrincipal;
 pub use principals::Indispensable;
 pub use query::ObjectQuery;
 pub use roles::{DirectoryRole, RoleAddition, RoleRemoval};

@@ -14,6 +14,7 @@ pub mod registries;
 pub mod resource_groups;
 pub mod role_assignments;
 pub mod role_definitions;
+pub mod sealing;
 pub mod sign_in_keys;
 pub mod subscriptions;
 pub mod used_credentials;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::audience::Audience;
 use super::tenant::TenantForm;
 use crate::limits::TOKEN_LIFETIME;
+use crate::sealing::of_sign_in_key;
 
 /// Why there are no keys to sign in with.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +63,7 @@ async fn make_key(
     let key = SigningKey::generate(&kid);
     let created = store
         .sign_in_key_create_if_none(&SignInKey {
-            sealed_private: key_ring.seal(key.pkcs8(), &associated(&kid)),
+            sealed_private: key_ring.seal(key.pkcs8(), &of_sign_in_key(&kid)),
             kid: kid.clone(),
             // The first key has no one before it who could sign meanwhile.
             not_before: now,
@@ -123,11 +124,6 @@ async fn publish(
         );
     }
     Ok(())
-}
-
-/// What binds a sealed key to its row.
-fn associated(kid: &str) -> Vec<u8> {
-    format!("sign_in_keys/{kid}/private").into_bytes()
 }
 
 /// The keys in memory.
@@ -283,7 +279,7 @@ async fn read(
 
 fn open(row: SignInKey, key_ring: &KeyRing) -> Result<OpenedKey, SignInError> {
     let pkcs8 = key_ring
-        .open(&row.sealed_private, &associated(&row.kid))
+        .open(&row.sealed_private, &of_sign_in_key(&row.kid))
         .map_err(|source| SignInError::Sealed {
             kid: row.kid.clone(),
             source,
@@ -345,7 +341,7 @@ mod tests {
         let key = SigningKey::generate("a");
         let row = |kid: &str| SignInKey {
             kid: kid.to_owned(),
-            sealed_private: ring.seal(key.pkcs8(), &associated("a")),
+            sealed_private: ring.seal(key.pkcs8(), &of_sign_in_key("a")),
             not_before: NOW,
             retired_at: None,
         };

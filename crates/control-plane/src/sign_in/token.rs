@@ -6,6 +6,7 @@ use actix_web::http::Method;
 use arm::ApiError;
 use serde::Serialize;
 use store::StoreError;
+use store::activity::SignIn as SignInRecord;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -208,6 +209,15 @@ async fn token(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         outcome = outcome.as_str(),
         "sign-in"
     );
+    let recorded = SignInRecord {
+        principal_id: attempt.principal_id,
+        client_id: attempt.client_id,
+        credential_id: attempt.credential_id,
+        address: request.peer,
+        grant: attempt.grant.map(Grant::as_str),
+        outcome: outcome.as_str(),
+    };
+    app.activity.sign_in(recorded, request.now);
     Ok(answer
         .header("cache-control", "no-store")
         .header("pragma", "no-cache"))

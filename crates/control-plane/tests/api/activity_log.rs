@@ -413,3 +413,88 @@ async fn no_secret_is_ever_in_the_log(pool: PgPool) {
         assert!(!row.contains(&principal.token), "{row}");
     }
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn sign_ins_are_recorded_like_ones_together(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let principal = app.create_principal("ci").await;
+    for _ in 0..3 {
+        app.sign_in(&principal.app_id, &principal.secret).await;
+    }
+    let wrong = credentials::generate(
+        credentials::SecretKind::ServicePrincipalSecret,
+        &credentials::SystemRandomness,
+    );
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", principal.app_id.as_str()),
+        ("client_secret", wrong.expose()),
+        ("scope", "https://containerregistry.azure.net/.default"),
+    ];
+    let request = app
+        .request(Method::POST, "/adfs/oauth2/v2.0/token")
+        .form(&form);
+    assert_eq!(app.read(request).await.status, 401);
+    let filter = format!("category eq 'SignIn' and caller eq '{}'", principal.app_id);
+    let count = |found: &[Value], status: &str| -> u64 {
+        let of_status = found
+            .iter()
+            .filter(|event| event["status"]["value"] == status);
+        of_status
+            .map(|event| {
+                let count = event["properties"]["count"].as_str().unwrap();
+                count.parse::<u64>().unwrap()
+            })
+            .sum()
+    };
+    let found = loop {
+        let found = events(&app, "", &app.token, &filter).await;
+        if count(&found, "Succeeded") + count(&found, "Failed") >= 5 {
+            break found;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    assert_eq!(
+        (count(&found, "Succeeded"), count(&found, "Failed")),
+        (4, 1)
+    );
+    let failed = found
+        .iter()
+        .find(|event| event["status"]["value"] == "Failed")
+        .unwrap();
+    assert_eq!(failed["properties"]["errorCode"], "wrong_secret");
+    assert_eq!(failed["httpRequest"]["clientIpAddress"], "127.0.0.1");
+    let succeeded = found
+        .iter()
+        .find(|event| event["status"]["value"] == "Succeeded")
+        .unwrap();
+    assert_eq!(
+        succeeded["claims"]["http://schemas.microsoft.com/identity/claims/objectidentifier"],
+        principal.object_id.as_str()
+    );
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn what_is_older_than_the_retention_is_forgotten(pool: PgPool) {
+    let app = TestApp::spawn(pool.clone()).await;
+    app.create_group("g").await;
+    app.create_group("h").await;
+    let aged = sqlx::query(
+        "UPDATE activity_log SET occurred_at = occurred_at - interval '31 days' WHERE resource_key LIKE '%/g'",
+    )
+    .execute(&pool)
+    .await
+    .unwrap()
+    .rows_affected();
+    assert_eq!(aged, 1);
+    // A control plane looks when it starts.
+    let _replica = app.replica().await;
+    loop {
+        let found = in_subscription(&app, &app.token, "").await;
+        if found.len() == 1 {
+            assert_eq!(found[0]["resourceGroupName"], "h");
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}

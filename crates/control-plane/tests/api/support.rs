@@ -322,12 +322,14 @@ async fn serve(
     let app = App::assemble(Parts {
         store: store.clone(),
         key_ring: Arc::new(key_ring()),
+        key_file: None,
         clock: Arc::new(OffsetDateTime::now_utc),
         randomness: Arc::new(SystemRandomness),
         settings: Settings {
             self_service_applications: true,
             issuer_ca_file,
             cors_allowed_origins: vec!["https://portal.example".to_owned()],
+            activity_retention_days: 30,
         },
         metrics: metrics.clone(),
         readiness: Readiness::new(&["database"]),
