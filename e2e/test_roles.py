@@ -29,8 +29,6 @@ def custom_role(az, control_plane):
         "AssignableScopes": [control_plane.subscription],
     }
     yield az.json("role", "definition", "create", "--role-definition", json.dumps(definition))
-    for assignment in az.json("role", "assignment", "list", "--all", "--role", name):
-        az.run("role", "assignment", "delete", "--ids", assignment["id"])
     az.run("role", "definition", "delete", "--name", name)
 
 
@@ -74,6 +72,7 @@ def test_a_custom_role_may_only_read_and_renew_credentials(az, cli_of, control_p
     refused = cli.fails("acr", "credential", "renew", "--name", registry.name, "--password-name", "password")
     assert "AuthorizationFailed" in refused
     assert "RoleDefinitionHasAssignments" in az.fails("role", "definition", "delete", "--name", name)
+    az.run("role", "assignment", "delete", "--assignee", renewer.client_id, "--role", name, "--scope", registry.id)
 
 
 def test_lists_show_what_is_inherited_and_what_groups_hold(az, control_plane, group, registry, team):
