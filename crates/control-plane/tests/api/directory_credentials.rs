@@ -130,7 +130,7 @@ async fn federated_credentials_are_created_found_changed_and_removed(pool: PgPoo
         ids
     };
     let id = text(&created.body["id"]);
-    assert_eq!(credentials().await, [id.clone()]);
+    assert_eq!(credentials().await, [id.as_str()]);
     let same_name = app.post(&path, body.clone()).await;
     assert_eq!(same_name.status, 409, "{}", same_name.body);
     let mut same_subject = body.clone();
@@ -145,7 +145,7 @@ async fn federated_credentials_are_created_found_changed_and_removed(pool: PgPoo
     let one = format!("{path}/main");
     let described = patch(&app, &one, &app.token, json!({ "description": "x" })).await;
     assert_eq!(described.status, 204, "{}", described.body);
-    assert_eq!(credentials().await, [id.clone()]);
+    assert_eq!(credentials().await, [id.as_str()]);
     let renamed = patch(&app, &one, &app.token, json!({ "name": "other" })).await;
     assert_eq!(renamed.status, 400);
     // What was issued for tokens of the old subject is dead.

@@ -94,7 +94,7 @@ async fn a_user_is_created_found_changed_and_deleted(pool: PgPool) {
     ] {
         assert_eq!(
             ids(&app.get(&format!("{USERS}?$filter={filter}")).await),
-            [id.clone()],
+            [id.as_str()],
             "{filter}"
         );
     }
@@ -199,7 +199,7 @@ async fn a_group_is_created_found_changed_and_deleted(pool: PgPool) {
             "{GROUPS}?$filter=displayName eq 'devs' and mailNickname eq 'devs'"
         ))
         .await;
-    assert_eq!(ids(&found), [group.clone()]);
+    assert_eq!(ids(&found), [group.as_str()]);
     let path = format!("{GROUPS}/{group}");
     for (change, description) in [
         (json!({ "description": "who builds" }), json!("who builds")),
@@ -285,7 +285,7 @@ async fn members_of_every_kind_nest_and_each_change_is_one_document(pool: PgPool
     let path = format!("{USERS}/ann@wharf.test");
     assert_eq!(
         ids(&app.get(&format!("{path}/memberOf")).await),
-        [inner.clone()]
+        [inner.as_str()]
     );
     let mut both = vec![inner.clone(), outer.clone()];
     both.sort();
@@ -300,7 +300,7 @@ async fn members_of_every_kind_nest_and_each_change_is_one_document(pool: PgPool
     );
     let asked = json!({ "groupIds": [outer, Uuid::new_v4()] });
     let path = format!("/v1.0/directoryObjects/{user}/checkMemberGroups");
-    assert_eq!(ids(&app.post(&path, asked).await), [outer.clone()]);
+    assert_eq!(ids(&app.post(&path, asked).await), [outer.as_str()]);
 
     // Pages hold each member once.
     let mut path = format!("{GROUPS}/{inner}/members?$top=2&$select=id");
