@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::access::PrincipalKind;
 use crate::config::{Change, Published, publish};
-use crate::{Store, StoreError, role_definitions};
+use crate::{Store, StoreError, activity, role_definitions};
 
 /// The version of the language that conditions are written in.
 pub const CONDITION_VERSION: &str = "2.0";
@@ -111,6 +111,7 @@ impl Store {
         &self,
         wanted: &NewRoleAssignment,
     ) -> Result<RoleAssignmentPut, StoreError> {
+        note(wanted.principal_id, wanted.role_definition_id);
         // What is in the way may be deleted or made by others before it is looked at; then there is another attempt.
         loop {
             if let Some(outcome) = self.role_assignment_try(wanted).await? {
@@ -265,10 +266,17 @@ impl Store {
         if !owners::have_owners(&mut transaction, &subscription).await? {
             return Ok(RoleAssignmentDeletion::LastOwner);
         }
+        note(row.principal_id, row.role_definition_id);
         let published = publish(&mut transaction, &[deletion(name)]).await?;
         transaction.commit().await?;
         Ok(RoleAssignmentDeletion::Deleted(row, published))
     }
+}
+
+/// For the activity log: an assignment's name alone says nothing.
+fn note(principal_id: Uuid, role_definition_id: Uuid) {
+    activity::detail("principalId", principal_id.to_string());
+    activity::detail("roleDefinitionId", role_definition_id.to_string());
 }
 
 /// Writes an assignment whose scope and principal are known to be there, and says what to publish.

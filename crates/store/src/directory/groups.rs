@@ -201,6 +201,7 @@ impl Store {
         member_id: Uuid,
         maximum: i64,
     ) -> Result<MembershipAddition, StoreError> {
+        crate::activity::detail("memberId", member_id.to_string());
         let mut transaction = self.begin().await?;
         let member = principals::lock(&mut transaction, member_id).await?;
         // Kept from deletion, not from becoming a member of others itself.
@@ -249,6 +250,7 @@ impl Store {
         group_id: Uuid,
         member_id: Uuid,
     ) -> Result<MembershipRemoval, StoreError> {
+        crate::activity::detail("memberId", member_id.to_string());
         let mut transaction = self.begin().await?;
         principals::lock(&mut transaction, member_id).await?;
         let owned = owners::lock_owned_by(&mut transaction, member_id).await?;

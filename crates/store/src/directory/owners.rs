@@ -55,6 +55,7 @@ impl Store {
         owner_id: Uuid,
         maximum: i64,
     ) -> Result<OwnerAddition, StoreError> {
+        crate::activity::detail("ownerId", owner_id.to_string());
         let mut transaction = self.begin().await?;
         if !lock_object(&mut transaction, object_id).await? {
             return Ok(OwnerAddition::ObjectNotFound);

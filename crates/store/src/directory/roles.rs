@@ -76,6 +76,8 @@ impl Store {
         role: DirectoryRole,
         principal_id: Uuid,
     ) -> Result<RoleAddition, StoreError> {
+        crate::activity::detail("memberId", principal_id.to_string());
+        crate::activity::detail("role", role.as_str());
         let mut transaction = self.begin().await?;
         let principal = sqlx::query_scalar!(
             "SELECT object_id FROM principals WHERE object_id = $1 AND kind <> 'Group' FOR KEY SHARE",
@@ -106,6 +108,8 @@ impl Store {
         role: DirectoryRole,
         principal_id: Uuid,
     ) -> Result<RoleRemoval, StoreError> {
+        crate::activity::detail("memberId", principal_id.to_string());
+        crate::activity::detail("role", role.as_str());
         let mut transaction = self.begin().await?;
         if role == DirectoryRole::Administrator
             && is_last_administrator(&mut transaction, principal_id).await?
