@@ -17,6 +17,7 @@ mod directory_people;
 mod directory_rights;
 mod held_roles;
 mod node_renewal;
+mod people_sign_in;
 mod registries;
 mod restores;
 mod role_assignments;
