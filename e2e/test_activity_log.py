@@ -48,7 +48,7 @@ def test_changes_and_refusals_in_a_resource_group(az, cli_of, control_plane):
 def test_the_directory_and_sign_ins_are_for_its_administrators(az, cli_of, control_plane, group):
     person = control_plane.new_principal_with("Reader", control_plane.subscription)
     cli = cli_of(person.client_id, person.client_secret)
-    of_directory = (*LIST, "--resource-provider", "Microsoft.Directory")
+    of_directory = (*LIST, "--namespace", "Microsoft.Directory")
     created = az.json(*of_directory, "--caller", control_plane.principal.client_id)
     assert "Microsoft.Directory/applications/addPassword/action" in operations(created)
     signed_in = wait_until(
