@@ -333,7 +333,7 @@ class TestRegistries:
             ("networkRuleSet", {"properties": {"networkRuleSet": {"defaultAction": "Deny"}}}),
             ("retentionPolicy", {"properties": {"policies": {"retentionPolicy": {"days": 30, "status": "enabled"}}}}),
             ("encryption", {"properties": {"encryption": {"status": "enabled"}}}),
-            ("roleAssignmentMode", {"properties": {"roleAssignmentMode": "AbacRepositoryPermissions"}}),
+            ("roleAssignmentMode", {"properties": {"roleAssignmentMode": "Both"}}),
             ("identity", {"identity": {"type": "SystemAssigned"}}),
         ],
     )

@@ -55,6 +55,8 @@ CREATE TABLE registries (
     sku                   text NOT NULL,
     tags                  jsonb NOT NULL,
     admin_user_enabled    boolean NOT NULL,
+    role_assignment_mode  text COLLATE "C" NOT NULL DEFAULT 'LegacyRegistryPermissions'
+        CHECK (role_assignment_mode IN ('LegacyRegistryPermissions', 'AbacRepositoryPermissions')),
     created_at            timestamptz NOT NULL,
     created_by            text NOT NULL,
     created_by_type       text NOT NULL,
@@ -75,6 +77,8 @@ CREATE TABLE registry_passwords (
     verifier     bytea NOT NULL,
     -- Never the same again, also after a restore: tokens name it.
     generation   bigint NOT NULL,
+    -- To the hour, as nodes tell; null when never.
+    last_used_at timestamptz,
     PRIMARY KEY (registry_uid, slot)
 );
 
@@ -91,7 +95,7 @@ CREATE INDEX applications_name ON applications (name_key);
 -- Whatever can hold a role; its kind has a table of its own.
 CREATE TABLE principals (
     object_id    uuid PRIMARY KEY,
-    kind         text NOT NULL CHECK (kind IN ('ServicePrincipal')),
+    kind         text NOT NULL CHECK (kind IN ('ServicePrincipal', 'User', 'Group')),
     display_name text NOT NULL,
     name_key     text COLLATE "C" NOT NULL,
     enabled      boolean NOT NULL,
@@ -104,6 +108,35 @@ CREATE TABLE service_principals (
     app_id    uuid NOT NULL UNIQUE REFERENCES applications (app_id)
 );
 
+-- People.
+CREATE TABLE users (
+    object_id                  uuid PRIMARY KEY REFERENCES principals ON DELETE CASCADE,
+    user_principal_name        text NOT NULL,
+    user_principal_name_key    text COLLATE "C" NOT NULL UNIQUE,
+    mail_nickname              text NOT NULL,
+    -- Argon2id, in PHC string format.
+    password_verifier          text NOT NULL,
+    -- What tokens name that came from this password. Another one, never used before, whenever the password is reset or sessions are revoked.
+    credential_id              uuid NOT NULL UNIQUE,
+    must_change_password       boolean NOT NULL,
+    last_signed_in_at          timestamptz
+);
+
+CREATE TABLE groups (
+    object_id         uuid PRIMARY KEY REFERENCES principals ON DELETE CASCADE,
+    description       text,
+    mail_nickname     text NOT NULL,
+    mail_nickname_key text COLLATE "C" NOT NULL
+);
+
+-- Direct members: service principals, users and groups. Groups may contain each other.
+CREATE TABLE group_members (
+    group_id  uuid NOT NULL REFERENCES groups ON DELETE CASCADE,
+    member_id uuid NOT NULL REFERENCES principals ON DELETE CASCADE,
+    PRIMARY KEY (group_id, member_id)
+);
+CREATE INDEX group_members_member ON group_members (member_id, group_id);
+
 -- Secrets stand on an application or on its service principal; either signs the service principal in.
 CREATE TABLE application_secrets (
     key_id       uuid PRIMARY KEY,
@@ -114,10 +147,50 @@ CREATE TABLE application_secrets (
     hint         text NOT NULL,
     starts_at    timestamptz NOT NULL,
     expires_at   timestamptz NOT NULL,
-    verifier     bytea NOT NULL
+    -- One of the two: of a generated secret, or of one that the caller chose (Argon2id, in PHC string format).
+    verifier        bytea,
+    chosen_verifier text,
+    -- To the hour, as nodes and sign-in tell; null when never.
+    last_used_at timestamptz,
+    CHECK ((verifier IS NULL) <> (chosen_verifier IS NULL))
 );
 CREATE INDEX application_secrets_app ON application_secrets (app_id);
 CREATE INDEX application_secrets_owner ON application_secrets (owner_id);
+
+-- Certificates (keyCredentials) that sign a service principal in by a client assertion.
+CREATE TABLE application_certificates (
+    key_id       uuid PRIMARY KEY,
+    app_id       uuid NOT NULL REFERENCES applications (app_id) ON DELETE CASCADE,
+    -- The application or the service principal that shows it.
+    owner_id     uuid NOT NULL,
+    display_name text,
+    -- DER.
+    certificate  bytea NOT NULL,
+    -- SHA-1 and SHA-256 of it: what an assertion's x5t and x5t#S256 name.
+    thumbprint_sha1   bytea NOT NULL,
+    thumbprint_sha256 bytea NOT NULL,
+    starts_at    timestamptz NOT NULL,
+    expires_at   timestamptz NOT NULL,
+    last_used_at timestamptz
+);
+CREATE INDEX application_certificates_app ON application_certificates (app_id);
+CREATE INDEX application_certificates_owner ON application_certificates (owner_id);
+
+-- Tokens of external issuers that sign a service principal in.
+CREATE TABLE federated_credentials (
+    credential_id uuid PRIMARY KEY,
+    app_id        uuid NOT NULL REFERENCES applications (app_id) ON DELETE CASCADE,
+    name          text NOT NULL,
+    name_key      text COLLATE "C" NOT NULL,
+    -- Compared exactly.
+    issuer        text COLLATE "C" NOT NULL,
+    subject       text COLLATE "C" NOT NULL,
+    audiences     text[] COLLATE "C" NOT NULL,
+    description   text,
+    last_used_at  timestamptz,
+    UNIQUE (app_id, name_key),
+    UNIQUE (app_id, issuer, subject)
+);
 
 CREATE TABLE directory_owners (
     object_id uuid NOT NULL,
@@ -127,9 +200,25 @@ CREATE TABLE directory_owners (
 CREATE INDEX directory_owners_owner ON directory_owners (owner_id);
 
 CREATE TABLE directory_role_members (
-    role         text COLLATE "C" NOT NULL CHECK (role IN ('administrator')),
+    role         text COLLATE "C" NOT NULL CHECK (role IN ('administrator', 'reader', 'application-administrator')),
     principal_id uuid NOT NULL REFERENCES principals ON DELETE CASCADE,
     PRIMARY KEY (role, principal_id)
+);
+
+-- Custom roles; built-in ones are part of the service.
+CREATE TABLE role_definitions (
+    id                uuid PRIMARY KEY,
+    role_name         text NOT NULL,
+    role_name_key     text COLLATE "C" NOT NULL UNIQUE,
+    description       text NOT NULL,
+    -- As rbac::Permission writes it.
+    permissions       jsonb NOT NULL,
+    assignable_scopes text[] NOT NULL,
+    assignable_scope_keys text[] COLLATE "C" NOT NULL,
+    created_at        timestamptz NOT NULL,
+    created_by        uuid,
+    updated_at        timestamptz NOT NULL,
+    updated_by        uuid
 );
 
 CREATE TABLE role_assignments (
@@ -140,6 +229,9 @@ CREATE TABLE role_assignments (
     principal_type     text NOT NULL,
     role_definition_id uuid NOT NULL,
     description        text,
+    -- In the one form that is understood; null when the role holds without condition.
+    condition          text,
+    condition_version  text,
     created_at         timestamptz NOT NULL,
     created_by         uuid,
     updated_at         timestamptz NOT NULL,
@@ -148,6 +240,9 @@ CREATE TABLE role_assignments (
 );
 CREATE INDEX role_assignments_principal ON role_assignments (principal_id, scope_key);
 CREATE INDEX role_assignments_scope ON role_assignments (scope_key);
+-- At the scopes of a decision there are few groups, however many groups a caller is in.
+CREATE INDEX role_assignments_groups ON role_assignments (scope_key, principal_id) WHERE principal_type = 'Group';
+CREATE INDEX role_assignments_role ON role_assignments (role_definition_id);
 
 -- Keys that sign access tokens of the control plane (ES256); the private part is sealed and bound to its row. The public part is not
 -- stored: it comes from the private one, so nobody who can only write rows can slip in a key.
@@ -156,6 +251,61 @@ CREATE TABLE sign_in_keys (
     sealed_private bytea NOT NULL,
     not_before     timestamptz NOT NULL,
     retired_at     timestamptz
+);
+
+-- Refresh tokens of sign-in. Each is used once and followed by another of its family; one that is used again ends the family.
+CREATE TABLE refresh_tokens (
+    token_id      uuid PRIMARY KEY,
+    family_id     uuid NOT NULL,
+    -- Of the generated secret in it.
+    verifier      bytea NOT NULL,
+    principal_id  uuid NOT NULL REFERENCES principals ON DELETE CASCADE,
+    -- The credential that the family came from: it dies with that.
+    credential_id uuid NOT NULL,
+    client_id     text NOT NULL,
+    issued_at     timestamptz NOT NULL,
+    expires_at    timestamptz NOT NULL,
+    used_at       timestamptz
+);
+CREATE INDEX refresh_tokens_family ON refresh_tokens (family_id);
+CREATE INDEX refresh_tokens_principal ON refresh_tokens (principal_id);
+CREATE INDEX refresh_tokens_expiry ON refresh_tokens (expires_at);
+
+-- Who did what: a row for each change, written in its transaction, for each refused attempt, and for each sign-in. Never a secret.
+CREATE TABLE activity_log (
+    event_id        uuid PRIMARY KEY,
+    occurred_at     timestamptz NOT NULL,
+    correlation_id  uuid NOT NULL,
+    -- Administrative, or SignIn.
+    category        text COLLATE "C" NOT NULL,
+    -- The action, as providers/operations names it.
+    operation_name  text COLLATE "C" NOT NULL,
+    -- What it was done to; its key begins with the key of the scope at which it may be read.
+    resource_id     text NOT NULL,
+    resource_key    text COLLATE "C" NOT NULL,
+    -- Started, Succeeded or Failed.
+    status          text COLLATE "C" NOT NULL,
+    http_status     smallint,
+    error_code      text,
+    -- The object id of whom did it, and the name under which it is shown; null for a stranger.
+    caller_id       uuid,
+    caller_name     text,
+    caller_address  text,
+    -- The configuration's revision that it published.
+    revision        bigint,
+    properties      jsonb NOT NULL
+);
+CREATE INDEX activity_log_time ON activity_log (occurred_at, event_id);
+CREATE INDEX activity_log_resource ON activity_log (resource_key, occurred_at);
+CREATE INDEX activity_log_correlation ON activity_log (correlation_id);
+
+-- Running control planes, and the key-encryption keys that each has: a new one seals once all have it. The clock is Postgres's.
+CREATE TABLE control_planes (
+    instance_id         uuid PRIMARY KEY,
+    key_fingerprints    text[] NOT NULL,
+    -- Of the key that it seals with.
+    sealing_fingerprint text NOT NULL,
+    seen_at             timestamptz NOT NULL
 );
 
 -- The config feed.
@@ -172,7 +322,7 @@ CREATE TABLE config_head (
     begun_revision  bigint NOT NULL,
     -- The epoch before, if all that it had up to begun_revision is known to be here.
     continues       uuid,
-    -- The form in which documents of each kind are published; 1 for a kind that is not here.
+    -- The form in which documents of each kind are published; of a kind that is not here 1, or 0 (none) where not every build knows it.
     forms           jsonb NOT NULL
 );
 
@@ -213,6 +363,16 @@ CREATE TABLE config_documents (
 );
 CREATE INDEX config_documents_revision ON config_documents (revision);
 CREATE INDEX config_documents_tombstones ON config_documents (deleted_at) WHERE deleted;
+
+-- Documents that were published without something, or not at all, because the form in use cannot say it; whole, to be published when the
+-- form is raised.
+CREATE TABLE withheld_documents (
+    region text COLLATE "C" NOT NULL,
+    kind   text COLLATE "C" NOT NULL,
+    key    text COLLATE "C" NOT NULL,
+    body   text NOT NULL,
+    PRIMARY KEY (region, kind, key)
+);
 
 -- Enrolled nodes.
 CREATE TABLE nodes (

@@ -9,6 +9,12 @@ pub struct Filter(pub Vec<Term>);
 pub enum Term {
     /// `property eq 'value'`
     Equals { property: String, value: String },
+    /// `property ge 'value'` or `property le 'value'`
+    Bound {
+        property: String,
+        bound: Bound,
+        value: String,
+    },
     /// `startswith(property,'value')`
     StartsWith { property: String, value: String },
     /// `collection/any(x:x eq 'value')`
@@ -20,10 +26,17 @@ pub enum Term {
     },
 }
 
+/// Which end of a range a term sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    AtLeast,
+    AtMost,
+}
+
 /// A filter outside the supported grammar.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "The filter '{filter}' is not supported at '{rest}'. Supported are: property eq 'value', startswith(property,'value'), collection/any(x:x eq 'value') and function('argument'), joined by 'and'."
+    "The filter '{filter}' is not supported at '{rest}'. Supported are: property eq 'value', property ge 'value', property le 'value', startswith(property,'value'), collection/any(x:x eq 'value') and function('argument'), joined by 'and'."
 )]
 pub struct InvalidFilter {
     pub filter: String,
@@ -112,8 +125,13 @@ impl<'a> Parser<'a> {
         let Some(mut rest) = self.rest.strip_prefix('\'') else {
             let end = self
                 .rest
-                .find([' ', '+', ')', ','])
-                .unwrap_or(self.rest.len());
+                .char_indices()
+                .find(|&(at, character)| match character {
+                    // The offset of a time, not a blank.
+                    '+' => !self.rest[at + 1..].starts_with(|next: char| next.is_ascii_digit()),
+                    _ => matches!(character, ' ' | ')' | ','),
+                })
+                .map_or(self.rest.len(), |(at, _)| at);
             let (value, after) = self.rest.split_at(end);
             self.rest = after;
             return (!value.is_empty() && !value.contains(['\'', '('])).then(|| value.to_owned());
@@ -144,11 +162,22 @@ impl<'a> Parser<'a> {
         if self.rest.starts_with('(') {
             return self.call(name);
         }
-        if !self.keyword("eq") {
-            return None;
+        if self.keyword("eq") {
+            return Some(Term::Equals {
+                property: name,
+                value: self.value()?,
+            });
         }
-        Some(Term::Equals {
+        let bound = if self.keyword("ge") {
+            Bound::AtLeast
+        } else if self.keyword("le") {
+            Bound::AtMost
+        } else {
+            return None;
+        };
+        Some(Term::Bound {
             property: name,
+            bound,
             value: self.value()?,
         })
     }
@@ -245,6 +274,26 @@ mod tests {
                     function: "assignedto".into(),
                     argument: Some("a".into())
                 }
+            ])
+        );
+        let bound = |bound, value: &str| Term::Bound {
+            property: "eventtimestamp".into(),
+            bound,
+            value: value.into(),
+        };
+        assert_eq!(
+            parse("eventTimestamp ge 2026-11-23T11:48:54.207542 and eventTimestamp le '2026-11-23T12:00:00+01:00'"),
+            Ok(vec![
+                bound(Bound::AtLeast, "2026-11-23T11:48:54.207542"),
+                bound(Bound::AtMost, "2026-11-23T12:00:00+01:00")
+            ])
+        );
+        // az writes the offset of a time without quotes.
+        assert_eq!(
+            parse("eventTimestamp ge 2026-11-23T11:48:54+00:00 and a eq 'b'"),
+            Ok(vec![
+                bound(Bound::AtLeast, "2026-11-23T11:48:54+00:00"),
+                equals("a", "b")
             ])
         );
         assert!(parse("displayName eq 'open").is_err());

@@ -16,7 +16,7 @@ mod tags;
 pub use api_version::{ApiVersion, InvalidApiVersion};
 pub use error::{ApiError, ErrorDetail, Kind};
 pub use etag::{ETag, Precondition, PreconditionFailed};
-pub use filter::{Filter, InvalidFilter, Term};
+pub use filter::{Bound, Filter, InvalidFilter, Term};
 pub use location::Location;
 pub use paging::Page;
 pub use resource_id::{

@@ -1,6 +1,6 @@
 //! The kinds of documents and their bodies.
 
-use credentials::{PublicKey, Verifier};
+use credentials::{PasswordVerifier, PublicKey, Verifier};
 use rbac::{RoleAssignment, RoleDefinition};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,19 +20,23 @@ pub enum Kind {
     RoleDefinition,
     RoleAssignment,
     SigningKey,
+    SignInKey,
 }
 
 /// Each kind with its name on the wire and the newest form that this build writes and reads.
-const KINDS: [(Kind, &str, u32); 8] = [
+const KINDS: [(Kind, &str, u32); 9] = [
     (Kind::Registry, "registry", 1),
     (Kind::RegistryName, "registry-name", 1),
     (Kind::Node, "node", 1),
-    (Kind::Principal, "principal", 1),
+    // Form 2 adds secrets that the caller chose, and credentials that only sign in. An earlier build denies what they would allow.
+    (Kind::Principal, "principal", 2),
     (Kind::Group, "group", 1),
     (Kind::RoleDefinition, "role-definition", 1),
-    (Kind::RoleAssignment, "role-assignment", 1),
+    // Form 2 adds the condition. Never written in form 1 with one: an earlier build would grant more.
+    (Kind::RoleAssignment, "role-assignment", 2),
     // Form 2 names the node's region, so that the document can be for all regions.
     (Kind::SigningKey, "signing-key", 2),
+    (Kind::SignInKey, "sign-in-key", 1),
 ];
 
 /// The newest form of each kind that this build understands, and of the stream's messages, as a node announces it.
@@ -45,7 +49,7 @@ pub fn forms() -> BTreeMap<String, u32> {
 }
 
 /// The newest form of the stream's messages that this build understands.
-const NEWEST_STREAM_FORM: u32 = 2;
+const NEWEST_STREAM_FORM: u32 = 3;
 
 impl Kind {
     pub fn parse(name: &str) -> Option<Self> {
@@ -83,6 +87,7 @@ pub enum Document {
     RoleDefinition(RoleDefinition),
     RoleAssignment(RoleAssignment),
     SigningKey(SigningKey),
+    SignInKey(SignInKey),
 }
 
 /// A registry: who it is, where it stands in the tree of scopes, and its admin account.
@@ -181,6 +186,13 @@ pub struct Principal {
     pub app_id: Option<Uuid>,
     pub enabled: bool,
     pub secrets: Vec<PrincipalSecret>,
+    /// Secrets that the caller chose (form 2).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chosen_secrets: Vec<ChosenSecret>,
+    /// Credentials that nodes never see, but that sign in at the control plane: certificates, federated credentials, and the password of a
+    /// person (form 2). Tokens that came from one which is not here, or is over, are dead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sign_in_credentials: Vec<SignInCredential>,
     /// The groups that it is a direct member of.
     #[serde(default)]
     pub groups: Vec<Uuid>,
@@ -197,6 +209,53 @@ pub struct PrincipalSecret {
     /// By the node's own clock, without allowance.
     #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
+}
+
+/// A secret with little entropy: checking it is slow on purpose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChosenSecret {
+    pub key_id: Uuid,
+    pub verifier: PasswordVerifier,
+    /// Five minutes of clock difference are allowed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub starts_at: OffsetDateTime,
+    /// By the node's own clock, without allowance.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SignInCredential {
+    /// What tokens of sign-in name as `cred`.
+    pub key_id: Uuid,
+    /// Absent for one that does not end by itself.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// The public part of a key with which the control plane signs access tokens; nodes take such tokens at `/oauth2/exchange`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SignInKey {
+    pub public_key: PublicKey,
+    pub tenant_id: Uuid,
+    /// Every `iss` that a token may have.
+    pub issuers: Vec<String>,
+    /// Every `aud` that nodes take: that of the control plane, and that of registries.
+    pub audiences: Vec<String>,
+    /// From then on tokens that it signed count no more.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
+    pub ends_at: Option<OffsetDateTime>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -254,6 +313,7 @@ impl Document {
             Self::RoleDefinition(_) => Kind::RoleDefinition,
             Self::RoleAssignment(_) => Kind::RoleAssignment,
             Self::SigningKey(_) => Kind::SigningKey,
+            Self::SignInKey(_) => Kind::SignInKey,
         }
     }
 
@@ -268,17 +328,52 @@ impl Document {
             Self::RoleDefinition(definition) => definition.id.to_string(),
             Self::RoleAssignment(assignment) => assignment.id.to_string(),
             Self::SigningKey(key) => key.public_key.kid().to_owned(),
+            Self::SignInKey(key) => key.public_key.kid().to_owned(),
         }
     }
 
-    /// [`Document::body_in_form`] in the newest form.
+    /// The JSON text that is stored, sent and summed: `form`, the newest, beside the members of the kind.
     pub fn body(&self) -> String {
-        self.body_in_form(self.kind().form())
+        self.text(self.kind().form())
     }
 
-    /// The JSON text that is stored, sent and summed: `form` beside the members of the kind. What an older form cannot say is left out;
-    /// whoever publishes decides whether the document still means the same without it.
-    pub fn body_in_form(&self, form: u32) -> String {
+    /// The same in an older form, without what that cannot say, as long as a node then allows no more than it should. `None` where it would,
+    /// and in form 0, which stands for nodes that do not know the kind.
+    pub fn body_in_form(&self, form: u32) -> Option<String> {
+        if form == 0 {
+            return None;
+        }
+        let older = match self {
+            Self::Principal(content) if form == 1 => Self::Principal(Principal {
+                chosen_secrets: Vec::new(),
+                sign_in_credentials: Vec::new(),
+                ..content.clone()
+            }),
+            Self::SigningKey(content) if form == 1 => Self::SigningKey(SigningKey {
+                region: None,
+                ..content.clone()
+            }),
+            Self::RoleAssignment(content) if form == 1 && content.condition.is_some() => {
+                return None;
+            }
+            _ => return Some(self.text(form)),
+        };
+        Some(older.text(form))
+    }
+
+    /// Whether an older form says all of the document. The region of a signing key is not missed: it is that which form 1 is stored for.
+    pub fn is_whole_in_form(&self, form: u32) -> bool {
+        match self {
+            _ if form == 0 => false,
+            Self::Principal(content) if form == 1 => {
+                content.chosen_secrets.is_empty() && content.sign_in_credentials.is_empty()
+            }
+            Self::RoleAssignment(content) if form == 1 => content.condition.is_none(),
+            _ => true,
+        }
+    }
+
+    fn text(&self, form: u32) -> String {
         #[derive(Serialize)]
         struct Body<'a, T> {
             form: u32,
@@ -296,14 +391,8 @@ impl Document {
             Self::Group(content) => text(form, content),
             Self::RoleDefinition(content) => text(form, content),
             Self::RoleAssignment(content) => text(form, content),
-            Self::SigningKey(content) if form == 1 => text(
-                form,
-                &SigningKey {
-                    region: None,
-                    ..content.clone()
-                },
-            ),
             Self::SigningKey(content) => text(form, content),
+            Self::SignInKey(content) => text(form, content),
         }
     }
 
@@ -341,6 +430,7 @@ impl Document {
             Kind::RoleDefinition => Self::RoleDefinition(read(kind, body)?),
             Kind::RoleAssignment => Self::RoleAssignment(read(kind, body)?),
             Kind::SigningKey => Self::SigningKey(read(kind, body)?),
+            Kind::SignInKey => Self::SignInKey(read(kind, body)?),
         };
         if document.key() == key {
             Ok(document)

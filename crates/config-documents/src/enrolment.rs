@@ -10,8 +10,12 @@ use crate::Region;
 /// Marks come at least this often when nothing changes: progress and liveness are the same thing.
 pub const MINIMUM_MARK_INTERVAL_MILLISECONDS: u64 = 1_000;
 
-/// How long a registry token that a node signs lasts, in seconds: a key is kept this long after the last token was signed with it.
+/// How long an access token that a node signs lasts, in seconds.
 pub const REGISTRY_TOKEN_LIFETIME_SECONDS: u64 = 75 * 60;
+
+/// How long a refresh token that a node signs lasts, in seconds; no token lasts longer. A key is kept this long after the last token was
+/// signed with it.
+pub const REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS: u64 = 3 * 60 * 60;
 
 #[derive(Clone, Serialize, Deserialize)]
 pub struct JoinRequest {

@@ -10,14 +10,18 @@ mod stream;
 
 pub use checksum::Checksum;
 pub use document::{
-    AdminPassword, AdminPasswordSlot, AdminUser, Document, Group, Kind, MalformedDocument, Node,
-    Principal, PrincipalSecret, Registry, RegistryName, RoleAssignmentMode, SigningKey, forms,
+    AdminPassword, AdminPasswordSlot, AdminUser, ChosenSecret, Document, Group, Kind,
+    MalformedDocument, Node, Principal, PrincipalSecret, Registry, RegistryName,
+    RoleAssignmentMode, SignInCredential, SignInKey, SigningKey, forms,
 };
 pub use enrolment::{
-    JoinAnswer, JoinRequest, MINIMUM_MARK_INTERVAL_MILLISECONDS, REGISTRY_TOKEN_LIFETIME_SECONDS,
-    RotateRequest,
+    JoinAnswer, JoinRequest, MINIMUM_MARK_INTERVAL_MILLISECONDS,
+    REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS, REGISTRY_TOKEN_LIFETIME_SECONDS, RotateRequest,
 };
-pub use stream::{ControlPlaneMessage, NodeMessage, Rejected, STREAM_FORM, StoredDocument};
+pub use stream::{
+    ControlPlaneMessage, NodeMessage, Rejected, STREAM_FORM, StoredDocument, UsedCredential,
+    UsedCredentialId,
+};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -53,6 +53,30 @@ pub enum NodeMessage {
     },
     /// The checksum of a mark did not hold: the node kept its old index and asks for a snapshot.
     SnapshotWanted { reason: String },
+    /// Credentials that were used here since the last such message, to the hour; only to control planes that announced form 3 of
+    /// [`STREAM_FORM`] (see [`ControlPlaneMessage::Greeting`]).
+    Used { credentials: Vec<UsedCredential> },
+}
+
+/// When a credential was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedCredential {
+    pub credential: UsedCredentialId,
+    /// The hour's beginning.
+    #[serde(with = "time::serde::rfc3339")]
+    pub hour: OffsetDateTime,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum UsedCredentialId {
+    /// A secret of a service principal.
+    Secret { key_id: Uuid },
+    /// A password of a registry's admin account.
+    AdminPassword {
+        registry_uid: Uuid,
+        slot: crate::AdminPasswordSlot,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,6 +92,10 @@ pub struct Rejected {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ControlPlaneMessage {
+    /// The answer to a hello that announces form 3 of [`STREAM_FORM`]: the newest form of the stream that this control plane understands.
+    Greeting {
+        stream_form: u32,
+    },
     /// What follows replaces the node's copy; it never merges.
     SnapshotBegin {
         epoch: Epoch,
@@ -97,5 +125,5 @@ pub enum ControlPlaneMessage {
 }
 
 /// The name under which a node announces, beside the forms of documents, which messages of the stream it understands.
-/// Form 1: all but `rotate` and `removed`.
+/// Form 1: all but `rotate` and `removed`. Form 2: all but `greeting` and `used`.
 pub const STREAM_FORM: &str = "stream";

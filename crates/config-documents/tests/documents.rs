@@ -1,16 +1,20 @@
 //! The contract between the planes, through its public surface.
 
 use config_documents::{
-    AdminPassword, AdminPasswordSlot, AdminUser, Checksum, ControlPlaneMessage, Document, Epoch,
-    Group, Kind, MalformedDocument, Node, NodeMessage, Principal, PrincipalSecret, Region,
-    Registry, RegistryName, Rejected, Revision, RoleAssignmentMode, STREAM_FORM, SigningKey,
-    StoredDocument, forms,
+    AdminPassword, AdminPasswordSlot, AdminUser, Checksum, ChosenSecret, ControlPlaneMessage,
+    Document, Epoch, Group, Kind, MalformedDocument, Node, NodeMessage, Principal, PrincipalSecret,
+    Region, Registry, RegistryName, Rejected, Revision, RoleAssignmentMode, STREAM_FORM,
+    SignInCredential, SignInKey, SigningKey, StoredDocument, UsedCredential, UsedCredentialId,
+    forms,
 };
-use credentials::{PublicKey, Randomness, SecretKind, Verifier, generate};
+use credentials::{
+    PasswordVerifier, PublicKey, Randomness, Secret, SecretKind, Verifier, generate,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use rbac::{ActionPattern, Permission, RoleAssignment, RoleDefinition, RoleKind, Scope};
+use rbac::{ActionPattern, Condition, Permission, RoleAssignment, RoleDefinition, RoleKind, Scope};
+use std::sync::LazyLock;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -130,25 +134,80 @@ fn principal() -> impl Strategy<Value = Document> {
         option::of(id()),
         any::<bool>(),
         vec((id(), verifier(), moment(), moment()), 0..4),
+        vec((id(), moment(), moment()), 0..2),
+        vec((id(), option::of(moment())), 0..3),
         vec(id(), 0..4),
     )
-        .prop_map(|(object_id, app_id, enabled, secrets, groups)| {
-            Document::Principal(Principal {
-                object_id,
-                app_id,
-                enabled,
-                secrets: secrets
-                    .into_iter()
-                    .map(
-                        |(key_id, verifier, starts_at, expires_at)| PrincipalSecret {
+        .prop_map(
+            |(object_id, app_id, enabled, secrets, chosen, sign_in, groups)| {
+                Document::Principal(Principal {
+                    object_id,
+                    app_id,
+                    enabled,
+                    secrets: secrets
+                        .into_iter()
+                        .map(
+                            |(key_id, verifier, starts_at, expires_at)| PrincipalSecret {
+                                key_id,
+                                verifier,
+                                starts_at,
+                                expires_at,
+                            },
+                        )
+                        .collect(),
+                    chosen_secrets: chosen
+                        .into_iter()
+                        .map(|(key_id, starts_at, expires_at)| ChosenSecret {
                             key_id,
-                            verifier,
+                            verifier: CHOSEN.clone(),
                             starts_at,
                             expires_at,
-                        },
-                    )
-                    .collect(),
-                groups,
+                        })
+                        .collect(),
+                    sign_in_credentials: sign_in
+                        .into_iter()
+                        .map(|(key_id, expires_at)| SignInCredential { key_id, expires_at })
+                        .collect(),
+                    groups,
+                })
+            },
+        )
+}
+
+/// Slow to make, so there is one.
+static CHOSEN: LazyLock<PasswordVerifier> = LazyLock::new(|| {
+    PasswordVerifier::of(
+        &Secret::new("a password of somebody".to_owned()),
+        &Seeded(1),
+    )
+});
+
+fn condition() -> impl Strategy<Value = Condition> {
+    "[a-z]{1,8}/?".prop_map(|name| Condition::parse(&condition_text(&name)).expect("a condition"))
+}
+
+fn condition_text(prefix: &str) -> String {
+    format!(
+        "(!(ActionMatches{{'Microsoft.ContainerRegistry/registries/repositories/content/read'}}) OR \
+         (@Request[Microsoft.ContainerRegistry/registries/repositories:name] StringStartsWithIgnoreCase '{prefix}'))"
+    )
+}
+
+fn sign_in_key() -> impl Strategy<Value = Document> {
+    (
+        public_key(),
+        id(),
+        vec(".{0,20}", 0..3),
+        vec(".{0,20}", 0..3),
+        option::of(moment()),
+    )
+        .prop_map(|(public_key, tenant_id, issuers, audiences, ends_at)| {
+            Document::SignInKey(SignInKey {
+                public_key,
+                tenant_id,
+                issuers,
+                audiences,
+                ends_at,
             })
         })
 }
@@ -204,14 +263,18 @@ fn document() -> impl Strategy<Value = Document> {
         })),
         (id(), vec(id(), 0..4))
             .prop_map(|(object_id, groups)| Document::Group(Group { object_id, groups })),
-        (id(), scope(), id(), id()).prop_map(|(id, scope, principal_id, role_definition_id)| {
-            Document::RoleAssignment(RoleAssignment {
-                id,
-                scope,
-                principal_id,
-                role_definition_id,
-            })
-        }),
+        (id(), scope(), id(), id(), option::of(condition())).prop_map(
+            |(id, scope, principal_id, role_definition_id, condition)| {
+                Document::RoleAssignment(RoleAssignment {
+                    id,
+                    scope,
+                    principal_id,
+                    role_definition_id,
+                    condition,
+                })
+            }
+        ),
+        sign_in_key(),
         (id(), public_key(), proptest::option::of(region())).prop_map(
             |(node_id, public_key, region)| Document::SigningKey(SigningKey {
                 node_id,
@@ -255,7 +318,8 @@ proptest! {
     }
 
     #[test]
-    fn a_newer_form_is_refused_by_its_number(document in document(), form in 2_u64..) {
+    fn a_newer_form_is_refused_by_its_number(document in document(), beyond in 1_u64..1_000) {
+        let form = u64::from(document.kind().form()) + beyond;
         let mut body: serde_json::Value = serde_json::from_str(&document.body()).expect("JSON");
         body["form"] = form.into();
         let refused = Document::parse(document.kind().as_str(), &document.key(), &body.to_string());
@@ -358,6 +422,7 @@ fn control_plane_message() -> impl Strategy<Value = ControlPlaneMessage> {
     prop_oneof![
         epoch().prop_map(|epoch| ControlPlaneMessage::SnapshotBegin { epoch }),
         Just(ControlPlaneMessage::SnapshotEnd),
+        any::<u32>().prop_map(|stream_form| ControlPlaneMessage::Greeting { stream_form }),
         vec(stored, 0..4).prop_map(|documents| ControlPlaneMessage::Documents { documents }),
         (epoch(), any::<u64>(), moment(), any::<u128>(), any::<u64>()).prop_map(
             |(epoch, revision, time, checksum, heard)| ControlPlaneMessage::Mark {
@@ -418,6 +483,19 @@ fn node_message() -> impl Strategy<Value = NodeMessage> {
                 }
             ),
         ".{0,30}".prop_map(|reason| NodeMessage::SnapshotWanted { reason }),
+        (id(), any::<bool>(), moment()).prop_map(|(id, is_secret, hour)| NodeMessage::Used {
+            credentials: vec![UsedCredential {
+                credential: if is_secret {
+                    UsedCredentialId::Secret { key_id: id }
+                } else {
+                    UsedCredentialId::AdminPassword {
+                        registry_uid: id,
+                        slot: AdminPasswordSlot::Password,
+                    }
+                },
+                hour,
+            }],
+        }),
     ]
 }
 
@@ -454,6 +532,64 @@ fn unknown_kinds_and_form_0_are_named_in_the_refusal() {
 }
 
 #[test]
+fn form_1_of_a_principal_allows_less() {
+    let principal = Principal {
+        object_id: Uuid::from_u128(7),
+        app_id: None,
+        enabled: true,
+        secrets: Vec::new(),
+        chosen_secrets: Vec::new(),
+        sign_in_credentials: vec![SignInCredential {
+            key_id: Uuid::from_u128(8),
+            expires_at: None,
+        }],
+        groups: vec![Uuid::from_u128(9)],
+    };
+    let document = Document::Principal(principal.clone());
+    let body = document.body_in_form(1).expect("it says enough");
+    let read = Document::parse("principal", &document.key(), &body).expect("it is read");
+    let less = Document::Principal(Principal {
+        sign_in_credentials: Vec::new(),
+        ..principal
+    });
+    assert_eq!(read, less);
+    assert!(!document.is_whole_in_form(1) && document.is_whole_in_form(2));
+    assert!(less.is_whole_in_form(1));
+}
+
+#[test]
+fn an_assignment_with_a_condition_is_not_said_without_it() {
+    let assignment = |condition| {
+        Document::RoleAssignment(RoleAssignment {
+            id: Uuid::from_u128(1),
+            scope: Scope::root(),
+            principal_id: Uuid::from_u128(2),
+            role_definition_id: Uuid::from_u128(3),
+            condition,
+        })
+    };
+    let restricted = assignment(Condition::parse(&condition_text("a/")).ok());
+    assert_eq!(restricted.body_in_form(1), None);
+    assert!(!restricted.is_whole_in_form(1) && restricted.is_whole_in_form(2));
+    assert!(assignment(None).body_in_form(1).is_some() && assignment(None).is_whole_in_form(1));
+    let body = restricted
+        .body()
+        .replace("StringStartsWithIgnoreCase", "StringLike");
+    let refused = Document::parse("role-assignment", &restricted.key(), &body);
+    assert!(refused.is_err(), "a condition that is not understood");
+}
+
+#[test]
+fn nothing_is_said_in_form_0() {
+    let group = Document::Group(Group {
+        object_id: Uuid::from_u128(1),
+        groups: Vec::new(),
+    });
+    assert_eq!(group.body_in_form(0), None);
+    assert!(!group.is_whole_in_form(0));
+}
+
+#[test]
 fn form_1_of_a_signing_key_leaves_the_region_out() {
     let key = SigningKey {
         node_id: Uuid::from_u128(7),
@@ -464,7 +600,7 @@ fn form_1_of_a_signing_key_leaves_the_region_out() {
     let read = |body: String| Document::parse("signing-key", "kid-7", &body).expect("it is read");
     assert_eq!(read(document.body()), document);
     assert_eq!(
-        read(document.body_in_form(1)),
+        read(document.body_in_form(1).expect("it says enough")),
         Document::SigningKey(SigningKey {
             region: None,
             ..key

@@ -11,10 +11,12 @@ use store::installation::Installation;
 use store::{Store, StoreError};
 use time::OffsetDateTime;
 
+use crate::activity::Activity;
 use crate::config_feed::ConfigFeed;
 use crate::front_door::Router;
 use crate::limits::{STATEMENT_TIMEOUT, WORKER_CONNECTIONS};
 use crate::metrics::RequestMetrics;
+use crate::sealing::{self, KeyFile};
 use crate::sign_in::{SignIn, SignInError};
 
 /// The time, passed in.
@@ -29,6 +31,7 @@ pub struct App {
     pub(crate) clock: Clock,
     pub(crate) randomness: Arc<dyn Randomness>,
     pub(crate) sign_in: Arc<SignIn>,
+    pub(crate) activity: Arc<Activity>,
     pub(crate) config_feed: Arc<ConfigFeed>,
     pub(crate) settings: Settings,
     pub(crate) router: Arc<Router>,
@@ -41,14 +44,20 @@ pub struct App {
 pub struct Settings {
     /// Whether every principal may create applications and their service principals.
     pub self_service_applications: bool,
+    /// The authorities by which external issuers of federated tokens are trusted, PEM; those of the system without it.
+    pub issuer_ca_file: Option<std::path::PathBuf>,
     /// The origins whose pages may call the API from a browser.
     pub cors_allowed_origins: Vec<String>,
+    /// How many days rows of the activity log are kept.
+    pub activity_retention_days: u32,
 }
 
 /// What an [`App`] is made of.
 pub struct Parts {
     pub store: Store,
     pub key_ring: Arc<KeyRing>,
+    /// Where the key ring came from, if changes are to be taken up.
+    pub key_file: Option<KeyFile>,
     pub clock: Clock,
     pub randomness: Arc<dyn Randomness>,
     pub settings: Settings,
@@ -76,8 +85,7 @@ impl App {
         let installation = parts.store.installation().await?;
         if !parts
             .key_ring
-            .fingerprints()
-            .contains(&installation.key_encryption_fingerprint)
+            .seal_with(&installation.key_encryption_fingerprint)
         {
             return Err(StartError::WrongKey {
                 expected: installation.key_encryption_fingerprint,
@@ -85,6 +93,14 @@ impl App {
         }
         store::config::publish_built_in_roles(&parts.store).await?;
         let sign_in = SignIn::load(&parts, &installation).await?;
+        sealing::keep_keys(
+            parts.store.clone(),
+            Arc::clone(&parts.key_ring),
+            parts.key_file.clone(),
+            uuid::Uuid::new_v4(),
+            parts.shutdown.clone(),
+        );
+        let activity = Activity::start(&parts);
         let requests = InFlight::default();
         let config_feed = ConfigFeed::start(&parts, &requests);
         watch_database(
@@ -100,6 +116,7 @@ impl App {
             clock: parts.clock,
             randomness: parts.randomness,
             sign_in,
+            activity,
             config_feed,
             settings: parts.settings,
             router: Arc::new(Router::new(crate::operations())),

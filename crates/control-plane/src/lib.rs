@@ -3,6 +3,7 @@
 //! [`operations`] is its table of contents: each room gives its operations as data, and routes, the OpenAPI document and the access walk
 //! are made from them.
 
+mod activity;
 mod app;
 mod config_feed;
 mod directory;
@@ -10,6 +11,7 @@ pub mod front_door;
 mod limits;
 mod metrics;
 mod providers;
+pub mod sealing;
 mod server;
 pub mod sign_in;
 

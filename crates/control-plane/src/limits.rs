@@ -15,6 +15,29 @@ pub(crate) const UNREAD_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the database may take over a decision, and over an operation, before the client is told to come back.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long writing the row of a refused request into the activity log may take before it goes to the process's own log instead.
+pub(crate) const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the key-encryption-key file is looked at, and the database asked which of its keys is to seal.
+pub(crate) const KEY_FILE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Sealed values that are sealed anew in one transaction.
+pub(crate) const RESEALED_AT_ONCE: i64 = 500;
+
+/// How long rows of the activity log are kept, unless the operator says otherwise, in days.
+pub(crate) const ACTIVITY_RETENTION_DAYS: u32 = 90;
+
+/// How often old rows of the activity log are forgotten, and how many in one statement.
+pub(crate) const ACTIVITY_FORGET_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const ACTIVITY_FORGET_ROWS: i64 = 5000;
+
+/// How long sign-ins are gathered before they are written, and how many different ones at most; the rest of a moment is only counted.
+pub(crate) const SIGN_IN_RECORD_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) const MAXIMUM_GATHERED_SIGN_INS: usize = 5000;
+
+/// Events on one page of the activity log.
+pub(crate) const ACTIVITY_PAGE_SIZE: i64 = 200;
+
 /// How long a background task waits for the database before it takes it for away. No shorter than a statement waits for a lock.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -66,11 +89,107 @@ pub(crate) const SIGN_IN_FAILURES_OF_ADDRESS: NonZeroU32 = NonZeroU32::new(60).e
 /// Addresses whose failures are counted apart, those beyond count as one; and pairs of address and client.
 pub(crate) const SIGN_IN_FAILURE_ADDRESSES: usize = 20_000;
 
+/// Failed sign-ins an hour, and at once, in the name of one person, or with secrets of one application that somebody chose, from addresses
+/// from which that one has not signed in lately. Only for those: what was generated nobody guesses.
+pub(crate) const SIGN_IN_FAILURES_OF_ACCOUNT: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
+
+/// Passwords, and secrets that somebody chose, that are checked at once: each takes 19 MiB and tens of milliseconds of a core.
+pub(crate) const SLOW_CHECKS: usize = 2;
+
+/// How long a sign-in waits for its turn to be checked.
+pub(crate) const SLOW_CHECK_WAIT: Duration = Duration::from_secs(5);
+
+/// The longest password that is checked, in bytes.
+pub(crate) const MAXIMUM_PASSWORD_BYTES: usize = 1024;
+
+/// Chosen secrets that were right are remembered, so that they are not checked slowly each time: at most so many.
+pub(crate) const REMEMBERED_SECRETS: u64 = 20_000;
+
+/// How long a chosen secret that was right is remembered.
+pub(crate) const REMEMBERED_SECRET_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// How long an address from which somebody signed in is known as theirs.
+pub(crate) const FAMILIAR_ADDRESS_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long a refresh token is good when it is not used; the one that follows it is good for as long again.
+pub(crate) const REFRESH_TOKEN_LIFETIME: time::Duration = time::Duration::days(14);
+
+/// How long a person's session lasts, however often it is refreshed.
+pub(crate) const SESSION_LIFETIME: time::Duration = time::Duration::days(90);
+
+/// How far ahead the end of a client assertion may lie.
+pub(crate) const ASSERTION_LIFETIME: time::Duration = time::Duration::hours(24);
+
+/// The longest client assertion that is looked at.
+pub(crate) const MAXIMUM_ASSERTION_BYTES: usize = 16 * 1024;
+
+/// External issuers whose keys are kept.
+pub(crate) const ISSUERS: u64 = 1000;
+
+/// How long an external issuer may take over each of its two answers.
+pub(crate) const ISSUER_FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest answer of an external issuer that is read.
+pub(crate) const MAXIMUM_ISSUER_ANSWER_BYTES: usize = 256 * 1024;
+
+/// Keys of an external issuer that are looked at.
+pub(crate) const MAXIMUM_ISSUER_KEYS: usize = 100;
+
+/// How often an external issuer that answers is asked at most, as when a token names a key that it has not shown.
+pub(crate) const ISSUER_FETCH_INTERVAL: time::Duration = time::Duration::minutes(1);
+
+/// How often one that did not answer is asked again at most.
+pub(crate) const ISSUER_RETRY_INTERVAL: time::Duration = time::Duration::seconds(5);
+
+/// How old its keys may be before it is asked whether they are still so.
+pub(crate) const ISSUER_KEYS_REFRESH: time::Duration = time::Duration::minutes(5);
+
+/// How long its keys are used while it does not answer.
+pub(crate) const ISSUER_KEYS_LIFETIME: time::Duration = time::Duration::hours(1);
+
 /// Secrets of an application and its service principal together.
 pub(crate) const MAXIMUM_SECRETS: i64 = 100;
 
+/// Certificates of an application and its service principal together.
+pub(crate) const MAXIMUM_CERTIFICATES: i64 = 20;
+
+/// Federated credentials of an application, the audiences of each, and the longest of their names and other texts, in characters.
+pub(crate) const MAXIMUM_FEDERATED_CREDENTIALS: i64 = 20;
+pub(crate) const MAXIMUM_FEDERATED_AUDIENCES: usize = 5;
+pub(crate) const MAXIMUM_FEDERATED_NAME_CHARACTERS: usize = 120;
+pub(crate) const MAXIMUM_FEDERATED_TEXT_CHARACTERS: usize = 600;
+
 /// The longest display name in the directory, in characters.
 pub(crate) const MAXIMUM_DISPLAY_NAME_CHARACTERS: usize = 256;
+
+/// The longest description in the directory, in characters.
+pub(crate) const MAXIMUM_DESCRIPTION_CHARACTERS: usize = 1024;
+
+/// The longest mail nickname of a person or group, in characters.
+pub(crate) const MAXIMUM_MAIL_NICKNAME_CHARACTERS: usize = 64;
+
+/// The longest user principal name, in characters.
+pub(crate) const MAXIMUM_USER_PRINCIPAL_NAME_CHARACTERS: usize = 113;
+
+/// The shortest and the longest password of a person, in characters.
+pub(crate) const MINIMUM_PASSWORD_CHARACTERS: usize = 12;
+pub(crate) const MAXIMUM_PASSWORD_CHARACTERS: usize = 256;
+
+/// The shortest and the longest secret of an application that its caller chose, in characters.
+pub(crate) const MINIMUM_CHOSEN_SECRET_CHARACTERS: usize = 16;
+pub(crate) const MAXIMUM_CHOSEN_SECRET_CHARACTERS: usize = 256;
+
+/// New passwords that are hashed at once; each takes 19 MiB and tens of milliseconds of a core.
+pub(crate) const CONCURRENT_NEW_PASSWORDS: usize = 2;
+
+/// Groups that a principal is a direct member of.
+pub(crate) const MAXIMUM_DIRECT_GROUPS: i64 = 2000;
+
+/// Owners of an object.
+pub(crate) const MAXIMUM_OWNERS: i64 = 100;
+
+/// Members, and owners, that a new group is given at once.
+pub(crate) const MAXIMUM_FIRST_REFERENCES: usize = 20;
 
 /// Objects on one page of a list of the directory, unless `$top` says otherwise.
 pub(crate) const DIRECTORY_PAGE_SIZE: i64 = 100;
@@ -83,3 +202,21 @@ pub(crate) const MAXIMUM_OBJECT_IDS: usize = 1000;
 
 /// Database connections of each thread that serves requests. Few, because Postgres does not get faster with more.
 pub(crate) const WORKER_CONNECTIONS: u32 = 5;
+
+/// The longest description of a role assignment or a custom role, in characters.
+pub(crate) const MAXIMUM_ROLE_DESCRIPTION_CHARACTERS: usize = 1024;
+
+/// The longest name of a custom role, in characters.
+pub(crate) const MAXIMUM_ROLE_NAME_CHARACTERS: usize = 512;
+
+/// Custom roles of an installation.
+pub(crate) const MAXIMUM_CUSTOM_ROLES: i64 = 5000;
+
+/// Patterns of actions in one custom role, all four lists together: every decision about somebody who holds it looks at them.
+pub(crate) const MAXIMUM_ROLE_PATTERNS: usize = 1000;
+
+/// The longest pattern, in characters.
+pub(crate) const MAXIMUM_ROLE_PATTERN_CHARACTERS: usize = 256;
+
+/// Scopes at which one custom role can be assigned.
+pub(crate) const MAXIMUM_ASSIGNABLE_SCOPES: usize = 100;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::{App as ActixApp, HttpServer, web};
-use credentials::{KeyRing, KeyRingError, SystemRandomness};
+use credentials::SystemRandomness;
 use rustls::ServerConfig;
-use service::configuration::{ConfigurationError, DatabaseUrlArguments, require_secret};
+use service::configuration::{ConfigurationError, DatabaseUrlArguments};
 use service::logs::LogFormat;
 use service::metrics::Metrics;
 use service::observe::ObserveError;
@@ -21,7 +21,8 @@ use time::OffsetDateTime;
 
 use crate::app::{App, Parts, Settings, StartError};
 use crate::front_door::dispatch;
-use crate::limits::{FLUSH_TIME, HEAD_TIMEOUT, SHUTDOWN_TIMEOUT};
+use crate::limits::{ACTIVITY_RETENTION_DAYS, FLUSH_TIME, HEAD_TIMEOUT, SHUTDOWN_TIMEOUT};
+use crate::sealing::{KeyFile, KeyFileError};
 use crate::sign_in::SignInError;
 
 /// How a control plane is run.
@@ -43,9 +44,16 @@ pub struct Arguments {
     /// Origin whose pages may call the API from a browser; may be given several times
     #[arg(long, value_name = "ORIGIN")]
     cors_allowed_origin: Vec<String>,
+    /// File with the certificate authorities, PEM, by which external issuers of federated tokens are trusted; without it those of the system
+    #[arg(long, value_name = "FILE", env = "WHARFINGER_ISSUER_CA_FILE")]
+    issuer_ca_file: Option<PathBuf>,
     /// Let only directory administrators create applications and service principals
     #[arg(long)]
     no_self_service_applications: bool,
+    /// How many days what is in the activity log is kept
+    #[arg(long, value_name = "DAYS", default_value_t = ACTIVITY_RETENTION_DAYS,
+        value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    activity_log_retention: u32,
     /// How logs are written
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -56,12 +64,8 @@ pub struct Arguments {
 pub enum RunError {
     #[error(transparent)]
     Configuration(#[from] ConfigurationError),
-    #[error("--key-encryption-key-file {} is no key ring", path.display())]
-    KeyRing {
-        path: PathBuf,
-        #[source]
-        source: KeyRingError,
-    },
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("cannot use the database URL")]
@@ -95,16 +99,8 @@ async fn run_until_shutdown(arguments: Arguments) -> Result<(), RunError> {
     let metrics = Metrics::new("control-plane");
     let readiness = Readiness::new(&["database", "server"]);
     service::observe::serve(arguments.metrics_listen, metrics.clone(), readiness.clone())?;
-    let key_text = require_secret(
-        "key-encryption-key",
-        None,
-        Some(&arguments.key_encryption_key_file),
-    )?;
-    let key_ring = KeyRing::parse(&key_text).map_err(|source| RunError::KeyRing {
-        path: arguments.key_encryption_key_file.clone(),
-        source,
-    })?;
-    let key_ring = Arc::new(key_ring);
+    let key_file = KeyFile(arguments.key_encryption_key_file.clone());
+    let key_ring = Arc::new(key_file.read()?);
     let tls = service::tls::server_config(&arguments.tls)?;
     let mut listeners = Vec::new();
     for listen in &arguments.listen {
@@ -118,11 +114,14 @@ async fn run_until_shutdown(arguments: Arguments) -> Result<(), RunError> {
     let app = assemble_when_possible(|| Parts {
         store: store.clone(),
         key_ring: Arc::clone(&key_ring),
+        key_file: Some(key_file.clone()),
         clock: Arc::new(OffsetDateTime::now_utc),
         randomness: Arc::new(SystemRandomness),
         settings: Settings {
             self_service_applications: !arguments.no_self_service_applications,
+            issuer_ca_file: arguments.issuer_ca_file.clone(),
             cors_allowed_origins: arguments.cors_allowed_origin.clone(),
+            activity_retention_days: arguments.activity_log_retention,
         },
         metrics: metrics.clone(),
         readiness: readiness.clone(),
@@ -173,6 +172,7 @@ async fn serve_until_done(
 pub async fn done(app: &App, shutdown: &Shutdown) {
     shutdown.wait().await;
     app.config_feed.done().await;
+    app.activity.write_sign_ins(&app.store).await;
     tokio::time::sleep(FLUSH_TIME).await;
 }
 

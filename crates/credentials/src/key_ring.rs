@@ -1,6 +1,7 @@
 //! Sealing at rest: AES-256-GCM under key-encryption keys that live outside the database.
 
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -12,10 +13,19 @@ const KEY_ID_LENGTH: usize = 8;
 const FORM: u8 = 1;
 const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH;
 
-/// The keys of a key-encryption-key file. The first seals; all of them open, so that a key can be
-/// replaced by putting a new one in front.
+/// The keys of a key-encryption-key file. All of them open; one of them seals, the first unless
+/// another is chosen, so that a key can be replaced by putting a new one in front, and by having
+/// it seal once everybody has it.
 pub struct KeyRing {
-    keys: Vec<SealingKey>,
+    keys: RwLock<Keys>,
+}
+
+/// The keys at a moment.
+#[derive(Clone)]
+struct Keys {
+    in_order: Vec<Arc<SealingKey>>,
+    /// Which one seals.
+    sealing: usize,
 }
 
 struct SealingKey {
@@ -77,7 +87,7 @@ impl KeyRing {
     /// # Errors
     /// The first faulty line, by its number.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
-        let mut keys: Vec<SealingKey> = Vec::new();
+        let mut keys: Vec<Arc<SealingKey>> = Vec::new();
         let mut lines_of_keys: Vec<usize> = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let (number, line) = (index + 1, line.trim());
@@ -91,19 +101,57 @@ impl KeyRing {
                     first: lines_of_keys[position],
                 });
             }
-            keys.push(key);
+            keys.push(Arc::new(key));
             lines_of_keys.push(number);
         }
         if keys.is_empty() {
             return Err(KeyRingError::Empty);
         }
-        Ok(Self { keys })
+        Ok(Self {
+            keys: RwLock::new(Keys {
+                in_order: keys,
+                sealing: 0,
+            }),
+        })
     }
 
-    /// Seals `plaintext` with the first key. `associated` says where it belongs (a table, a row);
+    fn keys(&self) -> Keys {
+        self.keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes the keys of a newer file; the key that seals stays, unless it is gone.
+    pub fn renew(&self, newer: Self) {
+        let mut newer = newer
+            .keys
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let sealing = keys.in_order[keys.sealing].id;
+        newer.sealing = newer.position(&sealing).unwrap_or(0);
+        *keys = newer;
+    }
+
+    /// Seals with the key of that name from now on; whether it is in the ring.
+    pub fn seal_with(&self, fingerprint: &str) -> bool {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let found = keys
+            .in_order
+            .iter()
+            .position(|key| hexadecimal(&key.id) == fingerprint);
+        if let Some(position) = found {
+            keys.sealing = position;
+        }
+        found.is_some()
+    }
+
+    /// Seals `plaintext` with the key that seals. `associated` says where it belongs (a table, a row);
     /// it is not stored and must be the same when the data is opened.
     pub fn seal(&self, plaintext: &[u8], associated: &[u8]) -> Vec<u8> {
-        let key = &self.keys[0];
+        let keys = self.keys();
+        let key = &keys.in_order[keys.sealing];
         let header = header_of(&key.id);
         let mut sealed = plaintext.to_vec();
         let nonce = key
@@ -126,13 +174,14 @@ impl KeyRing {
         if form != FORM {
             return Err(OpenError::Form);
         }
-        let key =
-            self.keys
-                .iter()
-                .find(|key| key.id == id)
-                .ok_or_else(|| OpenError::UnknownKey {
-                    fingerprint: hexadecimal(id),
-                })?;
+        let keys = self.keys();
+        let key = keys
+            .in_order
+            .iter()
+            .find(|key| key.id == id)
+            .ok_or_else(|| OpenError::UnknownKey {
+                fingerprint: hexadecimal(id),
+            })?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| OpenError::Form)?;
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
         let length = key
@@ -150,12 +199,23 @@ impl KeyRing {
 
     /// The name of the key that seals: tells two key files apart and gives nothing away.
     pub fn fingerprint(&self) -> String {
-        hexadecimal(&self.keys[0].id)
+        let keys = self.keys();
+        hexadecimal(&keys.in_order[keys.sealing].id)
     }
 
     /// The names of all keys, in their order.
     pub fn fingerprints(&self) -> Vec<String> {
-        self.keys.iter().map(|key| hexadecimal(&key.id)).collect()
+        let keys = self.keys();
+        keys.in_order
+            .iter()
+            .map(|key| hexadecimal(&key.id))
+            .collect()
+    }
+}
+
+impl Keys {
+    fn position(&self, id: &[u8; KEY_ID_LENGTH]) -> Option<usize> {
+        self.in_order.iter().position(|key| key.id == *id)
     }
 }
 

@@ -5,13 +5,21 @@
 //! the caller with its own clock ([`check_times`]). What a secret is *for* (who may do what with
 //! it) does not belong here.
 
+mod certificate;
+mod foreign_key;
 mod key_ring;
+mod keyed_hash;
+mod password;
 mod randomness;
 mod secret;
 mod signing;
 mod verifier;
 
+pub use certificate::{Certificate, CertificateError};
+pub use foreign_key::{ForeignKey, ForeignKeyError, UnverifiedHeader, read_unverified};
 pub use key_ring::{KeyRing, KeyRingError, OpenError};
+pub use keyed_hash::{KeyedHash, KeyedHasher};
+pub use password::{MalformedPasswordVerifier, PasswordVerifier};
 pub use randomness::{Randomness, SystemRandomness};
 pub use secret::{MalformedSecret, Secret, SecretKind, generate, recognise, without_secrets};
 pub use signing::{

@@ -52,15 +52,18 @@ pub enum SecretKind {
     NodeCredential,
     /// What lets a new registry node enrol, once.
     JoinToken,
+    /// What continues a person's session, once.
+    RefreshToken,
 }
 
 impl SecretKind {
     /// Every kind there is.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::AdminPassword,
         Self::ServicePrincipalSecret,
         Self::NodeCredential,
         Self::JoinToken,
+        Self::RefreshToken,
     ];
 
     /// The first four characters of a secret of this kind.
@@ -70,6 +73,7 @@ impl SecretKind {
             Self::ServicePrincipalSecret => "wfs_",
             Self::NodeCredential => "wfn_",
             Self::JoinToken => "wfj_",
+            Self::RefreshToken => "wfr_",
         }
     }
 }
@@ -81,6 +85,7 @@ impl fmt::Display for SecretKind {
             Self::ServicePrincipalSecret => "service principal secret",
             Self::NodeCredential => "node credential",
             Self::JoinToken => "join token",
+            Self::RefreshToken => "refresh token",
         })
     }
 }

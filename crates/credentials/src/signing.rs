@@ -203,7 +203,7 @@ impl TokenVerifier {
     }
 }
 
-fn token_error_of(kind: &JwtErrorKind) -> TokenError {
+pub(crate) fn token_error_of(kind: &JwtErrorKind) -> TokenError {
     match kind {
         JwtErrorKind::InvalidSignature => TokenError::Signature,
         JwtErrorKind::InvalidAlgorithm

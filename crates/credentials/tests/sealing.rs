@@ -104,3 +104,26 @@ fn a_key_ring_prints_only_fingerprints() {
         format!("KeyRing([\"{}\"])", ring(FIRST).fingerprint())
     );
 }
+
+#[test]
+fn a_key_ring_takes_a_newer_file_and_seals_with_the_key_it_is_told() {
+    let renewed = ring(FIRST);
+    let of_new = ring(SECOND).fingerprint();
+    let of_old = renewed.fingerprint();
+    assert!(!renewed.seal_with(&of_new), "it is not there yet");
+    renewed.renew(ring(&format!("{SECOND}\n{FIRST}")));
+    assert_eq!(renewed.fingerprint(), of_old, "until it is told otherwise");
+    assert!(renewed.seal_with(&of_new));
+    let sealed = renewed.seal(b"text", b"row");
+    assert_eq!(
+        ring(SECOND)
+            .open(&sealed, b"row")
+            .as_deref()
+            .map(Vec::as_slice),
+        Ok(b"text".as_slice())
+    );
+    renewed.renew(ring(&format!("{FIRST}\n{SECOND}")));
+    assert_eq!(renewed.fingerprint(), of_new);
+    renewed.renew(ring(FIRST));
+    assert_eq!(renewed.fingerprint(), of_old, "the one that sealed is gone");
+}

@@ -1,10 +1,13 @@
 //! The decision itself.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use uuid::Uuid;
 
-use crate::{Action, RoleDefinition, Scope, scope::key_contains};
+use crate::{Action, Condition, RoleDefinition, Scope, scope::key_contains};
 
 /// Up to this many members a walk through the list is faster than a hash.
 const LISTED_MAXIMUM: usize = 16;
@@ -14,7 +17,7 @@ const LISTED_MAXIMUM: usize = 16;
 pub struct Closure {
     members: Vec<Uuid>,
     /// The same ids, once there are more than [`LISTED_MAXIMUM`].
-    index: HashSet<Uuid>,
+    index: HashSet<Uuid, BuildHasherDefault<IdHasher>>,
 }
 
 impl Closure {
@@ -33,15 +36,38 @@ impl Closure {
     }
 
     fn insert(&mut self, id: Uuid) {
-        if self.contains(id) {
+        let is_new = if self.index.is_empty() {
+            !self.members.contains(&id)
+        } else {
+            self.index.insert(id)
+        };
+        if !is_new {
             return;
         }
         self.members.push(id);
-        if !self.index.is_empty() {
-            self.index.insert(id);
-        } else if self.members.len() > LISTED_MAXIMUM {
+        if self.index.is_empty() && self.members.len() > LISTED_MAXIMUM {
             self.index.extend(&self.members);
         }
+    }
+}
+
+/// For ids, which are random already; somebody in a thousand groups pays for each of them with every request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            // An odd number without a pattern, so that ids which are not random are spread too.
+            self.0 = (self.0.rotate_left(23) ^ u64::from_le_bytes(word))
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
     }
 }
 
@@ -53,12 +79,18 @@ pub fn closure<I: IntoIterator<Item = Uuid>>(
 ) -> Closure {
     let mut closure = Closure {
         members: vec![start],
-        index: HashSet::new(),
+        index: HashSet::default(),
     };
     let mut next = 0;
     while let Some(&member) = closure.members.get(next) {
         next += 1;
-        for group in direct_groups(member) {
+        let groups = direct_groups(member).into_iter();
+        let most = groups.size_hint().1.unwrap_or(0);
+        if most > LISTED_MAXIMUM {
+            closure.index.reserve(most);
+            closure.members.reserve(most);
+        }
+        for group in groups {
             closure.insert(group);
         }
     }
@@ -75,6 +107,8 @@ pub struct Candidate<'a> {
     pub principal_id: Uuid,
     /// The role.
     pub role: &'a RoleDefinition,
+    /// What restricts its data actions.
+    pub condition: Option<&'a Condition>,
 }
 
 impl Candidate<'_> {
@@ -84,7 +118,8 @@ impl Candidate<'_> {
 }
 
 /// Whether the caller may do `action` at `scope`: the union of its roles at that scope and above
-/// it, each role less its own exceptions. Nothing is allowed that no role allows.
+/// it, each role less its own exceptions. Nothing is allowed that no role allows. Conditions speak of data actions only, so they
+/// restrict nothing here.
 pub fn decide<'a>(
     candidates: impl IntoIterator<Item = Candidate<'a>>,
     caller: &Closure,
@@ -94,14 +129,21 @@ pub fn decide<'a>(
     permits(applicable(candidates, caller, scope), action)
 }
 
-/// The same for a data action.
+/// The same for a data action, on a repository where the action is about one. An assignment whose condition does not hold for it is
+/// passed over.
 pub fn decide_data<'a>(
     candidates: impl IntoIterator<Item = Candidate<'a>>,
     caller: &Closure,
     scope: &Scope,
     action: &Action,
+    repository: Option<&str>,
 ) -> bool {
-    permits_data(applicable(candidates, caller, scope), action)
+    let holding = candidates.into_iter().filter(|candidate| {
+        candidate
+            .condition
+            .is_none_or(|condition| condition.holds(action, repository))
+    });
+    permits_data(applicable(holding, caller, scope), action)
 }
 
 fn applicable<'a>(

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Action, ActionPattern, Scope};
+use crate::{Action, ActionPattern, Condition, Scope};
 
 /// What a role allows: actions of the control plane, and data actions of the data plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,9 @@ pub struct RoleAssignment {
     pub principal_id: Uuid,
     /// The [`RoleDefinition::id`].
     pub role_definition_id: Uuid,
+    /// Restricts the role's data actions to some repositories.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
 }
 
 impl RoleDefinition {

@@ -228,6 +228,7 @@ proptest! {
             scope_key: assigned_at.key(),
             principal_id: Uuid::from_u128(holder),
             role: &role,
+            condition: None,
         };
         let counts = holder < 2 && assigned_at.contains(&at);
         prop_assert_eq!(
@@ -235,7 +236,7 @@ proptest! {
             counts && naive_permits(&role, &action)
         );
         prop_assert_eq!(
-            decide_data([candidate], &caller, &at, &parsed),
+            decide_data([candidate], &caller, &at, &parsed, None),
             counts && naive_permits_data(&role, &action)
         );
     }

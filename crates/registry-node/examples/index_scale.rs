@@ -13,7 +13,7 @@ use std::{
 };
 
 use config_documents::{
-    Document, Principal, Region, Registry, Revision, RoleAssignmentMode, StoredDocument,
+    Document, Group, Principal, Region, Registry, Revision, RoleAssignmentMode, StoredDocument,
 };
 use parking_lot::RwLock;
 use rbac::{RoleAssignment, Scope, built_in_roles, registry::RepositoryPermission};
@@ -34,10 +34,13 @@ fn main() -> std::io::Result<()> {
     let started_at = Instant::now();
     let before_bytes = resident_bytes();
     let mut additions = Vec::new();
-    let index = build(&mut additions);
+    let mut index = build(&mut additions);
     let build_seconds = started_at.elapsed().as_secs_f64();
     let index_bytes = resident_bytes().saturating_sub(before_bytes);
     let decisions = time_decisions(&index);
+    let by_groups = [1, 100, 1_000].map(|groups| time_caller(&mut index, groups, 1));
+    let by_assignments =
+        [1, 100, 10_000].map(|assignments| time_caller(&mut index, 1, assignments));
     let index = Arc::new(RwLock::new(index));
     let changes = time_changes(&index);
     let result = serde_json::json!({
@@ -48,6 +51,8 @@ fn main() -> std::io::Result<()> {
         "index_bytes": index_bytes,
         "addition_nanoseconds": quantiles(additions),
         "decision_nanoseconds": quantiles(decisions),
+        "decision_nanoseconds_in_1_100_1000_groups": by_groups,
+        "decision_nanoseconds_with_1_100_10000_assignments_elsewhere": by_assignments,
         "change_nanoseconds": quantiles(changes),
     });
     writeln!(std::io::stdout(), "{result:#}")
@@ -117,6 +122,8 @@ fn principal(number: u128) -> Document {
         app_id: Some(Uuid::from_u128(0x4_0000_0000 + number)),
         enabled: true,
         secrets: Vec::new(),
+        chosen_secrets: Vec::new(),
+        sign_in_credentials: Vec::new(),
         groups: vec![group_id(number % GROUPS), group_id(number * 7 % GROUPS)],
     })
 }
@@ -140,6 +147,7 @@ fn assignment(number: u128, sequence: &mut Sequence) -> Document {
         scope: Scope::parse(&scope).expect("made as a scope"),
         principal_id,
         role_definition_id: built_in_roles()[role as usize].id,
+        condition: None,
     })
 }
 
@@ -174,7 +182,57 @@ fn decide(index: &Index, sequence: &mut Sequence) -> bool {
         .registry(registry_uid(sequence.below(REGISTRIES)))
         .expect("a registry of the index");
     let caller = object_id(sequence.below(PRINCIPALS));
-    index.permits(registry, caller, RepositoryPermission::Push)
+    index
+        .access(registry, caller)
+        .permits(RepositoryPermission::Push, Some("app"))
+}
+
+/// The median of a decision about somebody who is in so many groups, holds so many roles in other registries than the one that is asked
+/// about, and may pull there by a role of the last group.
+fn time_caller(index: &mut Index, groups: u128, assignments: u128) -> u64 {
+    let groups: Vec<Uuid> = (0..groups)
+        .map(|number| group_id(GROUPS + number))
+        .collect();
+    let Document::Principal(caller) = principal(PRINCIPALS) else {
+        unreachable!("a principal");
+    };
+    let object_id = caller.object_id;
+    let role = |number, principal_id, registry| RoleAssignment {
+        id: Uuid::from_u128(0x6_0000_0000 + number),
+        scope: Scope::parse(&resource_id(registry)).expect("made as a scope"),
+        principal_id,
+        role_definition_id: uuid::uuid!("7f951dda-4ed3-4680-a7ca-43fe172d538d"),
+        condition: None,
+    };
+    let last = *groups.last().expect("one at least");
+    let caller = Document::Principal(Principal {
+        groups: groups.clone(),
+        ..caller
+    });
+    let memberships = groups.into_iter().map(|object_id| {
+        Document::Group(Group {
+            object_id,
+            groups: Vec::new(),
+        })
+    });
+    let elsewhere = (1..=assignments).map(|number| role(number, object_id, number));
+    let assigned = elsewhere
+        .chain([role(0, last, 0)])
+        .map(Document::RoleAssignment);
+    for document in memberships.chain([caller]).chain(assigned) {
+        index.apply(&stored(&document));
+    }
+    let registry = index.registry(registry_uid(0)).expect("a registry");
+    let mut times: Vec<u64> = (0..1_000)
+        .map(|_| {
+            let started_at = Instant::now();
+            let access = index.access(registry, object_id);
+            assert!(access.permits(RepositoryPermission::Pull, Some("app")));
+            nanoseconds(started_at.elapsed())
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 /// Nanoseconds of one decision, each a mean over a run.

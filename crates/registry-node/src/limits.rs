@@ -53,6 +53,10 @@ pub const RETRY_AFTER_SECONDS: u32 = 5;
 pub const ACCESS_TOKEN_LIFETIME: Duration =
     Duration::from_secs(config_documents::REGISTRY_TOKEN_LIFETIME_SECONDS);
 
+/// How long a refresh token lasts. It dies earlier with the credential it came from.
+pub const REFRESH_TOKEN_LIFETIME: Duration =
+    Duration::from_secs(config_documents::REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS);
+
 /// Memory for verified tokens whose signature is remembered, so that it is checked once. About 20,000 tokens.
 pub const REMEMBERED_TOKENS_BYTES_MAXIMUM: u64 = 8 * 1024 * 1024;
 
@@ -76,6 +80,27 @@ pub const FAILED_LOGIN_OF_ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Addresses, and pairs of address and user, whose failed logins are remembered.
 pub const FAILED_LOGINS_REMEMBERED: u64 = 20_000;
+
+/// Chosen secrets that are checked at once, each with 19 MiB of memory and tens of milliseconds of a processor …
+pub const CHOSEN_SECRETS_AT_ONCE: usize = 2;
+
+/// … how long a login waits for its turn …
+pub const CHOSEN_SECRET_WAIT: Duration = Duration::from_secs(5);
+
+/// … and how many that were right are not checked again …
+pub const CHOSEN_SECRETS_REMEMBERED: u64 = 10_000;
+
+/// … for how long, while the secret does not change.
+pub const CHOSEN_SECRET_REMEMBERED_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// Credentials whose use of the last hours is remembered, to be told to the control plane; more are told of at a later use.
+pub const USED_CREDENTIALS_MAXIMUM: usize = 100_000;
+
+/// How many of them one message tells of …
+pub const USED_CREDENTIALS_TOLD_AT_ONCE: usize = 2_000;
+
+/// … and how far apart such messages are.
+pub const USED_CREDENTIALS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A request's head must arrive within this.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);

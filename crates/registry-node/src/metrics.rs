@@ -47,6 +47,12 @@ struct OutcomeLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ChangeLabels {
+    change: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct EpochLabels {
     epoch: String,
 }
@@ -99,6 +105,7 @@ pub struct NodeMetrics {
     request_seconds: HistogramFamily<OperationLabels>,
     logins: Family<OutcomeLabels, Counter>,
     tokens: Family<OutcomeLabels, Counter>,
+    content_changes: Family<ChangeLabels, Counter>,
     received_bytes: Counter,
     sent_bytes: Counter,
     forwarded: Family<ForwardLabels, Counter>,
@@ -135,6 +142,10 @@ impl NodeMetrics {
             tokens: metrics.counters(
                 "wharfinger_registry_tokens",
                 "Tokens issued and refused by outcome and reason",
+            ),
+            content_changes: metrics.counters(
+                "wharfinger_registry_content_changes",
+                "Pushes and deletions by what became of them",
             ),
             received_bytes: counter(
                 metrics,
@@ -230,6 +241,21 @@ impl NodeMetrics {
             .inc();
     }
 
+    pub(crate) fn content_change(&self, change: &'static str, outcome: &'static str) {
+        self.content_changes
+            .get_or_create(&ChangeLabels { change, outcome })
+            .inc();
+    }
+
+    pub(crate) fn login_busy(&self) {
+        self.logins
+            .get_or_create(&OutcomeLabels {
+                outcome: "limited",
+                reason: "too-many-slow-checks",
+            })
+            .inc();
+    }
+
     pub(crate) fn token(&self, result: &Result<HttpResponse, OciError>) {
         let labels = match result {
             Ok(_) => OutcomeLabels {
@@ -238,6 +264,20 @@ impl NodeMetrics {
             },
             Err(error) => OutcomeLabels {
                 outcome: "refused",
+                reason: error.code.as_str(),
+            },
+        };
+        self.tokens.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn exchange(&self, result: &Result<HttpResponse, OciError>) {
+        let labels = match result {
+            Ok(_) => OutcomeLabels {
+                outcome: "exchanged",
+                reason: "",
+            },
+            Err(error) => OutcomeLabels {
+                outcome: "exchange-refused",
                 reason: error.code.as_str(),
             },
         };

@@ -167,6 +167,8 @@ impl Scale {
                 starts_at: self.now,
                 expires_at: self.now + time::Duration::days(365),
             }],
+            chosen_secrets: Vec::new(),
+            sign_in_credentials: Vec::new(),
             groups: vec![
                 group_id(number % GROUPS_OF_PRINCIPALS),
                 group_id(number * 7 % GROUPS_OF_PRINCIPALS),
@@ -192,6 +194,7 @@ impl Scale {
             scope: Scope::parse(&scope).expect("made as a scope"),
             principal_id,
             role_definition_id: built_in_roles()[role as usize].id,
+            condition: None,
         }
     }
 }

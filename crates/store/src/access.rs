@@ -1,7 +1,10 @@
 //! What a decision about access needs, loaded in one statement together with the resource that the path names.
 
+use rbac::RoleDefinition;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::registries::Registry;
 use crate::resource_groups::ResourceGroup;
@@ -11,7 +14,7 @@ use crate::{Store, StoreError};
 #[derive(Debug, Clone, Copy)]
 pub struct Credential {
     pub object_id: Uuid,
-    /// The secret that the token came from.
+    /// The secret, certificate, federated credential or password that the token came from.
     pub key_id: Uuid,
 }
 
@@ -29,27 +32,82 @@ pub struct ScopeKeys {
 /// Everything that a decision about access needs.
 #[derive(Debug, Clone)]
 pub struct AccessFacts {
-    /// Whether the token's principal is there and enabled, and the token's secret is there and not over.
+    /// Whether the token's principal is there and enabled, and the token's credential is there and not over.
     pub credential_is_good: bool,
-    pub is_directory_administrator: bool,
-    /// Assignments that may count: those of the caller at the scope and above it.
-    pub assignments: Vec<AssignedRole>,
+    /// `None` when the principal is gone.
+    pub caller: Option<CallerFacts>,
+    /// Of the directory, by name.
+    pub directory_roles: Vec<String>,
+    /// What the caller and its groups hold at the scope and above it.
+    pub held: HeldRoles,
     /// What the path names, as far as it exists.
     pub subscription_exists: bool,
     pub resource_group: Option<ResourceGroup>,
     pub registry: Option<Registry>,
 }
 
+/// Who a caller is, as it is shown to people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallerFacts {
+    pub kind: PrincipalKind,
+    /// A person's user principal name, a service principal's application id.
+    pub name: String,
+}
+
+/// The kind of a principal, as role assignments name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrincipalKind {
+    ServicePrincipal,
+    User,
+    Group,
+}
+
+impl PrincipalKind {
+    pub const ALL: [Self; 3] = [Self::ServicePrincipal, Self::User, Self::Group];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ServicePrincipal => "ServicePrincipal",
+            Self::User => "User",
+            Self::Group => "Group",
+        }
+    }
+
+    /// Of a column; the schema has a check.
+    pub(crate) fn read(text: &str) -> Result<Self, StoreError> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| StoreError::Corrupt {
+                table: "principals",
+                reason: format!("kind '{text}'"),
+            })
+    }
+}
+
+/// Roles that a principal holds itself or by its groups, however deep these are nested.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldRoles {
+    pub assignments: Vec<AssignedRole>,
+    /// The definitions of those that are custom roles.
+    pub custom: Vec<RoleDefinition>,
+}
+
 /// A role that a principal has at a scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssignedRole {
     pub scope_key: String,
+    /// The caller, or one of its groups.
     pub principal_id: Uuid,
     pub role_definition_id: Uuid,
 }
 
 impl Store {
     /// The facts for one decision, and the resource that it is about.
+    ///
+    /// However many groups the caller is in, and whatever it holds elsewhere: only groups that hold a role at the scope or above it are
+    /// looked for, and each part is a probe of an index. `OFFSET 0` keeps the planner from turning the probes round, which it would on
+    /// statistics of another day.
     pub async fn access_facts(
         &self,
         credential: Credential,
@@ -57,24 +115,51 @@ impl Store {
         now: OffsetDateTime,
     ) -> Result<AccessFacts, StoreError> {
         let row = sqlx::query!(
-            r#"SELECT
-                 EXISTS (SELECT 1 FROM principals p
-                   JOIN service_principals sp ON sp.object_id = p.object_id
-                   JOIN application_secrets c ON c.app_id = sp.app_id
-                   WHERE p.object_id = $1 AND p.enabled AND c.key_id = $2 AND c.expires_at > $3) AS "good!",
-                 EXISTS (SELECT 1 FROM directory_role_members d
-                   WHERE d.principal_id = $1 AND d.role = 'administrator') AS "administrator!",
-                 ARRAY (SELECT a.role_definition_id::text || a.scope_key FROM role_assignments a
-                   WHERE a.principal_id = $1 AND a.scope_key = ANY ($4)) AS "assignments!",
+            r#"WITH RECURSIVE
+               of_groups AS MATERIALIZED (
+                 SELECT holder.principal_id FROM unnest($4::text[]) AS here (scope_key) CROSS JOIN LATERAL (
+                   SELECT principal_id FROM role_assignments a
+                   WHERE a.principal_type = 'Group' AND a.scope_key = here.scope_key OFFSET 0) holder),
+               member_of (id) AS (
+                 SELECT group_id FROM group_members WHERE member_id = $1 AND EXISTS (SELECT FROM of_groups)
+                 UNION
+                 SELECT above.group_id FROM member_of CROSS JOIN LATERAL (
+                   SELECT group_id FROM group_members m WHERE m.member_id = member_of.id OFFSET 0) above),
+               counting (id) AS (
+                 SELECT $1::uuid UNION ALL (SELECT principal_id FROM of_groups INTERSECT SELECT id FROM member_of)),
+               held AS MATERIALIZED (
+                 SELECT assigned.* FROM counting CROSS JOIN unnest($4::text[]) AS here (scope_key) CROSS JOIN LATERAL (
+                   SELECT principal_id, role_definition_id, scope_key FROM role_assignments a
+                   WHERE a.principal_id = counting.id AND a.scope_key = here.scope_key OFFSET 0) assigned)
+               SELECT
+                 p.enabled AND (u.credential_id = $2
+                   OR EXISTS (SELECT FROM application_secrets c
+                     WHERE c.key_id = $2 AND c.app_id = sp.app_id AND c.expires_at > $3)
+                   OR EXISTS (SELECT FROM application_certificates c
+                     WHERE c.key_id = $2 AND c.app_id = sp.app_id AND c.expires_at > $3)
+                   OR EXISTS (SELECT FROM federated_credentials c
+                     WHERE c.credential_id = $2 AND c.app_id = sp.app_id)) AS good,
+                 p.kind AS "kind?", coalesce(u.user_principal_name, sp.app_id::text) AS caller_name,
+                 ARRAY (SELECT d.role FROM directory_role_members d WHERE d.principal_id = $1) AS "directory_roles!",
+                 ARRAY (SELECT h.principal_id::text || h.role_definition_id::text || h.scope_key FROM held h)
+                   AS "assignments!",
+                 (SELECT jsonb_agg(jsonb_build_object('id', d.id, 'roleName', d.role_name, 'kind', 'CustomRole',
+                      'permissions', d.permissions))
+                    FROM role_definitions d WHERE d.id = ANY (ARRAY (SELECT h.role_definition_id FROM held h)))
+                   AS "custom: Json<Vec<RoleDefinition>>",
                  s.subscription_id AS "subscription_id?",
                  g.uid AS "group_uid?", g.name AS "group_name?", g.location AS "group_location?",
                  g.tags AS "group_tags?", g.created_at AS "group_created_at?",
                  r.uid AS "uid?", r.name AS "name?", r.login_server AS "login_server?", r.location AS "location?",
                  r.sku AS "sku?", r.tags AS "tags?", r.admin_user_enabled AS "admin_user_enabled?",
+                 r.role_assignment_mode AS "role_assignment_mode?",
                  r.created_at AS "created_at?", r.created_by AS "created_by?", r.created_by_type AS "created_by_type?",
                  r.last_modified_at AS "last_modified_at?", r.last_modified_by AS "last_modified_by?",
                  r.last_modified_by_type AS "last_modified_by_type?", r.generation AS "generation?"
                FROM (SELECT 1) one
+               LEFT JOIN principals p ON p.object_id = $1
+               LEFT JOIN users u ON u.object_id = p.object_id
+               LEFT JOIN service_principals sp ON sp.object_id = p.object_id
                LEFT JOIN subscriptions s ON s.subscription_id = $5
                LEFT JOIN resource_groups g ON g.subscription_id = s.subscription_id AND g.name_key = $6
                LEFT JOIN registries r ON r.resource_group_uid = g.uid AND r.name_key = $7"#,
@@ -113,6 +198,9 @@ impl Store {
                 sku: row.sku.unwrap_or_default(),
                 tags: crate::registries::read_tags("registries", row.tags.unwrap_or_default())?,
                 admin_user_enabled: row.admin_user_enabled.unwrap_or_default(),
+                role_assignment_mode: crate::registries::read_mode(
+                    &row.role_assignment_mode.unwrap_or_default(),
+                )?,
                 system_data: crate::registries::read_system_data(
                     row.created_by.unwrap_or_default(),
                     &row.created_by_type.unwrap_or_default(),
@@ -125,48 +213,75 @@ impl Store {
             }),
             _ => None,
         };
+        let caller = row.kind.map(|kind| {
+            Ok::<_, StoreError>(CallerFacts {
+                kind: PrincipalKind::read(&kind)?,
+                name: row.caller_name.unwrap_or_default(),
+            })
+        });
         Ok(AccessFacts {
-            credential_is_good: row.good,
-            is_directory_administrator: row.administrator,
-            assignments: row
-                .assignments
-                .iter()
-                .map(|text| assigned_role(credential.object_id, text))
-                .collect::<Result<_, _>>()?,
+            credential_is_good: row.good.unwrap_or_default(),
+            caller: caller.transpose()?,
+            directory_roles: row.directory_roles,
+            held: HeldRoles {
+                assignments: assigned_roles(&row.assignments)?,
+                custom: row.custom.map(|Json(custom)| custom).unwrap_or_default(),
+            },
             subscription_exists: row.subscription_id.is_some(),
             resource_group,
             registry,
         })
     }
 
-    /// Every assignment of a principal, for lists that leave out what it may not read.
-    pub async fn access_assignments(
-        &self,
-        principal_id: Uuid,
-    ) -> Result<Vec<AssignedRole>, StoreError> {
-        let rows = sqlx::query_as!(
-            AssignedRole,
-            "SELECT scope_key, principal_id, role_definition_id FROM role_assignments WHERE principal_id = $1",
+    /// Everything that a principal holds, for lists that leave out what it may not read.
+    pub async fn roles_held(&self, principal_id: Uuid) -> Result<HeldRoles, StoreError> {
+        let row = sqlx::query!(
+            r#"WITH RECURSIVE
+               counting (id) AS (
+                 SELECT $1::uuid
+                 UNION
+                 SELECT above.group_id FROM counting CROSS JOIN LATERAL (
+                   SELECT group_id FROM group_members m WHERE m.member_id = counting.id OFFSET 0) above),
+               held AS MATERIALIZED (
+                 SELECT assigned.* FROM counting CROSS JOIN LATERAL (
+                   SELECT principal_id, role_definition_id, scope_key FROM role_assignments a
+                   WHERE a.principal_id = counting.id OFFSET 0) assigned)
+               SELECT
+                 ARRAY (SELECT h.principal_id::text || h.role_definition_id::text || h.scope_key FROM held h)
+                   AS "assignments!",
+                 (SELECT jsonb_agg(jsonb_build_object('id', d.id, 'roleName', d.role_name, 'kind', 'CustomRole',
+                      'permissions', d.permissions))
+                    FROM role_definitions d WHERE d.id = ANY (ARRAY (SELECT DISTINCT h.role_definition_id FROM held h)))
+                   AS "custom: Json<Vec<RoleDefinition>>""#,
             principal_id
         )
-        .fetch_all(self.pool())
+        .fetch_one(self.pool())
         .await?;
-        Ok(rows)
+        Ok(HeldRoles {
+            assignments: assigned_roles(&row.assignments)?,
+            custom: row.custom.map(|Json(custom)| custom).unwrap_or_default(),
+        })
     }
 }
 
-/// Reads a role's id followed by the key of its scope: one column for both, so that one scan gives them.
-fn assigned_role(principal_id: Uuid, text: &str) -> Result<AssignedRole, StoreError> {
-    let (role, scope_key) = text
-        .split_at_checked(uuid::fmt::Hyphenated::LENGTH)
-        .unwrap_or((text, ""));
-    let role_definition_id = Uuid::try_parse(role).map_err(|error| StoreError::Corrupt {
-        table: "role_assignments",
-        reason: error.to_string(),
-    })?;
-    Ok(AssignedRole {
-        scope_key: scope_key.to_owned(),
-        principal_id,
-        role_definition_id,
-    })
+/// Reads ids of principal and role, each followed by the next, and the key of the scope: one column for all, so that one scan gives them.
+fn assigned_roles(texts: &[String]) -> Result<Vec<AssignedRole>, StoreError> {
+    let read = |text: &String| {
+        let (principal, rest) = text.split_at_checked(Hyphenated::LENGTH)?;
+        let (role, scope_key) = rest.split_at_checked(Hyphenated::LENGTH)?;
+        Some(AssignedRole {
+            scope_key: scope_key.to_owned(),
+            principal_id: Uuid::try_parse(principal).ok()?,
+            role_definition_id: Uuid::try_parse(role).ok()?,
+        })
+    };
+    texts
+        .iter()
+        .map(|text| {
+            read(text).ok_or_else(|| StoreError::Corrupt {
+                table: "role_assignments",
+                reason: format!("'{text}' is not two ids and a scope"),
+            })
+        })
+        .collect()
 }

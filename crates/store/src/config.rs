@@ -96,7 +96,9 @@ pub async fn initialise(
 /// begins a new epoch when the database is not the one of the present epoch, so nothing is committed in an epoch that is over. What comes
 /// after knows the forms in use. The old rows are read by the second: a statement's snapshot is taken when it begins, so in one statement they would come from before the
 /// wait for the lock. Of several changes of one document the last one counts. A document published unchanged is sent again; deleting one
-/// that is not there leaves no tombstone. Do not publish an empty list: it would be a revision that says nothing.
+/// that is not there leaves no tombstone. What the form in use cannot say is kept for the day when it is raised (`withheld_documents`); a
+/// document that would then allow more than it should is not published, and what was published of it before is deleted. Do not publish an
+/// empty list: it would be a revision that says nothing.
 ///
 /// # Errors
 /// [`StoreError::NotInitialised`] without a head; otherwise those of the database.
@@ -122,11 +124,23 @@ pub async fn publish(
     .await?
     .ok_or(StoreError::NotInitialised)?;
     let rows = Rows::of(changes, &Forms(head.forms.0));
+    let (event_id, details) = crate::activity::current().unzip();
     sqlx::query!(
         r#"
         WITH input AS (
-            SELECT region, kind, key, body, hash::numeric AS hash
-            FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS input (region, kind, key, body, hash)
+            SELECT region, kind, key, body, hash::numeric AS hash, whole
+            FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $7::text[])
+                AS input (region, kind, key, body, hash, whole)
+        ),
+        withheld AS (
+            INSERT INTO withheld_documents (region, kind, key, body)
+            SELECT region, kind, key, whole FROM input WHERE whole IS NOT NULL
+            ON CONFLICT (region, kind, key) DO UPDATE SET body = EXCLUDED.body
+        ),
+        said AS (
+            DELETE FROM withheld_documents USING input
+            WHERE (withheld_documents.region, withheld_documents.kind, withheld_documents.key) = (input.region, input.kind, input.key)
+                AND input.whole IS NULL
         ),
         old AS (
             SELECT region, kind, key, document.hash, document.deleted
@@ -145,6 +159,9 @@ pub async fn publish(
             SELECT region, sum(hash) AS hash
             FROM (SELECT region, hash FROM input UNION ALL SELECT region, -hash FROM old) AS changed
             GROUP BY region
+        ),
+        recorded AS (
+            UPDATE activity_log SET revision = $6, properties = $9 WHERE event_id = $8
         )
         INSERT INTO config_regions AS known (region, checksum)
         SELECT
@@ -163,6 +180,9 @@ pub async fn publish(
         &rows.bodies as &[Option<String>],
         &rows.hashes,
         head.revision,
+        &rows.wholes as &[Option<String>],
+        event_id,
+        details as _,
     )
     .execute(&mut **transaction)
     .await?;
@@ -185,6 +205,8 @@ struct Rows {
     bodies: Vec<Option<String>>,
     /// In decimal digits; 0 for a tombstone.
     hashes: Vec<String>,
+    /// The body in the newest form, where the form in use leaves something out.
+    wholes: Vec<Option<String>>,
 }
 
 impl Rows {
@@ -195,23 +217,25 @@ impl Rows {
             match change {
                 Change::Upsert { region, document } => {
                     let (kind, key) = (document.kind(), document.key());
-                    let body = document.body_in_form(forms.of(kind));
+                    let form = forms.of(kind);
+                    let whole = (!document.is_whole_in_form(form)).then(|| document.body());
+                    let state = (document.body_in_form(form), whole);
                     let place = forms.place(region, kind, &all);
                     if place != region {
-                        latest.insert((region, kind.as_str(), key.clone()), None);
+                        latest.insert((region, kind.as_str(), key.clone()), (None, None));
                     }
-                    latest.insert((place, kind.as_str(), key), Some(body));
+                    latest.insert((place, kind.as_str(), key), state);
                 }
                 Change::Delete { region, kind, key } => {
                     if *kind == Kind::SigningKey {
-                        latest.insert((&all, kind.as_str(), key.clone()), None);
+                        latest.insert((&all, kind.as_str(), key.clone()), (None, None));
                     }
-                    latest.insert((region, kind.as_str(), key.clone()), None);
+                    latest.insert((region, kind.as_str(), key.clone()), (None, None));
                 }
             }
         }
         let mut rows = Self::default();
-        for ((region, kind, key), body) in latest {
+        for ((region, kind, key), (body, whole)) in latest {
             let hash = body.as_deref().map_or(Checksum::default(), |body| {
                 Checksum::of(region.as_str(), kind, &key, body)
             });
@@ -220,6 +244,7 @@ impl Rows {
             rows.keys.push(key);
             rows.bodies.push(body);
             rows.hashes.push(hash.0.to_string());
+            rows.wholes.push(whole);
         }
         rows
     }
@@ -261,7 +286,7 @@ pub async fn publish_built_in_roles_in(
     let changes: Vec<Change> = rbac::built_in_roles()
         .iter()
         .map(|definition| Document::RoleDefinition(definition.clone()))
-        .filter(|document| known.get(&document.key()) != Some(&document.body_in_form(form)))
+        .filter(|document| known.get(&document.key()) != document.body_in_form(form).as_ref())
         .map(|document| Change::Upsert {
             region: Region::all(),
             document,

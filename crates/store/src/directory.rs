@@ -1,28 +1,55 @@
-//! The directory: applications, their service principals, their secrets, who owns them, and who administers the directory.
+//! The directory: applications, their service principals and credentials, people, groups, who owns what, and who administers the directory.
 //!
-//! Whoever changes an application, its service principal or their secrets first locks the application's row, so that the document that
-//! nodes get about the principal is always made of what was committed before it. Locks are taken in one order: application, principal,
-//! administrators, config head.
+//! Whoever changes what a principal's document is made of (it, its credentials, its memberships) first locks the principal
+//! (`principals::lock`: the application of a service principal, otherwise the principal's own row), so that the document is always made of
+//! what was committed before it. Locks are taken in one order: application, principal, group, administrators, config head.
 
 mod applications;
-mod principals;
+mod certificates;
+mod federated_credentials;
+mod groups;
+mod memberships;
+mod owners;
+mod principal_lookup;
+pub(crate) mod principals;
+mod query;
+mod roles;
 mod secrets;
 mod service_principals;
 mod sign_in;
+mod users;
 
-pub use applications::{Application, ApplicationQuery, NewApplication};
-pub use secrets::{NewSecret, Secret, SecretAddition, SecretOwner, SecretRemoval};
-pub use service_principals::{
-    Enabling, NewServicePrincipal, ServicePrincipal, ServicePrincipalCreation,
+pub use applications::{Application, ApplicationChange, ApplicationUpdate, NewApplication};
+pub use certificates::{Certificate, CertificateRefusal, CertificateSet, NewCertificate};
+pub use federated_credentials::{
+    FederatedCredential, FederatedCredentialChange, FederatedCredentialName, FederatedCredentialPut,
 };
-pub use sign_in::{SignInFacts, SignInPrincipal, SignInSecret};
+pub use groups::{
+    Group, GroupChange, GroupCreation, MembershipAddition, MembershipRemoval, NewGroup,
+};
+pub use memberships::Reach;
+pub use owners::OwnerAddition;
+pub use principal_lookup::FoundPrincipal;
+pub use principals::Indispensable;
+pub use query::ObjectQuery;
+pub use roles::{DirectoryRole, RoleAddition, RoleRemoval};
+pub use secrets::{NewSecret, Secret, SecretAddition, SecretOwner, SecretRemoval, SecretVerifier};
+pub use service_principals::{
+    NewServicePrincipal, ServicePrincipal, ServicePrincipalChange, ServicePrincipalCreation,
+    ServicePrincipalUpdate,
+};
+pub use sign_in::{
+    AssertionFacts, SignInCertificate, SignInFacts, SignInFederated, SignInPrincipal, SignInSecret,
+    SignInUser,
+};
+pub use users::{NewUser, Password, User, UserChange, UserCreation, UserUpdate};
 
 use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::StoreError;
 use crate::config::{Change, Published};
-use crate::{Store, StoreError};
 
 /// What came of deleting an object of the directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,8 +57,7 @@ pub enum Deletion {
     /// With what was published, if nodes knew of it.
     Deleted(Option<Published>),
     NotFound,
-    /// Nobody who can administer the directory would be left.
-    LastAdministrator,
+    Indispensable(Indispensable),
 }
 
 /// The first application of a directory: a service principal with a secret, which administers it.
@@ -58,6 +84,7 @@ pub async fn bootstrap(
         object_id: bootstrap.application_object_id,
         app_id: bootstrap.app_id,
         display_name: bootstrap.display_name.to_owned(),
+        certificates: Vec::new(),
         created_at: bootstrap.now,
     };
     applications::insert(transaction, &application).await?;
@@ -93,44 +120,29 @@ pub async fn bootstrap(
     )
 }
 
-impl Store {
-    /// Whether a principal owns an application or service principal; who owns an application owns its service principal.
-    pub async fn directory_is_owner(
-        &self,
-        object_id: Uuid,
-        principal_id: Uuid,
-    ) -> Result<bool, StoreError> {
-        let owns = sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT 1 FROM directory_owners WHERE object_id = $1 AND owner_id = $2)
-                 OR EXISTS (SELECT 1 FROM service_principals s
-                      JOIN applications a ON a.app_id = s.app_id
-                      JOIN directory_owners o ON o.object_id = a.object_id
-                      WHERE s.object_id = $1 AND o.owner_id = $2) AS "owns!""#,
-            object_id,
-            principal_id
-        )
-        .fetch_one(self.pool())
-        .await?;
-        Ok(owns)
-    }
-}
-
-/// Makes a principal the owner of an object; a principal that was deleted meanwhile owns nothing.
+/// Makes a principal the owner of an object; false when the directory has no such principal.
 async fn add_owner(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
     owner_id: Uuid,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    let known = sqlx::query_scalar!(
+        "SELECT object_id FROM principals WHERE object_id = $1 FOR KEY SHARE",
+        owner_id
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    if known.is_none() {
+        return Ok(false);
+    }
     sqlx::query!(
-        "INSERT INTO directory_owners (object_id, owner_id)
-         SELECT $1, object_id FROM principals WHERE object_id = $2
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO directory_owners (object_id, owner_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
         object_id,
         owner_id
     )
     .execute(&mut **transaction)
     .await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Forgets the owners of an object that goes.
@@ -145,28 +157,4 @@ async fn remove_owners(
     .execute(&mut **transaction)
     .await?;
     Ok(())
-}
-
-/// A pattern that matches keys beginning with `prefix`.
-fn starting_with(prefix: &str) -> String {
-    let mut pattern = String::with_capacity(prefix.len() + 1);
-    for character in prefix.chars() {
-        if matches!(character, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern.push('%');
-    pattern
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_is_matched_literally() {
-        assert_eq!(starting_with("ci_50%\\"), "ci\\_50\\%\\\\%");
-        assert_eq!(starting_with(""), "%");
-    }
 }

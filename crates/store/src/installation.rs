@@ -55,6 +55,26 @@ impl Store {
         Ok(row)
     }
 
+    /// Gives the tenant another name.
+    ///
+    /// # Errors
+    /// [`StoreError::NotInitialised`] without an installation; otherwise those of the database.
+    pub async fn tenant_rename(&self, display_name: &str) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        let changed = sqlx::query!(
+            "UPDATE installation SET tenant_display_name = $1",
+            display_name
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if changed == 0 {
+            return Err(StoreError::NotInitialised);
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
     pub async fn region_list(&self) -> Result<Vec<Region>, StoreError> {
         let rows = sqlx::query_as!(
             Region,

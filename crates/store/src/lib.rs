@@ -4,15 +4,20 @@
 //! takes a second connection while it holds one. Rights are not decided here.
 
 pub mod access;
+pub mod activity;
 pub mod config;
 pub mod directory;
 pub mod installation;
 pub mod nodes;
+pub mod refresh_tokens;
 pub mod registries;
 pub mod resource_groups;
 pub mod role_assignments;
+pub mod role_definitions;
+pub mod sealing;
 pub mod sign_in_keys;
 pub mod subscriptions;
+pub mod used_credentials;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool, Postgres, Transaction};
@@ -192,7 +197,10 @@ impl Store {
         Ok(())
     }
 
+    /// Begins a transaction that changes something, and that records on whose behalf: whatever writes begins here.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        Ok(self.pool.begin().await?)
+        let mut transaction = self.pool.begin().await?;
+        activity::record(&mut transaction).await?;
+        Ok(transaction)
     }
 }

@@ -3,7 +3,7 @@
 mod presence;
 
 use arm::{CreatedByType, ResourceId, SystemData, Tags};
-use config_documents::{AdminPassword, AdminPasswordSlot};
+use config_documents::{AdminPassword, AdminPasswordSlot, RoleAssignmentMode};
 use credentials::Verifier;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -31,6 +31,8 @@ pub struct Registry {
     pub sku: String,
     pub tags: Tags,
     pub admin_user_enabled: bool,
+    /// Which rights count for its content.
+    pub role_assignment_mode: RoleAssignmentMode,
     pub system_data: SystemData,
     /// Goes up with each change; the entity tag.
     pub generation: i64,
@@ -103,9 +105,9 @@ impl Store {
             r#"WITH parent AS (SELECT uid FROM resource_groups WHERE uid = $2 FOR KEY SHARE),
                created AS (
                  INSERT INTO registries (uid, resource_group_uid, subscription_id, name, name_key, login_server,
-                   location, sku, tags, admin_user_enabled, created_at, created_by, created_by_type,
+                   location, sku, tags, admin_user_enabled, role_assignment_mode, created_at, created_by, created_by_type,
                    last_modified_at, last_modified_by, last_modified_by_type, generation)
-                 SELECT $1, parent.uid, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $11, $12, $13, 1 FROM parent
+                 SELECT $1, parent.uid, $3, $4, $5, $6, $7, $8, $9, $10, $17, $11, $12, $13, $11, $12, $13, 1 FROM parent
                  ON CONFLICT (name_key) DO NOTHING RETURNING uid),
                secrets AS (
                  INSERT INTO registry_passwords (registry_uid, slot, sealed, verifier, generation)
@@ -128,6 +130,7 @@ impl Store {
             &passwords.iter().map(|password| password.slot.as_str().to_owned()).collect::<Vec<_>>(),
             &passwords.iter().map(|password| password.sealed.clone()).collect::<Vec<_>>(),
             &passwords.iter().map(|password| password.verifier.to_bytes()).collect::<Vec<_>>(),
+            mode_text(registry.role_assignment_mode),
         )
         .fetch_one(&mut *transaction)
         .await?;
@@ -150,35 +153,38 @@ impl Store {
         Ok(RegistryCreate::Created(published))
     }
 
-    /// Writes a registry's new state over the one with generation `registry.generation - 1`.
+    /// Writes a registry's new state over that which it had `before`.
     ///
     /// Switching the admin account on begins a new generation of its passwords, so that tokens from before it was off stay dead.
     pub async fn registry_update(
         &self,
         registry: &Registry,
-        admin_user_was_enabled: bool,
+        before: &Registry,
     ) -> Result<RegistryUpdate, StoreError> {
         let mut transaction = self.begin().await?;
         let system_data = &registry.system_data;
         let changed = sqlx::query!(
-            "UPDATE registries SET sku = $3, tags = $4, admin_user_enabled = $5, last_modified_at = $6,
-               last_modified_by = $7, last_modified_by_type = $8, generation = $2::bigint
-             WHERE uid = $1 AND generation = $2::bigint - 1 RETURNING location, further_regions",
+            "UPDATE registries SET sku = $3, tags = $4, admin_user_enabled = $5, role_assignment_mode = $6,
+               last_modified_at = $7, last_modified_by = $8, last_modified_by_type = $9, generation = $2::bigint
+             WHERE uid = $1 AND generation = $10 RETURNING location, further_regions",
             registry.uid,
             registry.generation,
             registry.sku,
             sqlx::types::Json(&registry.tags) as _,
             registry.admin_user_enabled,
+            mode_text(registry.role_assignment_mode),
             system_data.last_modified_at,
             system_data.last_modified_by,
             created_by_type_text(system_data.last_modified_by_type),
+            before.generation,
         )
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(changed) = changed else {
             return Ok(RegistryUpdate::Stale);
         };
-        if registry.admin_user_enabled == admin_user_was_enabled {
+        let switches_admin_user = registry.admin_user_enabled != before.admin_user_enabled;
+        if !switches_admin_user && registry.role_assignment_mode == before.role_assignment_mode {
             transaction.commit().await?;
             return Ok(RegistryUpdate::Updated(None));
         }
@@ -186,7 +192,7 @@ impl Store {
             "UPDATE registry_passwords SET generation = CASE WHEN $2 THEN $3 ELSE generation END WHERE registry_uid = $1
              RETURNING slot, verifier, generation",
             registry.uid,
-            registry.admin_user_enabled,
+            switches_admin_user && registry.admin_user_enabled,
             new_generation()
         )
         .fetch_all(&mut *transaction)
@@ -226,19 +232,21 @@ impl Store {
         let mut transaction = self.begin().await?;
         // The registry's row is locked, so that renewing and switching the account off do not cross.
         let row = sqlx::query!(
-            "SELECT admin_user_enabled, location, further_regions FROM registries WHERE uid = $1 FOR UPDATE",
+            "SELECT admin_user_enabled, role_assignment_mode, location, further_regions FROM registries
+             WHERE uid = $1 FOR UPDATE",
             registry.uid
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        let presence = match row {
+        let row = match row {
             None => return Ok(PasswordRenewal::NotFound),
             Some(row) if !row.admin_user_enabled => return Ok(PasswordRenewal::AdminUserDisabled),
-            Some(row) => Presence::new(row.location, row.further_regions),
+            Some(row) => row,
         };
+        let presence = Presence::new(row.location, row.further_regions);
         let rows = sqlx::query!(
             r#"WITH renewed AS (
-                 UPDATE registry_passwords SET sealed = $3, verifier = $4, generation = $5
+                 UPDATE registry_passwords SET sealed = $3, verifier = $4, generation = $5, last_used_at = NULL
                  WHERE registry_uid = $1 AND slot = $2 RETURNING slot, sealed, verifier, generation)
                SELECT slot AS "slot!", sealed AS "sealed!", verifier AS "verifier!", generation AS "generation!"
                FROM (SELECT * FROM renewed UNION ALL
@@ -260,6 +268,7 @@ impl Store {
         }
         let mut current = registry.clone();
         current.admin_user_enabled = true;
+        current.role_assignment_mode = read_mode(&row.role_assignment_mode)?;
         let changes = registry_changes(&current, passwords, &presence);
         let published = publish(&mut transaction, &changes).await?;
         transaction.commit().await?;
@@ -316,7 +325,7 @@ impl Store {
         let row = sqlx::query_as!(
             RegistryRow,
             r#"SELECT r.uid, r.subscription_id, g.name AS group_name, r.name, r.login_server, r.location, r.sku, r.tags,
-                 r.admin_user_enabled, r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
+                 r.admin_user_enabled, r.role_assignment_mode, r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
                  r.last_modified_by, r.last_modified_by_type, r.generation
                FROM registries r JOIN resource_groups g ON g.uid = r.resource_group_uid
                WHERE g.uid = $1 AND r.name_key = $2"#,
@@ -339,7 +348,7 @@ impl Store {
         sqlx::query_as!(
             RegistryRow,
             r#"SELECT r.uid, r.subscription_id, g.name AS group_name, r.name, r.login_server, r.location, r.sku, r.tags,
-                 r.admin_user_enabled, r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
+                 r.admin_user_enabled, r.role_assignment_mode, r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
                  r.last_modified_by, r.last_modified_by_type, r.generation
                FROM registries r JOIN resource_groups g ON g.uid = r.resource_group_uid
                WHERE r.subscription_id = $1 AND ($2::text IS NULL OR g.name_key = $2) AND r.name_key > $3
@@ -367,6 +376,7 @@ struct RegistryRow {
     sku: String,
     tags: serde_json::Value,
     admin_user_enabled: bool,
+    role_assignment_mode: String,
     created_at: OffsetDateTime,
     created_by: String,
     created_by_type: String,
@@ -388,6 +398,7 @@ impl RegistryRow {
             sku: self.sku,
             tags: read_tags("registries", self.tags)?,
             admin_user_enabled: self.admin_user_enabled,
+            role_assignment_mode: read_mode(&self.role_assignment_mode)?,
             system_data: read_system_data(
                 self.created_by,
                 &self.created_by_type,
@@ -398,6 +409,24 @@ impl RegistryRow {
             )?,
             generation: self.generation,
         })
+    }
+}
+
+fn mode_text(mode: RoleAssignmentMode) -> &'static str {
+    match mode {
+        RoleAssignmentMode::LegacyRegistryPermissions => "LegacyRegistryPermissions",
+        RoleAssignmentMode::AbacRepositoryPermissions => "AbacRepositoryPermissions",
+    }
+}
+
+pub(crate) fn read_mode(text: &str) -> Result<RoleAssignmentMode, StoreError> {
+    match text {
+        "LegacyRegistryPermissions" => Ok(RoleAssignmentMode::LegacyRegistryPermissions),
+        "AbacRepositoryPermissions" => Ok(RoleAssignmentMode::AbacRepositoryPermissions),
+        other => Err(StoreError::Corrupt {
+            table: "registries",
+            reason: format!("role assignment mode '{other}'"),
+        }),
     }
 }
 

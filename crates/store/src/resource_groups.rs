@@ -40,6 +40,7 @@ impl Store {
         &self,
         group: &ResourceGroup,
     ) -> Result<ResourceGroupPut, StoreError> {
+        let mut transaction = self.begin().await?;
         let row = sqlx::query!(
             r#"INSERT INTO resource_groups (uid, subscription_id, name, name_key, location, tags, created_at)
                VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -54,8 +55,9 @@ impl Store {
             sqlx::types::Json(&group.tags) as _,
             group.created_at
         )
-        .fetch_one(self.pool())
+        .fetch_one(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         let stored = ResourceGroup {
             uid: row.uid,
             subscription_id: group.subscription_id,
@@ -79,14 +81,16 @@ impl Store {
         uid: Uuid,
         tags: &Tags,
     ) -> Result<Option<()>, StoreError> {
+        let mut transaction = self.begin().await?;
         let changed = sqlx::query!(
             "UPDATE resource_groups SET tags = $2 WHERE uid = $1",
             uid,
             sqlx::types::Json(tags) as _
         )
-        .execute(self.pool())
+        .execute(&mut *transaction)
         .await?
         .rows_affected();
+        transaction.commit().await?;
         Ok((changed == 1).then_some(()))
     }
 

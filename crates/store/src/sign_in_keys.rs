@@ -1,8 +1,18 @@
-//! The keys that sign access tokens of the control plane, the private part sealed.
+//! The keys that sign access tokens of the control plane, the private part sealed, and what nodes know of them.
 
-use time::OffsetDateTime;
+use std::collections::BTreeMap;
 
+use config_documents::{Document, Kind, Region};
+use sqlx::types::Json;
+use sqlx::{Postgres, Transaction};
+use time::{Duration, OffsetDateTime};
+
+use crate::config::{Change, FormMap, Forms, Published, publish};
 use crate::{Store, StoreError};
+
+/// How much later than its end a key is forgotten: clocks of control planes may differ by as much, and none publishes anew what another
+/// one withdrew.
+const FORGOTTEN_AFTER: Duration = Duration::minutes(5);
 
 /// A key as it is stored. Its public part comes from the private one, so nobody who can only write rows can slip in a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +45,7 @@ impl Store {
     /// Adds a key unless there is one that is not retired; whether it was added. Of several callers at once one succeeds.
     pub async fn sign_in_key_create_if_none(&self, key: &SignInKey) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
-        // Whoever waits here sees, in the statement after, what the one before committed.
-        sqlx::query!("SELECT singleton FROM installation FOR UPDATE")
-            .fetch_optional(&mut *transaction)
-            .await?
-            .ok_or(StoreError::NotInitialised)?;
+        lock(&mut transaction).await?;
         let added = sqlx::query!(
             "INSERT INTO sign_in_keys (kid, sealed_private, not_before, retired_at)
              SELECT $1, $2, $3, $4 WHERE NOT EXISTS (SELECT 1 FROM sign_in_keys WHERE retired_at IS NULL)",
@@ -54,4 +60,113 @@ impl Store {
         transaction.commit().await?;
         Ok(added == 1)
     }
+
+    /// Makes what nodes know of the keys what `keys` says, and forgets keys that ended; `None` when nodes know it already, or do not
+    /// understand such documents yet.
+    ///
+    /// `keys` are the documents of all keys that were not over when they were read. What a key of another's making is, nobody but who can
+    /// open it knows: of a document whose key is in the database and not in `keys` nothing is changed.
+    pub async fn sign_in_keys_publish(
+        &self,
+        keys: &[config_documents::SignInKey],
+        token_lifetime: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Option<Published>, StoreError> {
+        // First without a lock: nearly always there is nothing to do.
+        let (known, form) = published_keys(&mut *self.pool().acquire().await?).await?;
+        let is_known = |document: &Document| {
+            known.get(&document.key()) == document.body_in_form(form).as_ref()
+        };
+        if form == 0
+            || (known.len() == keys.len()
+                && keys
+                    .iter()
+                    .all(|key| is_known(&Document::SignInKey(key.clone()))))
+        {
+            return Ok(None);
+        }
+        let mut transaction = self.begin().await?;
+        lock(&mut transaction).await?;
+        let forgotten = sqlx::query_scalar!(
+            "DELETE FROM sign_in_keys WHERE retired_at < $1 RETURNING kid",
+            now - token_lifetime - FORGOTTEN_AFTER
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let present = sqlx::query!("SELECT kid, retired_at FROM sign_in_keys")
+            .fetch_all(&mut *transaction)
+            .await?;
+        let present: BTreeMap<String, Option<OffsetDateTime>> = present
+            .into_iter()
+            .map(|row| {
+                (
+                    row.kid,
+                    row.retired_at.map(|retired_at| retired_at + token_lifetime),
+                )
+            })
+            .collect();
+        let (known, form) = published_keys(&mut *transaction).await?;
+        let mut changes: Vec<Change> = known
+            .keys()
+            .filter(|kid| !present.contains_key(*kid))
+            .map(|kid| withdrawal(kid))
+            .collect();
+        for key in keys {
+            let document = Document::SignInKey(key.clone());
+            let kid = document.key();
+            // As it was read, and not as a rotation has made it meanwhile.
+            let is_present = present.get(&kid) == Some(&key.ends_at);
+            let is_over = key.ends_at.is_some_and(|ends_at| ends_at <= now);
+            if is_present && !is_over && known.get(&kid) != document.body_in_form(form).as_ref() {
+                changes.push(Change::Upsert {
+                    region: Region::all(),
+                    document,
+                });
+            }
+        }
+        let published = if changes.is_empty() {
+            None
+        } else {
+            Some(publish(&mut transaction, &changes).await?)
+        };
+        if published.is_some() || !forgotten.is_empty() {
+            transaction.commit().await?;
+        }
+        Ok(published)
+    }
+}
+
+fn withdrawal(kid: &str) -> Change {
+    Change::Delete {
+        region: Region::all(),
+        kind: Kind::SignInKey,
+        key: kid.to_owned(),
+    }
+}
+
+/// Whoever waits here sees, in the statement after, what the one before committed.
+async fn lock(transaction: &mut Transaction<'_, Postgres>) -> Result<(), StoreError> {
+    sqlx::query!("SELECT singleton FROM installation FOR UPDATE")
+        .fetch_optional(&mut **transaction)
+        .await?
+        .ok_or(StoreError::NotInitialised)?;
+    Ok(())
+}
+
+/// What nodes know of keys, by kid, and the form in use; 0 while not every node understands such documents.
+async fn published_keys(
+    connection: &mut sqlx::PgConnection,
+) -> Result<(BTreeMap<String, String>, u32), StoreError> {
+    let forms = sqlx::query_scalar!(r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head"#)
+        .fetch_optional(&mut *connection)
+        .await?
+        .ok_or(StoreError::NotInitialised)?;
+    let known = sqlx::query!(
+        r#"SELECT key, body AS "body!" FROM config_documents WHERE region = '*' AND kind = $1 AND NOT deleted"#,
+        Kind::SignInKey.as_str()
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let known = known.into_iter().map(|row| (row.key, row.body)).collect();
+    Ok((known, Forms(forms.0).of(Kind::SignInKey)))
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use config_documents::{Document, Epoch, Group, Kind, Region, Revision, SigningKey};
+use config_documents::{
+    Document, Epoch, Group, Kind, Principal, Region, Revision, SignInCredential, SignInKey,
+    SigningKey,
+};
+use rbac::{Condition, RoleAssignment, Scope};
 use sqlx::PgPool;
 use store::Store;
 use store::config::{self, Cause, Change, Position, Published, Reading, TOMBSTONE_AGE};
@@ -378,6 +382,155 @@ async fn a_form_in_use_is_never_lowered_nor_written_newer_than_this_build_knows(
         .await
         .expect("read");
     assert_eq!(body, group(1).body());
+}
+
+/// Kind, form and text of what nodes know of one document.
+async fn published_as(store: &Store, key: &str) -> Option<(String, i32, String)> {
+    sqlx::query_as(
+        "SELECT kind, (body::jsonb ->> 'form')::int, body FROM config_documents WHERE key = $1 AND NOT deleted",
+    )
+    .bind(key)
+    .fetch_optional(store.pool())
+    .await
+    .expect("read")
+}
+
+async fn withheld_count(store: &Store) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM withheld_documents")
+        .fetch_one(store.pool())
+        .await
+        .expect("counted")
+}
+
+fn for_all(document: Document) -> Change {
+    Change::Upsert {
+        region: Region::all(),
+        document,
+    }
+}
+
+fn assignment(id: u128, is_restricted: bool) -> Change {
+    let condition = "!(ActionMatches{'Microsoft.ContainerRegistry/registries/repositories/content/read'}) OR \
+        @Request[Microsoft.ContainerRegistry/registries/repositories:name] StringEqualsIgnoreCase 'app'";
+    for_all(Document::RoleAssignment(RoleAssignment {
+        id: Uuid::from_u128(id),
+        scope: Scope::root(),
+        principal_id: Uuid::from_u128(50),
+        role_definition_id: Uuid::from_u128(51),
+        condition: is_restricted.then(|| Condition::parse(condition).expect("a condition")),
+    }))
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn an_assignment_with_a_condition_waits_for_nodes_that_understand_it(pool: PgPool) {
+    let store = initialised(pool).await;
+    execute(&store, "UPDATE config_head SET forms = '{}'").await;
+    announce(&store, 1, r#"{"role-assignment": 1}"#).await;
+    let [first, second, third] = [1, 2, 3].map(|id| Uuid::from_u128(id).to_string());
+    publish(&store, &[assignment(1, false), assignment(2, true)]).await;
+    let (_, form, _) = published_as(&store, &first).await.expect("it has none");
+    assert_eq!(form, 1);
+    assert_eq!(
+        published_as(&store, &second).await,
+        None,
+        "it would grant more"
+    );
+    publish(&store, &[assignment(1, true), assignment(3, true)]).await;
+    assert_eq!(
+        published_as(&store, &first).await,
+        None,
+        "what it said before is over"
+    );
+    assert_eq!(withheld_count(&store).await, 3);
+    publish(
+        &store,
+        &[
+            assignment(2, false),
+            Change::Delete {
+                region: Region::all(),
+                kind: Kind::RoleAssignment,
+                key: third.clone(),
+            },
+        ],
+    )
+    .await;
+    assert!(published_as(&store, &second).await.is_some());
+    assert_eq!(config::forms_raise(&store).await.expect("asked"), None);
+    announce(&store, 1, r#"{"role-assignment": 2}"#).await;
+    let raised = config::forms_raise(&store).await.expect("asked");
+    assert!(raised.expect("raised").published.is_some());
+    let (_, form, body) = published_as(&store, &first).await.expect("understood");
+    assert_eq!(form, 2);
+    assert!(body.contains("StringEqualsIgnoreCase"), "{body}");
+    assert_eq!(published_as(&store, &third).await, None, "it was deleted");
+    assert_eq!(withheld_count(&store).await, 0);
+    assert_eq!(config::forms_raise(&store).await.expect("asked"), None);
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn what_a_form_leaves_out_is_written_when_it_is_raised(pool: PgPool) {
+    let store = initialised(pool).await;
+    execute(
+        &store,
+        r#"UPDATE config_head SET forms = '{"principal": 1}'"#,
+    )
+    .await;
+    announce(&store, 1, r#"{"principal": 1}"#).await;
+    let credential = Uuid::from_u128(77);
+    let principal = for_all(Document::Principal(Principal {
+        object_id: Uuid::from_u128(5),
+        app_id: None,
+        enabled: true,
+        secrets: Vec::new(),
+        chosen_secrets: Vec::new(),
+        sign_in_credentials: vec![SignInCredential {
+            key_id: credential,
+            expires_at: None,
+        }],
+        groups: Vec::new(),
+    }));
+    publish(&store, &[principal]).await;
+    let key = Uuid::from_u128(5).to_string();
+    let (_, form, body) = published_as(&store, &key).await.expect("with less");
+    assert!(
+        form == 1 && !body.contains(&credential.to_string()),
+        "{body}"
+    );
+    announce(&store, 1, r#"{"principal": 2}"#).await;
+    let raised = config::forms_raise(&store).await.expect("asked");
+    assert_eq!(raised.expect("raised").forms["principal"], 2);
+    let (_, form, body) = published_as(&store, &key).await.expect("whole");
+    assert!(
+        form == 2 && body.contains(&credential.to_string()),
+        "{body}"
+    );
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_kind_that_a_node_does_not_name_is_not_published(pool: PgPool) {
+    let store = initialised(pool).await;
+    execute(&store, "UPDATE config_head SET forms = '{}'").await;
+    announce(&store, 1, r#"{"sign-in-key": 1}"#).await;
+    announce(&store, 2, r#"{"group": 1}"#).await;
+    publish(
+        &store,
+        &[for_all(Document::SignInKey(SignInKey {
+            public_key: credentials::SigningKey::generate("s").public(),
+            tenant_id: Uuid::from_u128(9),
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            ends_at: None,
+        }))],
+    )
+    .await;
+    assert_eq!(published_as(&store, "s").await, None);
+    assert_eq!(config::forms_raise(&store).await.expect("asked"), None);
+    execute(&store, "DELETE FROM nodes WHERE forms ? 'group'").await;
+    config::forms_raise(&store)
+        .await
+        .expect("asked")
+        .expect("raised");
+    assert!(published_as(&store, "s").await.is_some());
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]

@@ -70,6 +70,7 @@ async fn scene(pool: PgPool) -> (Store, Registry, ResourceGroup) {
         sku: "Basic".into(),
         tags: Tags::default(),
         admin_user_enabled: true,
+        role_assignment_mode: config_documents::RoleAssignmentMode::LegacyRegistryPermissions,
         system_data,
         generation: 1,
     };
@@ -200,9 +201,10 @@ async fn every_change_reaches_all_regions_though_its_caller_read_before_they_cam
     let renewed = before.iter().zip(&after).filter(|(old, new)| old != new);
     assert_eq!((renewed.count(), after.len()), (1, 2));
 
+    let before_change = registry.clone();
     registry.admin_user_enabled = false;
     registry.generation += 1;
-    let updated = store.registry_update(&registry, true).await;
+    let updated = store.registry_update(&registry, &before_change).await;
     let Ok(RegistryUpdate::Updated(Some(published))) = updated else {
         panic!("nodes must know");
     };

@@ -129,3 +129,154 @@ async fn a_region_keeps_the_display_name_that_it_was_given(
         .collect();
     assert_eq!(names, ["West US"]);
 }
+
+fn bootstrap(place: &Place) -> serde_json::Value {
+    let text = fs::read_to_string(place.path("bootstrap.json")).expect("the file is there");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+#[sqlx::test(migrations = false)]
+async fn what_operators_do_is_recorded(pool: PgPoolOptions, database: PgConnectOptions) {
+    let place = Place::new(&database);
+    assert_done(&place.init("key"));
+    let owner = bootstrap(&place)["client_id"]
+        .as_str()
+        .expect("text")
+        .to_owned();
+    assert_done(&place.admin(&["tenant", "rename", "Harbour"]));
+    assert_done(&place.admin(&["region", "create", "eastus"]));
+    assert_done(&place.admin(&["subscription", "create", "Second", "--owner", &owner]));
+    assert_refused(
+        &place.admin(&[
+            "subscription",
+            "create",
+            "Third",
+            "--owner",
+            "nobody@example.com",
+        ]),
+        "nobody@example.com",
+    );
+    assert_refused(
+        &place.admin(&["administrator", "remove", &owner]),
+        "nobody who can administer",
+    );
+    let missing = "11111111-2222-4333-8444-555555555555";
+    assert_refused(&place.admin(&["node", "remove", missing]), missing);
+    let pool = pool
+        .connect_with(database)
+        .await
+        .expect("the database is there");
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT operation_name, status FROM activity_log
+         WHERE caller_name LIKE 'wharfinger admin (%' AND caller_id IS NULL ORDER BY occurred_at",
+    )
+    .fetch_all(&pool)
+    .await
+    .expect("rows");
+    let rows: Vec<(&str, &str)> = rows
+        .iter()
+        .map(|(operation, status)| (operation.as_str(), status.as_str()))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("Wharfinger/installation/write", "Succeeded"),
+            ("Wharfinger/tenant/write", "Succeeded"),
+            ("Wharfinger/regions/write", "Succeeded"),
+            ("Microsoft.Resources/subscriptions/write", "Succeeded"),
+            (
+                "Microsoft.Directory/directoryRoles/members/delete",
+                "Failed"
+            ),
+            ("Wharfinger/nodes/delete", "Failed"),
+        ]
+    );
+    let subscriptions = store::Store::over(pool)
+        .subscription_list()
+        .await
+        .expect("subscriptions");
+    let mut names: Vec<&str> = subscriptions
+        .iter()
+        .map(|subscription| subscription.display_name.as_str())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["Default", "Second"]);
+}
+
+#[sqlx::test(migrations = false)]
+async fn a_person_is_made_administrator_and_the_last_one_stays(
+    _pool: PgPoolOptions,
+    database: PgConnectOptions,
+) {
+    let place = Place::new(&database);
+    assert_done(&place.init("key"));
+    let owner = bootstrap(&place)["client_id"]
+        .as_str()
+        .expect("text")
+        .to_owned();
+    let password = place.path("password");
+    let create = |name: &str, text: &str| {
+        fs::write(&password, text).expect("written");
+        fs::set_permissions(&password, Permissions::from_mode(0o600)).expect("permissions");
+        place.admin(&[
+            "administrator",
+            "create",
+            "--user-principal-name",
+            name,
+            "--password-file",
+            password.to_str().expect("text"),
+        ])
+    };
+    assert_refused(&create("alice@example.com", "short"), "12 characters");
+    assert_refused(&create("alice", "long enough, surely"), "name@domain");
+    assert_done(&create("alice@example.com", "long enough, surely"));
+    assert_refused(
+        &create("Alice@example.com", "long enough, surely"),
+        "already",
+    );
+    assert_done(&place.admin(&["administrator", "remove", &owner]));
+    assert_refused(
+        &place.admin(&["administrator", "remove", "ALICE@example.com"]),
+        "nobody who can administer",
+    );
+    let listed = place.admin(&["administrator", "list"]);
+    assert_done(&listed);
+    assert_eq!(String::from_utf8_lossy(&listed.stdout).lines().count(), 1);
+}
+
+#[sqlx::test(migrations = false)]
+async fn everything_is_sealed_anew_with_another_key(
+    _pool: PgPoolOptions,
+    database: PgConnectOptions,
+) {
+    let place = Place::new(&database);
+    assert_done(&place.init("key"));
+    let rotate = |name: &str| {
+        let file = place.path(name);
+        place.admin(&[
+            "key-encryption-key",
+            "rotate",
+            "--key-encryption-key-file",
+            file.to_str().expect("text"),
+        ])
+    };
+    assert_refused(&rotate("other-key"), "lacks key");
+    let both = format!(
+        "{}\n{}\n",
+        fs::read_to_string(place.path("other-key")).expect("a key"),
+        fs::read_to_string(place.path("key")).expect("a key")
+    );
+    fs::write(place.path("both-keys"), both).expect("written");
+    fs::set_permissions(place.path("both-keys"), Permissions::from_mode(0o600))
+        .expect("permissions");
+    let rotated = rotate("both-keys");
+    assert_done(&rotated);
+    let said = String::from_utf8_lossy(&rotated.stdout);
+    assert!(said.contains("sealed anew: 1"), "{said}");
+    let again = rotate("both-keys");
+    assert_done(&again);
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(said.contains("sealed anew: 0"), "{said}");
+    assert_refused(&place.init("key"), "key-encryption key");
+    assert_done(&place.init("other-key"));
+}

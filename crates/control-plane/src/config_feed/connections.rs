@@ -99,6 +99,11 @@ impl Stream {
         self.forms.get(STREAM_FORM).is_some_and(|form| *form >= 2)
     }
 
+    /// Whether the node understands that it is greeted, and then says which credentials were used.
+    pub(super) fn is_of_third_form(&self) -> bool {
+        self.forms.get(STREAM_FORM).is_some_and(|form| *form >= 3)
+    }
+
     /// An operator asks for a new credential and key. Said again now and then until they are in use, but not each time that somebody
     /// reads the list of nodes.
     pub(super) fn ask_to_rotate(&self) {

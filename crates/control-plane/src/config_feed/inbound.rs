@@ -18,6 +18,7 @@ use super::limits::{
 };
 use super::operations::check_address;
 use super::stream::End;
+use crate::Clock;
 
 /// Takes a node's first message, and commits its lease: whoever publishes after that waits for this node.
 pub(super) async fn hello(
@@ -135,6 +136,7 @@ async fn update_address(
 /// The listening half of a stream.
 pub(super) struct Inbound {
     pub(super) feed: Arc<ConfigFeed>,
+    pub(super) clock: Clock,
     pub(super) stream: Arc<Stream>,
     pub(super) applied: watch::Sender<Option<Position>>,
     pub(super) snapshot_wanted: Arc<Notify>,
@@ -163,6 +165,10 @@ impl Inbound {
 
     fn take(&mut self, message: NodeMessage) -> Result<(), End> {
         match message {
+            NodeMessage::Used { credentials } => {
+                self.feed.used.say(credentials, (self.clock)());
+                Ok(())
+            }
             NodeMessage::Hello { .. } => Err(End::Protocol("'hello' was said before".into())),
             NodeMessage::SnapshotWanted { reason } => {
                 tracing::error!(

@@ -82,6 +82,11 @@ pub(super) const NODES_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const NODES_PAUSE_PER_NODE: Duration = Duration::from_micros(50);
 pub(super) const NODES_PAUSE_MAXIMUM: Duration = Duration::from_millis(10);
 
+/// Credentials that nodes said were used which are kept until they are written, how many are written at once, and how far apart.
+pub(super) const USED_CREDENTIALS: usize = 100_000;
+pub(super) const USED_WRITTEN_AT_ONCE: usize = 5_000;
+pub(super) const USED_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a node may take to say hello, and how long one message may take to leave.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 

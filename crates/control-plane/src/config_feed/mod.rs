@@ -16,6 +16,7 @@ mod propagation;
 mod reader;
 mod rotation;
 mod stream;
+mod used;
 mod views;
 
 pub(crate) use propagation::Propagation;
@@ -38,6 +39,7 @@ use maintenance::Maintenance;
 use metrics::FeedMetrics;
 use propagation::Nodes;
 use reader::Reader;
+use used::Used;
 
 use crate::Parts;
 use crate::front_door::Operation;
@@ -67,6 +69,8 @@ pub(crate) struct ConfigFeed {
     catch_ups: Semaphore,
     snapshots: Semaphore,
     attempts: Attempts,
+    /// The credentials that nodes say were used.
+    used: Used,
     /// When a node last claimed a revision above the head.
     went_back_at: Mutex<Option<Instant>>,
 }
@@ -88,6 +92,7 @@ impl ConfigFeed {
             catch_ups: Semaphore::new(CATCH_UPS),
             snapshots: Semaphore::new(SNAPSHOTS),
             attempts: Attempts::new(),
+            used: Used::default(),
             went_back_at: Mutex::default(),
         });
         feed.spawn(|feed| async move { reader::follow(&feed).await });
@@ -98,6 +103,8 @@ impl ConfigFeed {
         feed.spawn(|feed| async move { maintenance::raise_forms(&feed).await });
         feed.spawn(|feed| async move { maintenance::purge(&feed).await });
         feed.spawn(|feed| async move { rotation::withdraw_retired_keys(&feed).await });
+        let clock = Arc::clone(&parts.clock);
+        feed.spawn(|feed| async move { used::write_used(&feed, &clock).await });
         let (ending, requests) = (Arc::clone(&feed), requests.clone());
         tokio::spawn(async move {
             ending.shutdown.wait().await;

@@ -216,9 +216,21 @@ async fn said_removed(session: &mut Session, messages: &mut AggregatedMessageStr
 
 /// False when it could not be sent.
 async fn say_removed(session: &mut Session) -> bool {
-    let removed = serde_json::to_string(&ControlPlaneMessage::Removed)
-        .expect("a message has string keys only");
-    let sent = timeout(MESSAGE_TIMEOUT, session.text(removed)).await;
+    say(session, &ControlPlaneMessage::Removed).await
+}
+
+/// Which messages this control plane understands.
+fn greeting() -> ControlPlaneMessage {
+    let form = config_documents::forms().get(STREAM_FORM).copied();
+    ControlPlaneMessage::Greeting {
+        stream_form: form.expect("this build understands a stream"),
+    }
+}
+
+/// False when it could not be sent.
+async fn say(session: &mut Session, message: &ControlPlaneMessage) -> bool {
+    let text = serde_json::to_string(message).expect("a message has string keys only");
+    let sent = timeout(MESSAGE_TIMEOUT, session.text(text)).await;
     matches!(sent, Ok(Ok(())))
 }
 
@@ -273,14 +285,17 @@ async fn follow(
     clock: Clock,
     stream: &Arc<Stream>,
     copy: Option<Position>,
-    session: Session,
+    mut session: Session,
     messages: AggregatedMessageStream,
 ) -> End {
+    if stream.is_of_third_form() && !say(&mut session, &greeting()).await {
+        return End::Disconnected;
+    }
     let (applied, applied_seen) = watch::channel(None);
     let snapshot_wanted = Arc::new(Notify::new());
     let outbound = Outbound {
         feed: Arc::clone(feed),
-        clock,
+        clock: Arc::clone(&clock),
         stream: Arc::clone(stream),
         session: session.clone(),
         // Before the first reading, so that nothing falls between the two.
@@ -293,6 +308,7 @@ async fn follow(
     };
     let inbound = Inbound {
         feed: Arc::clone(feed),
+        clock,
         stream: Arc::clone(stream),
         applied,
         snapshot_wanted,

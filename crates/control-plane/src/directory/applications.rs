@@ -5,23 +5,25 @@ use std::sync::Arc;
 use actix_web::http::{Method, StatusCode};
 use arm::ApiError;
 use serde::{Deserialize, Serialize};
-use store::directory::{Deletion, NewApplication};
+use store::directory::{ApplicationChange, ApplicationUpdate, Deletion, NewApplication};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::{self, Others, display_name, refuse_others};
-use super::errors::{last_administrator, not_found};
+use super::errors::{indispensable, not_found};
+use super::key_credentials::{self, KeyCredential, KeyCredentialBody};
 use super::object_id;
 use super::passwords::PasswordCredential;
 use super::query::{
-    Collection, LIST_OPTIONS, ListRequest, Names, OBJECT_OPTIONS, check_object_options, select,
+    Collection, Comparison, LIST_OPTIONS, ListRequest, Names, OBJECT_OPTIONS, check_object_options,
+    select,
 };
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
 
-const COLLECTION: Collection = Collection {
-    path: "applications",
+pub(super) const COLLECTION: Collection = Collection {
+    name: "applications",
     properties: &[
         "id",
         "appId",
@@ -31,6 +33,12 @@ const COLLECTION: Collection = Collection {
         "identifierUris",
         "passwordCredentials",
         "keyCredentials",
+        "requiredResourceAccess",
+    ],
+    filters: &[
+        ("displayName", Comparison::DisplayName),
+        ("appId", Comparison::AppId),
+        ("id", Comparison::ObjectId),
     ],
     names: Names::None("identifierUris"),
 };
@@ -81,10 +89,10 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::PATCH,
             object_path,
             directory(DirectoryRight::Own),
-            "Renames an application, and with it its service principal.",
+            "Renames an application, and with it its service principal, or replaces its certificates; in force at every live node when this returns.",
             update,
         )
-        .takes::<ApplicationChange>()
+        .takes::<ApplicationChangeBody>()
         .answers_empty(204),
         Operation::new(
             "Applications_Delete",
@@ -112,9 +120,10 @@ pub(super) struct Application {
     /// Always empty.
     identifier_uris: Vec<String>,
     password_credentials: Vec<PasswordCredential>,
+    key_credentials: Vec<KeyCredential>,
     /// Always empty.
     #[schema(value_type = Vec<Object>)]
-    key_credentials: Vec<serde_json::Value>,
+    required_resource_access: Vec<serde_json::Value>,
 }
 
 impl From<store::directory::Application> for Application {
@@ -127,7 +136,12 @@ impl From<store::directory::Application> for Application {
             sign_in_audience: SIGN_IN_AUDIENCE,
             identifier_uris: Vec::new(),
             password_credentials: application.secrets.into_iter().map(Into::into).collect(),
-            key_credentials: Vec::new(),
+            key_credentials: application
+                .certificates
+                .into_iter()
+                .map(Into::into)
+                .collect(),
+            required_resource_access: Vec::new(),
         }
     }
 }
@@ -150,6 +164,8 @@ struct ApplicationList {
 #[serde(rename_all = "camelCase")]
 struct NewApplicationBody {
     display_name: String,
+    #[serde(default)]
+    key_credentials: Vec<KeyCredentialBody>,
     #[serde(flatten)]
     #[schema(ignore)]
     others: Others,
@@ -158,8 +174,11 @@ struct NewApplicationBody {
 /// What is to change.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct ApplicationChange {
+#[schema(as = ApplicationChange)]
+struct ApplicationChangeBody {
     display_name: Option<String>,
+    /// All certificates that it is to have: those that are left out go.
+    key_credentials: Option<Vec<KeyCredentialBody>>,
     #[serde(flatten)]
     #[schema(ignore)]
     others: Others,
@@ -201,45 +220,51 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         object_id: Uuid::new_v4(),
         app_id: Uuid::new_v4(),
         display_name: display_name(&body.display_name)?,
+        certificates: key_credentials::read_new(body.key_credentials, request.now)?,
         created_at: request.now,
     };
     app.store
         .application_create(&new, request.caller().object_id)
         .await
         .map_err(store_error)?;
-    let created = store::directory::Application {
-        object_id: new.object_id,
-        app_id: new.app_id,
-        display_name: new.display_name,
-        created_at: new.created_at,
-        secrets: Vec::new(),
-    };
+    let created = app
+        .store
+        .application_get(new.object_id)
+        .await
+        .map_err(store_error)?;
+    let created = created.ok_or_else(|| not_found("application", new.object_id))?;
     Answer::json(StatusCode::CREATED, &Application::from(created))
 }
 
 async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let id = object_id(&request)?;
-    let body: ApplicationChange = body::read(&request)?;
+    let body: ApplicationChangeBody = body::read(&request)?;
     refuse_others(&body.others, OF_EVERY_APPLICATION)?;
-    let found = match body.display_name {
-        Some(name) => {
-            let name = display_name(&name)?;
-            app.store
-                .application_rename(id, &name)
-                .await
-                .map_err(store_error)?
-        }
-        None => app
-            .store
-            .application_get(id)
-            .await
-            .map_err(store_error)?
-            .is_some(),
+    let known = app.store.application_get(id).await.map_err(store_error)?;
+    let known = known.ok_or_else(|| not_found("application", id))?;
+    let certificates = match body.key_credentials {
+        Some(wanted) => Some(key_credentials::read(wanted, request.now)?),
+        None => None,
     };
-    if found {
-        Ok(Answer::empty(StatusCode::NO_CONTENT))
-    } else {
-        Err(not_found("application", id))
+    if let Some(wanted) = &certificates {
+        let callers_key = request.caller().key_id;
+        key_credentials::check_callers_own(&known.certificates, wanted, callers_key)?;
+    }
+    let change = ApplicationChange {
+        display_name: body.display_name.as_deref().map(display_name).transpose()?,
+        certificates,
+    };
+    match app
+        .store
+        .application_update(id, &change)
+        .await
+        .map_err(store_error)?
+    {
+        ApplicationUpdate::Done(published) => {
+            Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
+        }
+        ApplicationUpdate::NotFound => Err(not_found("application", id)),
+        ApplicationUpdate::Refused(refusal) => Err(key_credentials::refusal_error(&refusal)),
     }
 }
 
@@ -255,7 +280,7 @@ async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
         }
         Deletion::NotFound => Err(not_found("application", id)),
-        Deletion::LastAdministrator => Err(last_administrator()),
+        Deletion::Indispensable(reason) => Err(indispensable("service principal", reason)),
     }
 }
 
@@ -271,6 +296,7 @@ mod tests {
             display_name: "ci".to_owned(),
             created_at: OffsetDateTime::UNIX_EPOCH,
             secrets: Vec::new(),
+            certificates: Vec::new(),
         });
         let shown = serde_json::to_value(application).expect("it is JSON");
         let shown: Vec<&String> = shown.as_object().expect("an object").keys().collect();

@@ -2,11 +2,15 @@
 
 use arm::ApiError;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::errors::{bad_request, shorten};
 use crate::front_door::Request;
-use crate::limits::MAXIMUM_DISPLAY_NAME_CHARACTERS;
+use crate::limits::{
+    MAXIMUM_DESCRIPTION_CHARACTERS, MAXIMUM_DISPLAY_NAME_CHARACTERS,
+    MAXIMUM_MAIL_NICKNAME_CHARACTERS,
+};
 
 /// Members of a body that its model does not have.
 pub(super) type Others = Map<String, Value>;
@@ -40,7 +44,6 @@ pub(super) fn refuse_others(
 
 fn unsupported(name: &str) -> ApiError {
     let hint = match name {
-        "keyCredentials" => " Certificates are not supported; use passwords (addPassword).",
         "passwordCredentials" => " Use addPassword and removePassword.",
         _ => "",
     };
@@ -49,6 +52,13 @@ fn unsupported(name: &str) -> ApiError {
         shorten(name)
     ))
     .with_target(shorten(name))
+}
+
+/// Tells null from what is not there.
+pub(super) fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// A display name as the directory takes it.
@@ -70,6 +80,49 @@ pub(super) fn display_name(text: &str) -> Result<String, ApiError> {
     .with_target("displayName"))
 }
 
+/// The name of a credential, which unlike an object need not have one.
+pub(super) fn optional_display_name(name: Option<String>) -> Result<Option<String>, ApiError> {
+    let name = name.filter(|name| !name.is_empty());
+    if let Some(name) = &name
+        && name.chars().count() > MAXIMUM_DISPLAY_NAME_CHARACTERS
+    {
+        return Err(bad_request(format!(
+            "The displayName '{}' is longer than {MAXIMUM_DISPLAY_NAME_CHARACTERS} characters.",
+            shorten(name)
+        ))
+        .with_target("displayName"));
+    }
+    Ok(name)
+}
+
+/// A description as the directory takes it.
+pub(super) fn description(text: &str) -> Result<String, ApiError> {
+    if text.chars().count() <= MAXIMUM_DESCRIPTION_CHARACTERS {
+        return Ok(text.to_owned());
+    }
+    Err(bad_request(format!(
+        "The description is longer than {MAXIMUM_DESCRIPTION_CHARACTERS} characters."
+    ))
+    .with_target("description"))
+}
+
+/// A mail nickname: a name of a person or a group without blanks.
+pub(super) fn mail_nickname(text: &str) -> Result<String, ApiError> {
+    let length = text.chars().count();
+    let well_formed = (1..=MAXIMUM_MAIL_NICKNAME_CHARACTERS).contains(&length)
+        && text.chars().all(|character| {
+            character.is_ascii_graphic() && !r#"@()\/[]";:<>,"#.contains(character)
+        });
+    if well_formed {
+        return Ok(text.to_owned());
+    }
+    Err(bad_request(format!(
+        "Invalid value specified for property 'mailNickname', '{}': it must have 1 to {MAXIMUM_MAIL_NICKNAME_CHARACTERS} ASCII characters, no blank and none of @()\\/[]\";:<>,.",
+        shorten(text).replace(char::is_control, "\u{fffd}")
+    ))
+    .with_target("mailNickname"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,11 +136,11 @@ mod tests {
 
     #[test]
     fn only_what_asks_for_nothing_is_taken() {
-        assert!(check(json!({ "keyCredentials": [], "info": {}, "notes": null })).is_ok());
+        assert!(check(json!({ "appRoles": [], "info": {}, "notes": null })).is_ok());
         assert!(check(json!({ "signInAudience": "AzureADMyOrg" })).is_ok());
         for refused in [
             json!({ "signInAudience": "AzureADMultipleOrgs" }),
-            json!({ "keyCredentials": [{}] }),
+            json!({ "appRoles": [{}] }),
             json!({ "notes": "AzureADMyOrg" }),
             json!({ "isFallbackPublicClient": false }),
         ] {

@@ -4,6 +4,7 @@
 //! directory is only eventually consistent. This one is not, so these words are kept out of messages.
 
 use arm::{ApiError, Kind};
+use store::directory::Indispensable;
 use uuid::Uuid;
 
 /// How many characters of what a client sent are shown to it again.
@@ -24,14 +25,36 @@ pub(super) fn not_found(what: &str, id: Uuid) -> ApiError {
     )
 }
 
+/// The same for an object that may also be named otherwise than by its object id.
+pub(super) fn not_found_named(what: &str, name: &str) -> ApiError {
+    ApiError::not_found(
+        "Request_ResourceNotFound",
+        format!("The directory has no {what} '{}'.", shorten(name)),
+    )
+}
+
 pub(super) fn denied(message: impl Into<String>) -> ApiError {
     ApiError::new(Kind::Forbidden, "Authorization_RequestDenied", message)
 }
 
-pub(super) fn last_administrator() -> ApiError {
-    bad_request(
-        "This service principal is the last enabled administrator of the directory; without it nobody could administer the directory.",
-    )
+pub(super) fn last_administrator(what: &str) -> ApiError {
+    bad_request(format!(
+        "This {what} is the last enabled administrator of the directory; without it nobody could administer the directory."
+    ))
+}
+
+/// Why a principal can be neither deleted nor disabled.
+pub(super) fn indispensable(what: &str, reason: Indispensable) -> ApiError {
+    match reason {
+        Indispensable::LastAdministrator => last_administrator(what),
+        Indispensable::LastOwner => last_owner(what),
+    }
+}
+
+pub(super) fn last_owner(what: &str) -> ApiError {
+    bad_request(format!(
+        "By this {what} a subscription has its last enabled Owner; without it nobody could assign roles there. Assign the role Owner to somebody else first."
+    ))
 }
 
 /// A GUID, or which one is not.
@@ -50,7 +73,7 @@ pub(crate) fn unknown_path(segments: &[String]) -> ApiError {
     ApiError::invalid(
         "BadRequest",
         format!(
-            "Resource not found for the segment '{}'. This directory has applications and servicePrincipals, with addPassword and removePassword, and directoryObjects/getByIds; users and groups are not supported.",
+            "Resource not found for the segment '{}'. This directory has applications, servicePrincipals, users, groups, directoryObjects, directoryRoles, organization and me, with what the OpenAPI document at /openapi.json lists below them.",
             shorten(segment)
         ),
     )

@@ -1,15 +1,24 @@
-//! The directory: the part of Microsoft Graph v1.0 behind `az ad app`, `az ad sp` and the look-up of assignees.
+//! The directory: the part of Microsoft Graph v1.0 behind `az ad`, and the look-up of assignees.
 //!
-//! Objects are applications and service principals. People, groups and certificates are not built: what asks for them is refused, never
-//! answered with nothing, but for a look-up by a user's full name, which truly finds nobody. Rights in the directory are declared on the operations; only what depends on a body is checked in a handler.
+//! Objects are applications, service principals, people and groups. What is not built is refused, never answered with nothing. Rights in the
+//! directory are declared on the operations; only what depends on a body is checked in a handler.
 
 mod applications;
 mod body;
 mod errors;
-mod object_lookup;
+mod federated_credentials;
+mod groups;
+mod hashing;
+mod key_credentials;
+mod objects;
+mod organization;
 mod passwords;
 mod query;
+mod references;
+mod roles;
 mod service_principals;
+mod times;
+mod users;
 
 pub(crate) use errors::unknown_path;
 
@@ -22,7 +31,13 @@ pub(crate) fn operations() -> Vec<Operation> {
     let mut operations = applications::operations();
     operations.extend(service_principals::operations());
     operations.extend(passwords::operations());
-    operations.extend(object_lookup::operations());
+    operations.extend(users::operations());
+    operations.extend(groups::operations());
+    operations.extend(references::operations());
+    operations.extend(objects::operations());
+    operations.extend(federated_credentials::operations());
+    operations.extend(roles::operations());
+    operations.extend(organization::operations());
     operations
         .into_iter()
         .map(|operation| operation.protocol(crate::front_door::Protocol::Graph))

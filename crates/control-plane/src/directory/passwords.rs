@@ -6,18 +6,20 @@ use actix_web::http::{Method, StatusCode};
 use arm::ApiError;
 use credentials::{Secret, SecretKind, Verifier};
 use serde::{Deserialize, Serialize};
-use store::directory::{NewSecret, SecretAddition, SecretOwner, SecretRemoval};
-use time::format_description::well_known::Rfc3339;
-use time::{Duration, OffsetDateTime, UtcOffset};
+use store::directory::{NewSecret, SecretAddition, SecretOwner, SecretRemoval, SecretVerifier};
+use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::body::{self, Others, refuse_others};
-use super::errors::{bad_request, guid, not_found, shorten};
-use super::object_id;
+use super::body::{self, Others, optional_display_name, refuse_others};
+use super::errors::{bad_request, guid, not_found};
+use super::times::{parse_time, to_microseconds};
+use super::{hashing, object_id};
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
-use crate::limits::{MAXIMUM_DISPLAY_NAME_CHARACTERS, MAXIMUM_SECRETS};
+use crate::limits::{
+    MAXIMUM_CHOSEN_SECRET_CHARACTERS, MAXIMUM_SECRETS, MINIMUM_CHOSEN_SECRET_CHARACTERS,
+};
 
 /// How long a secret is good when its request does not say.
 const DEFAULT_VALIDITY: Duration = Duration::days(730);
@@ -81,7 +83,7 @@ pub(super) fn operations() -> Vec<Operation> {
 pub(super) struct PasswordCredential {
     key_id: Uuid,
     display_name: Option<String>,
-    /// The first characters of the secret.
+    /// The first characters of the secret; empty when the caller chose it.
     hint: String,
     #[serde(with = "time::serde::rfc3339")]
     start_date_time: OffsetDateTime,
@@ -90,6 +92,9 @@ pub(super) struct PasswordCredential {
     /// Always null.
     custom_key_identifier: Option<String>,
     secret_text: Option<String>,
+    /// To the hour; null when it was never used. Not a property of Microsoft Graph's.
+    #[serde(with = "time::serde::rfc3339::option")]
+    last_used_date_time: Option<OffsetDateTime>,
 }
 
 impl From<store::directory::Secret> for PasswordCredential {
@@ -102,12 +107,13 @@ impl From<store::directory::Secret> for PasswordCredential {
             end_date_time: secret.expires_at,
             custom_key_identifier: None,
             secret_text: None,
+            last_used_date_time: secret.last_used_at,
         }
     }
 }
 
 /// What is asked of `addPassword`.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct AddPassword {
     password_credential: Option<NewPassword>,
@@ -117,7 +123,7 @@ struct AddPassword {
 }
 
 /// What a new secret is to be like.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct NewPassword {
     display_name: Option<String>,
@@ -127,6 +133,9 @@ struct NewPassword {
     /// Two years after its start, unless it is given.
     #[schema(format = DateTime)]
     end_date_time: Option<String>,
+    /// The secret itself, for a caller that brings its own; generated, unless it is given. Not a request of Microsoft Graph's.
+    #[schema(value_type = Option<String>)]
+    secret_text: Option<Secret>,
     #[serde(flatten)]
     #[schema(ignore)]
     others: Others,
@@ -143,11 +152,11 @@ struct RemovePassword {
 }
 
 /// What a new secret is like, once it is checked.
-#[derive(Debug, PartialEq, Eq)]
 struct Wanted {
     display_name: Option<String>,
     starts_at: OffsetDateTime,
     expires_at: OffsetDateTime,
+    chosen: Option<Secret>,
 }
 
 impl NewPassword {
@@ -181,45 +190,37 @@ impl NewPassword {
             ))
             .with_target("endDateTime"));
         }
-        // Unlike an object, a secret need not have a name.
-        let display_name = self.display_name.filter(|name| !name.is_empty());
-        if let Some(name) = &display_name
-            && name.chars().count() > MAXIMUM_DISPLAY_NAME_CHARACTERS
-        {
-            return Err(bad_request(format!(
-                "The displayName '{}' is longer than {MAXIMUM_DISPLAY_NAME_CHARACTERS} characters.",
-                shorten(name)
-            ))
-            .with_target("displayName"));
+        let display_name = optional_display_name(self.display_name)?;
+        if let Some(text) = &self.secret_text {
+            check_chosen(text.expose())?;
         }
         Ok(Wanted {
             display_name,
             starts_at,
             expires_at,
+            chosen: self.secret_text,
         })
     }
 }
 
-/// A time of RFC 3339, in UTC and with the precision that is kept.
-fn parse_time(text: &str, name: &str) -> Result<OffsetDateTime, ApiError> {
-    OffsetDateTime::parse(text, &Rfc3339)
-        .ok()
-        .and_then(|time| time.checked_to_offset(UtcOffset::UTC))
-        .filter(|time| time.year() > 0)
-        .map(to_microseconds)
-        .ok_or_else(|| {
-            bad_request(format!(
-                "The {name} '{}' is not a time such as 2027-01-31T12:00:00Z.",
-                shorten(text)
-            ))
-            .with_target(name)
-        })
-}
-
-fn to_microseconds(time: OffsetDateTime) -> OffsetDateTime {
-    let microsecond = time.microsecond();
-    time.replace_microsecond(microsecond)
-        .expect("the microsecond of a time is one")
+/// A secret that a caller chose: long, and not to be taken for a generated one, which is looked for first.
+fn check_chosen(text: &str) -> Result<(), ApiError> {
+    let length = text.chars().count();
+    let rule = if length < MINIMUM_CHOSEN_SECRET_CHARACTERS {
+        format!("it has fewer than {MINIMUM_CHOSEN_SECRET_CHARACTERS} characters")
+    } else if length > MAXIMUM_CHOSEN_SECRET_CHARACTERS {
+        format!("it has more than {MAXIMUM_CHOSEN_SECRET_CHARACTERS} characters")
+    } else if text.chars().any(char::is_control) {
+        "it has control characters".to_owned()
+    } else if SecretKind::ALL
+        .iter()
+        .any(|kind| text.starts_with(kind.prefix()))
+    {
+        "it begins like a generated secret".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(bad_request(format!("The secretText cannot be used: {rule}.")).with_target("secretText"))
 }
 
 async fn add_to_application(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
@@ -243,14 +244,25 @@ async fn add(app: &App, request: &Request, owner: SecretOwner) -> Result<Answer,
         .password_credential
         .unwrap_or_default()
         .check(request.now)?;
-    let secret = credentials::generate(SecretKind::ServicePrincipalSecret, &*app.randomness);
+    let is_chosen = wanted.chosen.is_some();
+    let secret = wanted.chosen.unwrap_or_else(|| {
+        credentials::generate(SecretKind::ServicePrincipalSecret, &*app.randomness)
+    });
+    let (hint, verifier) = if is_chosen {
+        let verifier = hashing::verifier_of(app, secret.clone()).await?;
+        // Of one that is short enough to be remembered, nothing is given away.
+        (String::new(), SecretVerifier::Chosen(verifier))
+    } else {
+        let verifier = Verifier::of(&secret, &*app.randomness);
+        (hint(&secret), SecretVerifier::Generated(verifier))
+    };
     let new = NewSecret {
         key_id: Uuid::new_v4(),
         display_name: wanted.display_name,
-        hint: hint(&secret),
+        hint,
         starts_at: wanted.starts_at,
         expires_at: wanted.expires_at,
-        verifier: Verifier::of(&secret, &*app.randomness),
+        verifier,
     };
     let addition = app
         .store
@@ -274,6 +286,7 @@ async fn add(app: &App, request: &Request, owner: SecretOwner) -> Result<Answer,
         end_date_time: new.expires_at,
         custom_key_identifier: None,
         secret_text: Some(secret.expose().to_owned()),
+        last_used_date_time: None,
     })?;
     Ok(answer
         .published(published)
@@ -335,7 +348,6 @@ fn owner_not_found(owner: SecretOwner) -> ApiError {
 mod tests {
     use super::*;
     use credentials::{SystemRandomness, generate};
-    use proptest::prelude::*;
     use serde_json::json;
     use time::macros::datetime;
 
@@ -348,15 +360,19 @@ mod tests {
 
     #[test]
     fn a_secret_is_good_for_two_years_from_now_unless_its_request_says_otherwise() {
-        let wanted = check(json!({ "displayName": null })).expect("good");
+        let Ok(wanted) = check(json!({ "displayName": null })) else {
+            panic!("refused");
+        };
         assert_eq!(wanted.starts_at, datetime!(2026-11-23 12:00:00.123456 UTC));
         assert_eq!(wanted.expires_at - wanted.starts_at, DEFAULT_VALIDITY);
-        let wanted = check(json!({
+        let Ok(wanted) = check(json!({
             "displayName": "rbac",
             "startDateTime": "2026-11-23T17:43:23+01:00",
             "endDateTime": "2027-11-23T17:43:23.1234567Z",
-        }))
-        .expect("good");
+            "secretText": "sixteen letters!",
+        })) else {
+            panic!("refused");
+        };
         assert_eq!(wanted.display_name.as_deref(), Some("rbac"));
         assert_eq!(wanted.starts_at, datetime!(2026-11-23 16:43:23 UTC));
         assert_eq!(wanted.expires_at, datetime!(2027-11-23 17:43:23.123456 UTC));
@@ -387,8 +403,14 @@ mod tests {
                 "startDateTime",
             ),
             (json!({ "secretText": "chosen" }), "secretText"),
+            (json!({ "secretText": "fifteen letters" }), "secretText"),
+            (json!({ "secretText": "sixteen letters\n" }), "secretText"),
+            (json!({ "secretText": "wfs_sixteen letters" }), "secretText"),
+            (json!({ "secretText": "x".repeat(257) }), "secretText"),
         ] {
-            let error = check(body.clone()).expect_err("refused");
+            let Err(error) = check(body.clone()) else {
+                panic!("taken: {body}");
+            };
             assert_eq!(error.target.as_deref(), Some(target), "{body}");
         }
     }
@@ -399,18 +421,5 @@ mod tests {
         let hint = hint(&secret);
         assert!(secret.expose().starts_with(&hint));
         assert_eq!(hint.len(), HINT_CHARACTERS);
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_a_time_or_refused(text in "\\PC{0,40}") {
-            let _ = parse_time(&text, "endDateTime");
-        }
-
-        #[test]
-        fn times_survive(seconds in -62_135_596_800_i64..253_402_300_800) {
-            let time = OffsetDateTime::from_unix_timestamp(seconds).expect("it is in range");
-            prop_assert_eq!(parse_time(&arm::format_time(time), "endDateTime").ok(), Some(time));
-        }
     }
 }

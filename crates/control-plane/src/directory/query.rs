@@ -1,10 +1,10 @@
 //! OData's query options, as far as clients send them: `$filter`, `$select`, `$top`, and `$skiptoken` of our own next links.
 
 use arm::{ApiError, Filter, Term};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use store::directory::ApplicationQuery;
+use store::directory::ObjectQuery;
 use uuid::Uuid;
 
 use super::errors::{bad_request, guid, shorten, unsupported_query};
@@ -14,17 +14,46 @@ use crate::limits::{DIRECTORY_PAGE_SIZE, MAXIMUM_DIRECTORY_PAGE_SIZE};
 /// The options of a list.
 pub(super) const LIST_OPTIONS: &[&str] = &["$filter", "$select", "$top", "$skiptoken"];
 
+/// What is encoded in a segment of a path.
+const IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'@');
+
 /// The options of one object.
 pub(super) const OBJECT_OPTIONS: &[&str] = &["$select"];
 
 /// A collection of the directory: what can be selected and filtered by.
 pub(super) struct Collection {
-    /// As it stands in paths.
-    pub(super) path: &'static str,
+    /// As messages name it.
+    pub(super) name: &'static str,
     /// The names of all properties.
     pub(super) properties: &'static [&'static str],
+    /// The properties that can be compared, each with how.
+    pub(super) filters: &'static [(&'static str, Comparison)],
     /// A list of names by which an object is found, and whether any object has them: the application's id for service principals.
     pub(super) names: Names,
+}
+
+/// How a property is compared in a filter.
+#[derive(Clone, Copy)]
+pub(super) enum Comparison {
+    ObjectId,
+    AppId,
+    DisplayName,
+    UserPrincipalName,
+    MailNickname,
+    Enabled,
+    /// Every object has this value.
+    Always(&'static str),
+}
+
+impl Comparison {
+    /// Whether `startswith` is understood, too.
+    fn has_prefix(self) -> bool {
+        matches!(self, Self::DisplayName | Self::UserPrincipalName)
+    }
 }
 
 /// A property that is a list of names.
@@ -33,51 +62,90 @@ pub(super) enum Names {
     AppId(&'static str),
     /// Of these no object has any.
     None(&'static str),
+    /// There is no such property.
+    Missing,
 }
 
 /// What a list was asked for.
 pub(super) struct ListRequest {
     /// `None` when the filter asks for what no object has.
-    pub(super) query: Option<ApplicationQuery>,
-    page_size: i64,
+    pub(super) query: Option<ObjectQuery>,
+    page: Page,
+}
+
+/// Which page of a list is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Page {
+    size: i64,
+    /// The last object of the page before.
+    pub(super) after: Uuid,
 }
 
 impl ListRequest {
     /// Reads the options of a list.
     pub(super) fn parse(request: &Request, collection: &Collection) -> Result<Self, ApiError> {
-        refuse_other_options(request, LIST_OPTIONS)?;
-        let page_size = request
-            .query("$top")
-            .map_or(Ok(DIRECTORY_PAGE_SIZE), page_size)?;
-        let after = match request.query("$skiptoken") {
-            Some(token) => guid(token, "$skiptoken")?,
-            None => Uuid::nil(),
-        };
+        let page = Page::parse(request, LIST_OPTIONS)?;
         let conditions = match request.query("$filter") {
             Some(text) => conditions(text, collection)?,
-            None => Some(ApplicationQuery::default()),
+            None => Some(ObjectQuery::default()),
         };
         Ok(Self {
-            // One more than a page, to know whether there is another.
-            query: conditions.map(|conditions| ApplicationQuery {
-                after,
-                limit: page_size + 1,
+            query: conditions.map(|conditions| ObjectQuery {
+                after: page.after,
+                limit: page.limit(),
                 ..conditions
             }),
-            page_size,
+            page,
         })
     }
 
     /// The answer: a page of the objects found, with the address of the next one if there is one.
     pub(super) fn answer<T: Serialize>(
         &self,
-        mut found: Vec<T>,
+        found: Vec<T>,
         id_of: impl Fn(&T) -> Uuid,
         request: &Request,
         collection: &Collection,
         public_url: &str,
     ) -> Result<Answer, ApiError> {
-        let page_size = usize::try_from(self.page_size).map_err(ApiError::internal)?;
+        let (found, next_link) = self.page.cut(found, id_of, request, public_url)?;
+        let objects = found
+            .iter()
+            .map(|object| select(object, request, collection))
+            .collect::<Result<Vec<Value>, ApiError>>()?;
+        list(objects, next_link)
+    }
+}
+
+impl Page {
+    /// Reads `$top` and `$skiptoken`, and refuses options that are not among the known ones.
+    pub(super) fn parse(request: &Request, known: &[&str]) -> Result<Self, ApiError> {
+        refuse_other_options(request, known)?;
+        Ok(Self {
+            size: request
+                .query("$top")
+                .map_or(Ok(DIRECTORY_PAGE_SIZE), page_size)?,
+            after: match request.query("$skiptoken") {
+                Some(token) => guid(token, "$skiptoken")?,
+                None => Uuid::nil(),
+            },
+        })
+    }
+
+    /// How many objects to look for: one more than a page, to know whether there is another.
+    pub(super) fn limit(&self) -> i64 {
+        self.size + 1
+    }
+
+    /// What of the objects found is on the page, and the address of the next one if there is one.
+    pub(super) fn cut<T>(
+        &self,
+        mut found: Vec<T>,
+        id_of: impl Fn(&T) -> Uuid,
+        request: &Request,
+        public_url: &str,
+    ) -> Result<(Vec<T>, Option<String>), ApiError> {
+        let page_size = usize::try_from(self.size).map_err(ApiError::internal)?;
         let has_more = found.len() > page_size;
         found.truncate(page_size);
         let next_link = found.last().filter(|_| has_more).map(|last| {
@@ -85,18 +153,19 @@ impl ListRequest {
                 .query
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.as_str()));
-            next_link(public_url, collection, options, id_of(last))
+            next_link(public_url, &request.segments, options, id_of(last))
         });
-        let objects = found
-            .iter()
-            .map(|object| select(object, request, collection))
-            .collect::<Result<Vec<Value>, ApiError>>()?;
-        let mut body = json!({ "value": objects });
-        if let Some(next_link) = next_link {
-            body["@odata.nextLink"] = next_link.into();
-        }
-        Answer::ok(&body)
+        Ok((found, next_link))
     }
+}
+
+/// The answer to a list.
+pub(super) fn list(objects: Vec<Value>, next_link: Option<String>) -> Result<Answer, ApiError> {
+    let mut body = json!({ "value": objects });
+    if let Some(next_link) = next_link {
+        body["@odata.nextLink"] = next_link.into();
+    }
+    Answer::ok(&body)
 }
 
 /// An object with the properties that `$select` names, or all.
@@ -141,7 +210,7 @@ fn selected_properties(text: &str, collection: &Collection) -> Result<Vec<&'stat
                     bad_request(format!(
                         "Could not find a property named '{}' of {}; it has: {}.",
                         shorten(name),
-                        collection.path,
+                        collection.name,
                         collection.properties.join(", ")
                     ))
                 })
@@ -177,20 +246,24 @@ fn page_size(text: &str) -> Result<i64, ApiError> {
 }
 
 /// The conditions of a `$filter`; `None` when no object can meet them.
-fn conditions(text: &str, collection: &Collection) -> Result<Option<ApplicationQuery>, ApiError> {
+fn conditions(text: &str, collection: &Collection) -> Result<Option<ObjectQuery>, ApiError> {
     let filter = Filter::parse(text).map_err(|error| unsupported_query(error.to_string()))?;
-    let mut query = ApplicationQuery::default();
+    let mut query = ObjectQuery::default();
     let mut can_match = true;
     for term in filter.0 {
         match term {
-            Term::Equals { property, value } => match property.as_str() {
-                "displayname" => set(&mut query.display_name, value)?,
-                "appid" => set(&mut query.app_id, guid(&value, "value of appId")?)?,
-                "id" => set(&mut query.object_ids, vec![guid(&value, "value of id")?])?,
-                _ => return Err(unsupported_filter(text, collection)),
-            },
-            Term::StartsWith { property, value } if property == "displayname" => {
-                set(&mut query.display_name_starts_with, value)?;
+            Term::Equals { property, value } => {
+                let comparison = comparison(&property, text, collection)?;
+                can_match &= equals(&mut query, comparison, &property, value)?;
+            }
+            Term::StartsWith { property, value } => {
+                match comparison(&property, text, collection)? {
+                    Comparison::DisplayName => set(&mut query.display_name_starts_with, value)?,
+                    Comparison::UserPrincipalName => {
+                        set(&mut query.user_principal_name_starts_with, value)?;
+                    }
+                    _ => return Err(unsupported_filter(text, collection)),
+                }
             }
             Term::Any {
                 collection: names,
@@ -206,12 +279,49 @@ fn conditions(text: &str, collection: &Collection) -> Result<Option<ApplicationQ
                 Names::None(known) if known.eq_ignore_ascii_case(&names) => can_match = false,
                 _ => return Err(unsupported_filter(text, collection)),
             },
-            Term::StartsWith { .. } | Term::Call { .. } => {
+            Term::Bound { .. } | Term::Call { .. } => {
                 return Err(unsupported_filter(text, collection));
             }
         }
     }
     Ok(can_match.then_some(query))
+}
+
+/// How a property, in lower case, is compared in this collection.
+fn comparison(property: &str, text: &str, collection: &Collection) -> Result<Comparison, ApiError> {
+    collection
+        .filters
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(property))
+        .map(|(_, comparison)| *comparison)
+        .ok_or_else(|| unsupported_filter(text, collection))
+}
+
+/// Adds a condition that a property has a value; false when no object has it.
+fn equals(
+    query: &mut ObjectQuery,
+    comparison: Comparison,
+    property: &str,
+    value: String,
+) -> Result<bool, ApiError> {
+    match comparison {
+        Comparison::DisplayName => set(&mut query.display_name, value)?,
+        Comparison::UserPrincipalName => set(&mut query.user_principal_name, value)?,
+        Comparison::MailNickname => set(&mut query.mail_nickname, value)?,
+        Comparison::AppId => set(&mut query.app_id, guid(&value, "value of appId")?)?,
+        Comparison::ObjectId => set(&mut query.object_ids, vec![guid(&value, "value of id")?])?,
+        Comparison::Enabled => {
+            let enabled = value.to_ascii_lowercase().parse().map_err(|_| {
+                unsupported_query(format!(
+                    "The value '{}' of {property} is neither true nor false.",
+                    shorten(&value)
+                ))
+            })?;
+            set(&mut query.enabled, enabled)?;
+        }
+        Comparison::Always(known) => return Ok(known.eq_ignore_ascii_case(&value)),
+    }
+    Ok(true)
 }
 
 fn set<T>(condition: &mut Option<T>, value: T) -> Result<(), ApiError> {
@@ -224,24 +334,40 @@ fn set<T>(condition: &mut Option<T>, value: T) -> Result<(), ApiError> {
 }
 
 fn unsupported_filter(text: &str, collection: &Collection) -> ApiError {
-    let names = match collection.names {
-        Names::AppId(names) | Names::None(names) => names,
-    };
+    let prefixes = collection
+        .filters
+        .iter()
+        .filter(|(_, comparison)| comparison.has_prefix())
+        .map(|(name, _)| format!("startswith({name}, …)"));
+    let mut supported: Vec<String> = collection
+        .filters
+        .iter()
+        .map(|(name, _)| format!("{name} eq"))
+        .chain(prefixes)
+        .collect();
+    if let Names::AppId(names) | Names::None(names) = collection.names {
+        supported.push(format!("{names}/any(x:x eq …)"));
+    }
     unsupported_query(format!(
-        "Unsupported or invalid query filter clause in '{}'. Supported for {} are: displayName eq, startswith(displayName, …), appId eq, id eq and {names}/any(x:x eq …), joined by 'and'.",
+        "Unsupported or invalid query filter clause in '{}'. Supported for {} are: {}, joined by 'and'.",
         shorten(text),
-        collection.path
+        collection.name,
+        supported.join(", ")
     ))
 }
 
-/// The address of the next page: the options as they were, and where this page ended.
+/// The address of the next page: path and options as they were, and where this page ended.
 fn next_link<'a>(
     public_url: &str,
-    collection: &Collection,
+    segments: &[String],
     options: impl Iterator<Item = (&'a str, &'a str)>,
     last: Uuid,
 ) -> String {
-    let mut link = format!("{public_url}/v1.0/{}?", collection.path);
+    let mut link = public_url.to_owned();
+    for segment in segments {
+        link.push_str(&format!("/{}", utf8_percent_encode(segment, IN_SEGMENT)));
+    }
+    link.push('?');
     for (name, value) in options {
         let kept = LIST_OPTIONS
             .iter()
@@ -260,15 +386,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const FILTERS: &[(&str, Comparison)] = &[
+        ("displayName", Comparison::DisplayName),
+        ("appId", Comparison::AppId),
+        ("id", Comparison::ObjectId),
+        ("accountEnabled", Comparison::Enabled),
+        ("securityEnabled", Comparison::Always("true")),
+    ];
+
     const SERVICE_PRINCIPALS: Collection = Collection {
-        path: "servicePrincipals",
+        name: "servicePrincipals",
         properties: &["id", "appId"],
+        filters: FILTERS,
         names: Names::AppId("servicePrincipalNames"),
     };
 
     const APPLICATIONS: Collection = Collection {
-        path: "applications",
+        name: "applications",
         properties: &["id", "appId"],
+        filters: FILTERS,
         names: Names::None("identifierUris"),
     };
 
@@ -291,6 +427,9 @@ mod tests {
             Some(vec![id])
         );
         assert!(parse("servicePrincipalNames/any(c:c eq 'http://ci-bot')").is_none());
+        let query = parse("accountEnabled eq FALSE and securityEnabled eq true").expect("some");
+        assert_eq!(query.enabled, Some(false));
+        assert!(parse("securityEnabled eq false").is_none());
         let none = conditions("identifierUris/any(s:s eq 'http://ci-bot')", &APPLICATIONS);
         assert!(none.expect("supported").is_none());
     }
@@ -304,6 +443,9 @@ mod tests {
             "identifierUris/any(s:s eq 'a')",
             "assignedTo('a')",
             "displayName ne 'a'",
+            "displayName ge 'a'",
+            "accountEnabled eq 'perhaps'",
+            "userPrincipalName eq 'ann@wharf.test'",
         ] {
             let error = conditions(text, &SERVICE_PRINCIPALS).expect_err(text);
             assert_eq!(error.code, "Request_UnsupportedQuery", "{text}");
@@ -331,7 +473,7 @@ mod tests {
         ];
         let link = next_link(
             "https://w",
-            &APPLICATIONS,
+            &["v1.0".to_owned(), "applications".to_owned()],
             options.into_iter(),
             Uuid::from_u128(7),
         );

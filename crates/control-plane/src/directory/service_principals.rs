@@ -6,24 +6,27 @@ use actix_web::http::{Method, StatusCode};
 use arm::{ApiError, Kind};
 use serde::{Deserialize, Serialize};
 use store::directory::{
-    ApplicationQuery, Deletion, Enabling, NewServicePrincipal, ServicePrincipalCreation,
+    Deletion, NewServicePrincipal, ObjectQuery, ServicePrincipalChange, ServicePrincipalCreation,
+    ServicePrincipalUpdate,
 };
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::{self, Others, refuse_others};
-use super::errors::{bad_request, denied, guid, last_administrator, not_found};
+use super::errors::{bad_request, denied, guid, indispensable, not_found};
+use super::key_credentials::{self, KeyCredential, KeyCredentialBody};
 use super::object_id;
 use super::passwords::PasswordCredential;
 use super::query::{
-    Collection, LIST_OPTIONS, ListRequest, Names, OBJECT_OPTIONS, check_object_options, select,
+    Collection, Comparison, LIST_OPTIONS, ListRequest, Names, OBJECT_OPTIONS, check_object_options,
+    select,
 };
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
 
-const COLLECTION: Collection = Collection {
-    path: "servicePrincipals",
+pub(super) const COLLECTION: Collection = Collection {
+    name: "servicePrincipals",
     properties: &[
         "id",
         "appId",
@@ -36,6 +39,12 @@ const COLLECTION: Collection = Collection {
         "appOwnerOrganizationId",
         "passwordCredentials",
         "keyCredentials",
+    ],
+    filters: &[
+        ("displayName", Comparison::DisplayName),
+        ("appId", Comparison::AppId),
+        ("id", Comparison::ObjectId),
+        ("accountEnabled", Comparison::Enabled),
     ],
     names: Names::AppId("servicePrincipalNames"),
 };
@@ -86,10 +95,10 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::PATCH,
             object_path,
             directory(DirectoryRight::Own),
-            "Enables or disables a service principal; in force at every live node when this returns.",
+            "Enables or disables a service principal, or replaces its certificates; in force at every live node when this returns.",
             update,
         )
-        .takes::<ServicePrincipalChange>()
+        .takes::<ServicePrincipalChangeBody>()
         .answers_empty(204),
         Operation::new(
             "ServicePrincipals_Delete",
@@ -120,9 +129,7 @@ pub(super) struct ServicePrincipal {
     /// The tenant.
     app_owner_organization_id: Uuid,
     password_credentials: Vec<PasswordCredential>,
-    /// Always empty.
-    #[schema(value_type = Vec<Object>)]
-    key_credentials: Vec<serde_json::Value>,
+    key_credentials: Vec<KeyCredential>,
 }
 
 impl ServicePrincipal {
@@ -138,7 +145,7 @@ impl ServicePrincipal {
             service_principal_names: [principal.app_id],
             app_owner_organization_id: tenant_id,
             password_credentials: principal.secrets.into_iter().map(Into::into).collect(),
-            key_credentials: Vec::new(),
+            key_credentials: principal.certificates.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -172,8 +179,11 @@ struct NewServicePrincipalBody {
 /// What is to change.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct ServicePrincipalChange {
+#[schema(as = ServicePrincipalChange)]
+struct ServicePrincipalChangeBody {
     account_enabled: Option<bool>,
+    /// All certificates that it is to have: those that are left out go.
+    key_credentials: Option<Vec<KeyCredentialBody>>,
     #[serde(flatten)]
     #[schema(ignore)]
     others: Others,
@@ -246,10 +256,10 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
 /// The right depends on the application that the body names, so it is checked here.
 async fn check_ownership(app: &App, request: &Request, app_id: Uuid) -> Result<(), ApiError> {
     let caller = request.caller();
-    let query = ApplicationQuery {
+    let query = ObjectQuery {
         app_id: Some(app_id),
         limit: 1,
-        ..ApplicationQuery::default()
+        ..ObjectQuery::default()
     };
     let found = app
         .store
@@ -262,7 +272,7 @@ async fn check_ownership(app: &App, request: &Request, app_id: Uuid) -> Result<(
     }
     let owns = app
         .store
-        .directory_is_owner(application.object_id, caller.object_id)
+        .directory_manages(application.object_id, caller.object_id)
         .await
         .map_err(store_error)?;
     if owns {
@@ -282,7 +292,7 @@ fn no_application(app_id: Uuid) -> ApiError {
 
 async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let id = object_id(&request)?;
-    let body: ServicePrincipalChange = body::read(&request)?;
+    let body: ServicePrincipalChangeBody = body::read(&request)?;
     if body
         .others
         .get("displayName")
@@ -294,26 +304,38 @@ async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         .with_target("displayName"));
     }
     refuse_others(&body.others, OF_EVERY_SERVICE_PRINCIPAL)?;
-    let Some(enabled) = body.account_enabled else {
-        let found = app
-            .store
-            .service_principal_get(id)
-            .await
-            .map_err(store_error)?;
-        return match found {
-            Some(_) => Ok(Answer::empty(StatusCode::NO_CONTENT)),
-            None => Err(not_found("service principal", id)),
-        };
+    let known = app
+        .store
+        .service_principal_get(id)
+        .await
+        .map_err(store_error)?;
+    let known = known.ok_or_else(|| not_found("service principal", id))?;
+    let certificates = match body.key_credentials {
+        Some(wanted) => Some(key_credentials::read(wanted, request.now)?),
+        None => None,
+    };
+    if let Some(wanted) = &certificates {
+        let callers_key = request.caller().key_id;
+        key_credentials::check_callers_own(&known.certificates, wanted, callers_key)?;
+    }
+    let change = ServicePrincipalChange {
+        enabled: body.account_enabled,
+        certificates,
     };
     match app
         .store
-        .service_principal_enable(id, enabled)
+        .service_principal_update(id, &change)
         .await
         .map_err(store_error)?
     {
-        Enabling::Done(published) => Ok(Answer::empty(StatusCode::NO_CONTENT).published(published)),
-        Enabling::NotFound => Err(not_found("service principal", id)),
-        Enabling::LastAdministrator => Err(last_administrator()),
+        ServicePrincipalUpdate::Done(published) => {
+            Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
+        }
+        ServicePrincipalUpdate::NotFound => Err(not_found("service principal", id)),
+        ServicePrincipalUpdate::Indispensable(reason) => {
+            Err(indispensable("service principal", reason))
+        }
+        ServicePrincipalUpdate::Refused(refusal) => Err(key_credentials::refusal_error(&refusal)),
     }
 }
 
@@ -329,7 +351,7 @@ async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
         }
         Deletion::NotFound => Err(not_found("service principal", id)),
-        Deletion::LastAdministrator => Err(last_administrator()),
+        Deletion::Indispensable(reason) => Err(indispensable("service principal", reason)),
     }
 }
 
@@ -347,6 +369,7 @@ mod tests {
                 enabled: true,
                 created_at: OffsetDateTime::UNIX_EPOCH,
                 secrets: Vec::new(),
+                certificates: Vec::new(),
             },
             Uuid::from_u128(3),
         );

@@ -1,47 +1,16 @@
 //! Decides about access from an operation's declaration and the facts of the store, by the same call as nodes do.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arm::{ApiError, Kind};
-use rbac::{Action, Candidate, RoleDefinition, Scope};
-use store::access::{AccessFacts, AssignedRole, Credential, ScopeKeys};
+use rbac::{Action, Scope};
+use store::access::{AccessFacts, Credential, ScopeKeys};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::authentication::revoked;
-use super::{Access, Caller, DirectoryRight, PathScope, Protocol, store_error};
+use super::{Access, Caller, DirectoryRight, PathScope, Protocol, Rights, store_error};
 use crate::App;
-
-static ROLES: LazyLock<HashMap<Uuid, &'static RoleDefinition>> = LazyLock::new(|| {
-    rbac::built_in_roles()
-        .iter()
-        .map(|role| (role.id, role))
-        .collect()
-});
-
-/// A role definition by its id.
-pub(crate) fn role_definition(id: Uuid) -> Option<&'static RoleDefinition> {
-    ROLES.get(&id).copied()
-}
-
-/// Whether assignments allow a principal an action at a scope.
-pub(crate) fn permitted(
-    assignments: &[AssignedRole],
-    principal_id: Uuid,
-    scope: &Scope,
-    action: &Action,
-) -> bool {
-    let caller = rbac::closure(principal_id, |_| []);
-    let candidates = assignments.iter().filter_map(|assigned| {
-        role_definition(assigned.role_definition_id).map(|role| Candidate {
-            scope_key: &assigned.scope_key,
-            principal_id: assigned.principal_id,
-            role,
-        })
-    });
-    rbac::decide(candidates, &caller, scope, action)
-}
 
 /// What the path of a request says about the scope.
 pub(crate) struct Target {
@@ -100,7 +69,6 @@ pub(crate) struct Question<'a> {
     /// The path's `{objectId}`, for rights of ownership.
     pub(crate) object_id: Option<&'a str>,
     pub(crate) object_id_of_caller: Uuid,
-    pub(crate) app_id: Uuid,
     pub(crate) key_id: Uuid,
     pub(crate) now: OffsetDateTime,
 }
@@ -124,31 +92,30 @@ pub(crate) async fn decide(app: &Arc<App>, question: &Question<'_>) -> Result<De
         object_id: question.object_id_of_caller,
         key_id: question.key_id,
     };
-    let facts = app
+    let mut facts = app
         .store
         .access_facts(credential, keys, question.now)
         .await
         .map_err(store_error)?;
-    if !facts.credential_is_good {
+    let Some(known) = facts.caller.take().filter(|_| facts.credential_is_good) else {
         return Err(revoked());
-    }
+    };
+    let has = |role: &str| facts.directory_roles.iter().any(|known| known == role);
     let caller = Caller {
         object_id: question.object_id_of_caller,
-        app_id: question.app_id,
+        kind: known.kind,
+        name: known.name,
         key_id: question.key_id,
-        is_directory_administrator: facts.is_directory_administrator,
+        is_directory_administrator: has("administrator"),
+        is_application_administrator: has("application-administrator"),
     };
     match question.access {
         Access::Public | Access::Node | Access::AnyPrincipal | Access::FilteredList(_) => {}
         Access::Directory(right) => directory(app, question, &caller, right).await?,
         Access::Action { action, .. } => {
             let scope = target.map_or_else(Scope::root, |target| target.scope);
-            if !permitted(
-                &facts.assignments,
-                caller.object_id,
-                &scope,
-                &Action::named(action),
-            ) {
+            let rights = Rights::of(caller.object_id, std::mem::take(&mut facts.held));
+            if !rights.allow(&scope, &Action::named(action)) {
                 return Err(forbidden(&caller, action, scope.as_str()));
             }
         }
@@ -179,7 +146,7 @@ pub(crate) fn forbidden(caller: &Caller, action: &str, scope: &str) -> ApiError 
         "AuthorizationFailed",
         format!(
             "The client '{}' with object id '{}' does not have authorization to perform action '{action}' over scope '{scope}' or the scope is invalid. If access was recently granted, please refresh your credentials.",
-            caller.app_id, caller.object_id
+            caller.name, caller.object_id
         ),
     )
 }
@@ -193,12 +160,14 @@ async fn directory(
     let allowed = match right {
         DirectoryRight::Read => true,
         _ if caller.is_directory_administrator => true,
-        DirectoryRight::CreateApplication => app.settings.self_service_applications,
+        DirectoryRight::CreateApplication => {
+            caller.is_application_administrator || app.settings.self_service_applications
+        }
         DirectoryRight::Administer => false,
         DirectoryRight::Own => match question.object_id.map(Uuid::try_parse) {
             Some(Ok(object_id)) => app
                 .store
-                .directory_is_owner(object_id, caller.object_id)
+                .directory_manages(object_id, caller.object_id)
                 .await
                 .map_err(store_error)?,
             _ => false,

@@ -1,6 +1,7 @@
 //! The steps that a request passes, in their order.
 //!
 //! 1. ids; 2. path → operation; 3. api-version; 4. who; 5. body; 6. may they; 7. the handler; 8. propagation; 9. the answer.
+//! What comes of 5 to 7 is in the activity log before 8.
 //!
 //! The body comes before the decision: a slow one would leave time to lose the right that was found.
 
@@ -15,6 +16,7 @@ use time::OffsetDateTime;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::activity::{Origin, attempt, recorded};
 use super::authentication::{authenticate, challenge};
 use super::authorization::{Question, decide};
 use super::body::{pass_over, read_body};
@@ -25,6 +27,7 @@ use crate::limits::{
     ANSWER_TIMEOUT, MAXIMUM_CLIENT_REQUEST_ID_CHARACTERS, MAXIMUM_PATH_CHARACTERS,
     RETRY_AFTER_SECONDS,
 };
+use crate::sign_in::Claims;
 
 /// Headers that only the service may set (RPC "common API details", R15); a client's are dropped.
 const RESERVED_HEADERS: [&str; 11] = [
@@ -231,6 +234,7 @@ fn unknown_path(segments: &[String]) -> ApiError {
     let known = [
         "Microsoft.ContainerRegistry",
         "Microsoft.Authorization",
+        "Microsoft.Insights",
         "Microsoft.Resources",
     ]
     .into_iter()
@@ -279,6 +283,59 @@ async fn answer(
         Access::Public | Access::Node => None,
         _ => Some(authenticate(app, &headers, now)?),
     };
+    let attempt = attempt(
+        &operation,
+        &Origin {
+            request_id: ids.request,
+            correlation_id: &ids.correlation,
+            claims: claims.as_deref(),
+            address: http.peer_addr().map(|address| address.ip()),
+            segments: &segments,
+            now,
+        },
+    );
+    let parsed = Parsed {
+        operation,
+        segments,
+        parameters,
+        query,
+        api_version,
+        headers,
+        claims,
+    };
+    let work = carry_out(app, http, payload, parsed, ids);
+    let answer = recorded(app, attempt, work).await?;
+    Ok(respond(app, answer).await)
+}
+
+/// A request whose head was understood, and whose token is genuine.
+struct Parsed {
+    operation: Arc<Operation>,
+    segments: Vec<String>,
+    parameters: Vec<(String, String)>,
+    query: Vec<(String, String)>,
+    api_version: Option<ApiVersion>,
+    headers: HeaderMap,
+    claims: Option<Arc<Claims>>,
+}
+
+/// Reads the body, decides, and calls the handler.
+async fn carry_out(
+    app: &Arc<App>,
+    http: &HttpRequest,
+    payload: &mut web::Payload,
+    parsed: Parsed,
+    ids: &Ids,
+) -> Result<Answer, ApiError> {
+    let Parsed {
+        operation,
+        segments,
+        parameters,
+        query,
+        api_version,
+        headers,
+        claims,
+    } = parsed;
     let body = read_body(payload).await?;
     let now = whole_microseconds((app.clock)());
     let decided = match claims {
@@ -295,7 +352,6 @@ async fn answer(
                     .find(|(name, _)| name == "objectId")
                     .map(|(_, value)| value.as_str()),
                 object_id_of_caller: claims.oid,
-                app_id: claims.appid,
                 key_id: claims.cred,
                 now,
             };
@@ -319,8 +375,7 @@ async fn answer(
         caller,
         facts,
     };
-    let answer = in_time((operation.handler)(Arc::clone(app), request)).await?;
-    Ok(respond(app, answer).await)
+    in_time((operation.handler)(Arc::clone(app), request)).await
 }
 
 /// Bounds the wait for a database that neither answers nor breaks its connections. Like a connection that breaks, it leaves open whether a

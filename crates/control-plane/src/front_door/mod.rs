@@ -2,6 +2,7 @@
 //!
 //! A request passes the steps of [`dispatch`] in their order there. What is of one resource type only does not belong here.
 
+mod activity;
 mod authentication;
 mod authorization;
 mod body;
@@ -11,14 +12,16 @@ mod errors;
 mod openapi;
 mod operation;
 mod request;
+mod rights;
 mod router;
 
-pub(crate) use authorization::{hyphenated, permitted, role_definition, subscription_id};
+pub(crate) use authorization::{hyphenated, subscription_id};
 pub(crate) use dispatch::dispatch;
 pub(crate) use errors::store_error;
 pub use openapi::document;
 pub use operation::{Access, DirectoryRight, NamedSchemas, Operation, PathScope, Protocol};
 pub(crate) use request::{Answer, Caller, Request};
+pub(crate) use rights::{Rights, built_in_role};
 pub use router::Router;
 
 use std::sync::Arc;

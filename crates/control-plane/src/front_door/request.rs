@@ -2,12 +2,12 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderMap;
-use arm::{ApiError, ApiVersion, Precondition};
+use arm::{ApiError, ApiVersion, CreatedByType, Precondition};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::net::IpAddr;
-use store::access::AccessFacts;
+use store::access::{AccessFacts, PrincipalKind};
 use store::config::Published;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -38,10 +38,23 @@ pub(crate) struct Request {
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) object_id: Uuid,
-    pub(crate) app_id: Uuid,
-    /// The secret that the token came from.
+    pub(crate) kind: PrincipalKind,
+    /// As people know it: a person's user principal name, a service principal's application id.
+    pub(crate) name: String,
+    /// The credential that the token came from.
     pub(crate) key_id: Uuid,
     pub(crate) is_directory_administrator: bool,
+    pub(crate) is_application_administrator: bool,
+}
+
+impl Caller {
+    /// As `systemData` names the kind of who made a change.
+    pub(crate) fn created_by_type(&self) -> CreatedByType {
+        match self.kind {
+            PrincipalKind::User => CreatedByType::User,
+            PrincipalKind::ServicePrincipal | PrincipalKind::Group => CreatedByType::Application,
+        }
+    }
 }
 
 impl Request {

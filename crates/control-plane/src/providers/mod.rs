@@ -2,6 +2,7 @@
 
 pub(crate) mod authorization;
 pub(crate) mod container_registry;
+pub(crate) mod insights;
 pub(crate) mod resources;
 mod visibility;
 
@@ -12,6 +13,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     let mut operations = resources::operations();
     operations.extend(container_registry::operations());
     operations.extend(authorization::operations());
+    operations.extend(insights::operations());
     operations
 }
 

@@ -1,56 +1,49 @@
 //! What lists share: they leave out what the caller may not read, and come in pages.
 
 use arm::{ApiError, Page};
-use rbac::{Action, Scope};
+use rbac::{Action, RoleDefinition, Scope};
 use serde_json::Value;
-use store::access::AssignedRole;
-use uuid::Uuid;
 
 use crate::App;
-use crate::front_door::{Request, permitted, store_error};
+use crate::front_door::{Request, Rights, store_error};
 use crate::limits::PAGE_SIZE;
 
 /// Everything that the caller of a list may see.
-pub(crate) struct Visibility {
-    principal_id: Uuid,
-    assignments: Vec<AssignedRole>,
-}
+pub(crate) struct Visibility(Rights);
 
 impl Visibility {
     pub(crate) async fn load(app: &App, request: &Request) -> Result<Self, ApiError> {
         let principal_id = request.caller().object_id;
-        let assignments = app
+        let held = app
             .store
-            .access_assignments(principal_id)
+            .roles_held(principal_id)
             .await
             .map_err(store_error)?;
-        Ok(Self {
-            principal_id,
-            assignments,
-        })
+        Ok(Self(Rights::of(principal_id, held)))
     }
 
     /// Whether the caller may do the action at the scope.
     pub(crate) fn allows(&self, scope: &str, action: &'static str) -> bool {
-        Scope::parse(scope).is_ok_and(|scope| {
-            permitted(
-                &self.assignments,
-                self.principal_id,
-                &scope,
-                &Action::named(action),
-            )
-        })
+        Scope::parse(scope).is_ok_and(|scope| self.0.allow(&scope, &Action::named(action)))
+    }
+
+    /// The keys of the scopes at which a role allows the caller the action; it may do it below them too.
+    pub(crate) fn scopes_allowing(&self, action: &'static str) -> Vec<String> {
+        self.0
+            .scope_keys()
+            .filter(|key| self.allows(key, action))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The roles that count at a scope, one for each assignment.
+    pub(crate) fn roles_at(&self, scope: &Scope) -> Vec<&RoleDefinition> {
+        self.0.roles_at(scope).collect()
     }
 
     /// Whether the caller has any role at the scope, above it or below it.
-    pub(crate) fn touches(&self, scope_key: &str) -> bool {
-        let below = format!("{scope_key}/");
-        self.assignments.iter().any(|assigned| {
-            assigned.scope_key == scope_key
-                || assigned.scope_key.starts_with(&below)
-                || assigned.scope_key == "/"
-                || scope_key.starts_with(&format!("{}/", assigned.scope_key))
-        })
+    pub(crate) fn touches(&self, scope: &str) -> bool {
+        Scope::parse(scope).is_ok_and(|scope| self.0.touch(&scope))
     }
 }
 

@@ -3,6 +3,12 @@
 /// Of the registries' data plane, as every client of the Azure CLI and SDKs writes it; never contacted.
 pub(super) const REGISTRY: &str = "https://containerregistry.azure.net";
 
+/// Scopes that ask for something beside the access token (OpenID Connect Core 1.0, 5.4 and 11).
+pub(super) const IDENTITY_SCOPES: [&str; 4] = ["openid", "profile", "email", OFFLINE_ACCESS];
+
+/// Asks for a refresh token.
+pub(super) const OFFLINE_ACCESS: &str = "offline_access";
+
 /// What follows a resource in a scope that asks for all that the client was given there.
 const DEFAULT_SCOPE: &str = "/.default";
 
@@ -23,6 +29,18 @@ impl Audience {
             .trim_end_matches('/')
             .strip_suffix(DEFAULT_SCOPE)?;
         Self::of_resource(resource, public_url)
+    }
+
+    /// The audience that the scopes of a person's client ask for: one, or the control plane when they ask for an identity only.
+    pub(super) fn of_scopes(scopes: &str, public_url: &str) -> Option<Self> {
+        let mut of_access = scopes
+            .split_whitespace()
+            .filter(|scope| !IDENTITY_SCOPES.contains(scope));
+        match (of_access.next(), of_access.next()) {
+            (None, _) => Some(Self::ControlPlane),
+            (Some(scope), None) => Self::of_scope(scope, public_url),
+            (Some(_), Some(_)) => None,
+        }
     }
 
     /// The audience that a resource of version 1 of the protocol names.
@@ -84,6 +102,22 @@ mod tests {
         ] {
             assert_eq!(of(scope), None, "{scope}");
         }
+    }
+
+    #[test]
+    fn a_persons_client_asks_for_an_identity_besides() {
+        let of = |scopes: &str| Audience::of_scopes(scopes, URL);
+        let both = "https://wharf.example:8443/.default offline_access openid profile";
+        assert_eq!(of(both), Some(Audience::ControlPlane));
+        assert_eq!(of("openid profile"), Some(Audience::ControlPlane));
+        assert_eq!(
+            of("offline_access https://containerregistry.azure.net//.default"),
+            Some(Audience::Registry)
+        );
+        assert_eq!(of("openid other"), None);
+        let two =
+            "https://wharf.example:8443/.default https://containerregistry.azure.net/.default";
+        assert_eq!(of(two), None);
     }
 
     #[test]

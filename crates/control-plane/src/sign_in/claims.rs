@@ -22,6 +22,29 @@ pub(crate) struct Claims {
     pub(crate) exp: i64,
     pub(crate) ver: String,
     pub(crate) jti: Uuid,
-    /// The secret that the token was issued for; the token dies with it.
+    /// The credential that the token came from; the token dies with it.
     pub(crate) cred: Uuid,
+    /// Of a person: the user principal name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) upn: Option<String>,
+    /// Of a person: the display name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+}
+
+/// What a person's client is told about who signed in (OpenID Connect Core 1.0, 2). Not an access token: its audience is the client.
+#[derive(Debug, Serialize)]
+pub(super) struct IdentityClaims<'a> {
+    pub(super) iss: &'a str,
+    pub(super) aud: Uuid,
+    pub(super) sub: Uuid,
+    pub(super) oid: Uuid,
+    pub(super) tid: Uuid,
+    pub(super) iat: i64,
+    pub(super) nbf: i64,
+    pub(super) exp: i64,
+    pub(super) ver: &'a str,
+    pub(super) preferred_username: &'a str,
+    pub(super) upn: &'a str,
+    pub(super) name: &'a str,
 }

@@ -8,9 +8,9 @@ use credentials::PublicKey;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::audience::Audience;
+use super::audience::{Audience, IDENTITY_SCOPES};
 use super::tenant::TenantForm;
-use super::token::GRANT_TYPE;
+use super::token::Grant;
 use crate::App;
 use crate::front_door::{Access, Answer, Operation, Protocol, Request};
 
@@ -75,11 +75,12 @@ struct DiscoveryDocument {
     token_endpoint: String,
     jwks_uri: String,
     response_types_supported: [&'static str; 0],
-    grant_types_supported: [&'static str; 1],
+    grant_types_supported: [&'static str; 3],
     subject_types_supported: [&'static str; 1],
-    scopes_supported: [String; 2],
+    scopes_supported: Vec<String>,
     id_token_signing_alg_values_supported: [&'static str; 1],
-    token_endpoint_auth_methods_supported: [&'static str; 2],
+    token_endpoint_auth_methods_supported: [&'static str; 3],
+    token_endpoint_auth_signing_alg_values_supported: [&'static str; 3],
 }
 
 impl DiscoveryDocument {
@@ -91,11 +92,19 @@ impl DiscoveryDocument {
             token_endpoint: tenant.token_endpoint(url),
             jwks_uri: tenant.keys_endpoint(url),
             response_types_supported: [],
-            grant_types_supported: [GRANT_TYPE],
+            grant_types_supported: Grant::ALL.map(Grant::as_str),
             subject_types_supported: ["public"],
-            scopes_supported: Audience::scopes(url),
+            scopes_supported: Audience::scopes(url)
+                .into_iter()
+                .chain(IDENTITY_SCOPES.map(str::to_owned))
+                .collect(),
             id_token_signing_alg_values_supported: ["ES256"],
-            token_endpoint_auth_methods_supported: ["client_secret_post", "client_secret_basic"],
+            token_endpoint_auth_methods_supported: [
+                "client_secret_post",
+                "client_secret_basic",
+                "private_key_jwt",
+            ],
+            token_endpoint_auth_signing_alg_values_supported: ["RS256", "PS256", "ES256"],
         }
     }
 }
@@ -126,6 +135,6 @@ async fn authorize(app: Arc<App>, request: Request) -> Result<Answer, ApiError> 
     tenant(&app, &request)?;
     Err(ApiError::invalid(
         "unsupported_response_type",
-        "AADSTS70005: People cannot sign in with a browser here. Sign in as a service principal: az login --service-principal.",
+        "AADSTS70005: People cannot sign in with a browser here. Sign in with user name and password: az login --username NAME --password PASSWORD; or as a service principal: az login --service-principal.",
     ))
 }

@@ -1,26 +1,62 @@
 //! Counts failed sign-ins and says when there were too many.
 //!
-//! A right secret is never counted and never refused here, so nobody can lock an owner out by failing in its name.
+//! A right secret that was generated is never counted and never refused here, so nobody can lock an owner out by failing in its name. What
+//! somebody chose can be guessed, and checking it is slow: there the refusal comes first.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use governor::clock::{Clock, DefaultClock};
+use governor::clock::{self, Clock, DefaultClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
+use moka::sync::Cache;
 use uuid::Uuid;
 
 use crate::limits::{
-    SIGN_IN_FAILURE_ADDRESSES, SIGN_IN_FAILURES_OF_ADDRESS, SIGN_IN_FAILURES_OF_CLIENT,
+    FAMILIAR_ADDRESS_LIFETIME, SIGN_IN_FAILURE_ADDRESSES, SIGN_IN_FAILURES_OF_ACCOUNT,
+    SIGN_IN_FAILURES_OF_ADDRESS, SIGN_IN_FAILURES_OF_CLIENT,
 };
 
 type Limiter<K, C> = RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
-/// Failures per address, and per address and client.
+/// In whose name somebody tried to sign in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Subject {
+    id: Uuid,
+    /// Whether what was shown is a thing that can be guessed.
+    is_guessable: bool,
+}
+
+impl Subject {
+    /// A client that shows something generated.
+    pub(super) fn client(id: Uuid) -> Self {
+        Self {
+            id,
+            is_guessable: false,
+        }
+    }
+
+    /// A client that shows a secret that somebody chose.
+    pub(super) fn chosen(id: Uuid) -> Self {
+        Self {
+            id,
+            is_guessable: true,
+        }
+    }
+}
+
+/// Failures per address, per address and client, and, of what can be guessed, per account.
 pub(super) struct FailureLimiter<C: Clock = DefaultClock> {
     of_address: Limiter<IpAddr, C>,
     of_client: Limiter<(IpAddr, Uuid), C>,
+    of_account: Limiter<Uuid, C>,
+    /// Until when what can be guessed is refused unseen: of an address, of an account, or of both.
+    refused_until: Cache<(Option<IpAddr>, Option<Uuid>), C::Instant>,
+    /// From where an account was signed in to: there it cannot be locked by others.
+    familiar: Cache<(IpAddr, Uuid), ()>,
+    names: RandomState,
     clock: C,
 }
 
@@ -30,9 +66,13 @@ impl FailureLimiter {
     }
 }
 
-impl<C: Clock + Clone> FailureLimiter<C> {
+impl<C: Clock + Clone> FailureLimiter<C>
+where
+    C::Instant: Send + Sync + 'static,
+{
     fn with_clock(clock: C) -> Self {
         let per_minute = Quota::per_minute;
+        let capacity = u64::try_from(SIGN_IN_FAILURE_ADDRESSES).unwrap_or(u64::MAX);
         Self {
             of_address: RateLimiter::dashmap_with_clock(
                 per_minute(SIGN_IN_FAILURES_OF_ADDRESS),
@@ -42,31 +82,99 @@ impl<C: Clock + Clone> FailureLimiter<C> {
                 per_minute(SIGN_IN_FAILURES_OF_CLIENT),
                 clock.clone(),
             ),
+            of_account: RateLimiter::dashmap_with_clock(
+                Quota::per_hour(SIGN_IN_FAILURES_OF_ACCOUNT),
+                clock.clone(),
+            ),
+            refused_until: Cache::builder()
+                .max_capacity(capacity)
+                .time_to_live(Duration::from_secs(3600))
+                .build(),
+            familiar: Cache::builder()
+                .max_capacity(capacity)
+                .time_to_live(FAMILIAR_ADDRESS_LIFETIME)
+                .build(),
+            names: RandomState::new(),
             clock,
         }
     }
 
+    /// Somebody who signs in by a name; whether there is such an account makes no difference.
+    pub(super) fn named(&self, name_key: &str) -> Subject {
+        Subject::chosen(Uuid::from_u128(self.names.hash_one(name_key).into()))
+    }
+
     /// Counts a failure. When there were too many: how long to wait before the next may be answered as one.
     ///
-    /// `client` is the one that was tried, if it can be one.
+    /// `subject` is the one that was tried, if it can be one.
     pub(super) fn failed(
         &self,
         address: Option<IpAddr>,
-        client: Option<Uuid>,
+        subject: Option<Subject>,
     ) -> Result<(), Duration> {
         let address = self.counted_as(address);
         // The address first: whoever is over its bound adds no more pairs to remember.
-        self.of_address
-            .check_key(&address)
-            .map_err(|refusal| refusal.wait_time_from(self.clock.now()))?;
+        self.of_address.check_key(&address).map_err(|refusal| {
+            let wait = refusal.wait_time_from(self.clock.now());
+            self.refuse((Some(address), None), wait)
+        })?;
+        let Some(subject) = subject else {
+            return Ok(());
+        };
+        let of_account =
+            if subject.is_guessable && self.of_account.len() < SIGN_IN_FAILURE_ADDRESSES {
+                self.of_account.check_key(&subject.id).map_err(|refusal| {
+                    let wait = refusal.wait_time_from(self.clock.now());
+                    self.refuse((None, Some(subject.id)), wait)
+                })
+            } else {
+                Ok(())
+            };
         // With too many pairs to remember, the bound of the address is the one that counts.
-        match client {
-            Some(client) if self.of_client.len() < SIGN_IN_FAILURE_ADDRESSES => self
-                .of_client
-                .check_key(&(address, client))
-                .map_err(|refusal| refusal.wait_time_from(self.clock.now())),
-            _ => Ok(()),
+        if self.of_client.len() < SIGN_IN_FAILURE_ADDRESSES {
+            self.of_client
+                .check_key(&(address, subject.id))
+                .map_err(|refusal| {
+                    let wait = refusal.wait_time_from(self.clock.now());
+                    self.refuse((Some(address), Some(subject.id)), wait)
+                })?;
         }
+        of_account
+    }
+
+    fn refuse(&self, what: (Option<IpAddr>, Option<Uuid>), wait: Duration) -> Duration {
+        let until = self.clock.now() + wait.into();
+        self.refused_until.insert(what, until);
+        wait
+    }
+
+    /// Whether what can be guessed may be looked at at all; otherwise how long to wait. Ask it when the turn has come: what failed before
+    /// is counted by then.
+    pub(super) fn check(&self, address: Option<IpAddr>, subject: Subject) -> Result<(), Duration> {
+        let address = self.counted_as(address);
+        let now = self.clock.now();
+        let of_account = (None, Some(subject.id));
+        for what in [
+            (Some(address), None),
+            (Some(address), Some(subject.id)),
+            of_account,
+        ] {
+            let is_theirs =
+                what == of_account && self.familiar.contains_key(&(address, subject.id));
+            if let Some(until) = self.refused_until.get(&what)
+                && until > now
+                && !is_theirs
+            {
+                return Err(clock::Reference::duration_since(&until, now).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody who could have been guessing was right.
+    pub(super) fn succeeded(&self, address: Option<IpAddr>, subject: Subject) {
+        self.familiar
+            .insert((self.counted_as(address), subject.id), ());
     }
 
     /// Forgets who has not failed for as long as it counts.
@@ -75,6 +183,8 @@ impl<C: Clock + Clone> FailureLimiter<C> {
         self.of_address.shrink_to_fit();
         self.of_client.retain_recent();
         self.of_client.shrink_to_fit();
+        self.of_account.retain_recent();
+        self.of_account.shrink_to_fit();
     }
 
     /// The address to count under: of IPv6 the network that one user is given (/64); one for all when there are too many to remember.
@@ -118,7 +228,8 @@ mod tests {
     fn a_client_that_fails_too_often_waits_and_others_do_not() {
         let clock = FakeRelativeClock::default();
         let limiter = FailureLimiter::with_clock(clock.clone());
-        let (one, other) = (Some(Uuid::from_u128(1)), Some(Uuid::from_u128(2)));
+        let client = |id| Some(Subject::client(Uuid::from_u128(id)));
+        let (one, other) = (client(1), client(2));
         let count = failures_until_refused(&limiter, |limiter| {
             limiter.failed(address("192.0.2.1"), one)
         });
@@ -138,9 +249,49 @@ mod tests {
         let mut client = 0;
         let count = failures_until_refused(&limiter, |limiter| {
             client += 1;
-            limiter.failed(address("192.0.2.1"), Some(Uuid::from_u128(client)))
+            limiter.failed(
+                address("192.0.2.1"),
+                Some(Subject::client(Uuid::from_u128(client))),
+            )
         });
         assert_eq!(count, SIGN_IN_FAILURES_OF_ADDRESS.get());
+    }
+
+    #[test]
+    fn what_can_be_guessed_is_refused_unseen_after_too_many_failures() {
+        let clock = FakeRelativeClock::default();
+        let limiter = FailureLimiter::with_clock(clock.clone());
+        let (here, there) = (address("192.0.2.1"), address("192.0.2.2"));
+        let (ann, ben) = (limiter.named("ann@a.test"), limiter.named("ben@a.test"));
+        let count = failures_until_refused(&limiter, |limiter| limiter.failed(here, Some(ann)));
+        assert_eq!(count, SIGN_IN_FAILURES_OF_CLIENT.get());
+        let wait = limiter.check(here, ann).expect_err("refused unseen");
+        assert_eq!(limiter.check(here, ben), Ok(()));
+        assert_eq!(limiter.check(there, ann), Ok(()));
+        clock.advance(wait);
+        assert_eq!(limiter.check(here, ann), Ok(()));
+    }
+
+    #[test]
+    fn an_account_that_many_addresses_guess_at_is_closed_to_them_and_not_to_its_owner() {
+        let clock = FakeRelativeClock::default();
+        let limiter = FailureLimiter::with_clock(clock.clone());
+        let ann = limiter.named("ann@a.test");
+        let home = address("198.51.100.7");
+        limiter.succeeded(home, ann);
+        let mut host = 0_u32;
+        let count = failures_until_refused(&limiter, |limiter| {
+            host += 1;
+            limiter.failed(Some(IpAddr::V4(host.into())), Some(ann))
+        });
+        assert_eq!(count, SIGN_IN_FAILURES_OF_ACCOUNT.get());
+        assert!(limiter.check(address("203.0.113.9"), ann).is_err());
+        assert_eq!(limiter.check(home, ann), Ok(()));
+        let generated = Subject::client(ann.id);
+        assert_eq!(
+            limiter.failed(address("203.0.113.9"), Some(generated)),
+            Ok(())
+        );
     }
 
     #[test]

@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use credentials::{KeyError, KeyRing, OpenError, PublicKey, SigningKey, TokenVerifier};
 use parking_lot::RwLock;
+use store::installation::Installation;
 use store::sign_in_keys::SignInKey;
 use store::{Store, StoreError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::audience::Audience;
+use super::tenant::TenantForm;
 use crate::limits::TOKEN_LIFETIME;
+use crate::sealing::of_sign_in_key;
 
 /// Why there are no keys to sign in with.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +27,10 @@ pub enum SignInError {
         #[source]
         source: OpenError,
     },
+    #[error("the authorities by which external issuers are trusted cannot be read")]
+    IssuerAuthorities(#[source] service::tls::TlsError),
+    #[error("external issuers cannot be asked")]
+    Client(#[source] reqwest::Error),
     #[error("the sign-in key '{kid}' is damaged")]
     Damaged {
         kid: String,
@@ -31,7 +39,7 @@ pub enum SignInError {
     },
 }
 
-/// Makes a signing key when there is none in use. For `admin init`; a control plane that starts does it too.
+/// Makes a signing key when there is none in use, and tells nodes the keys. For `admin init`; a control plane that starts does it too.
 ///
 /// # Errors
 /// Those of the database; that there is no installation is one.
@@ -40,15 +48,22 @@ pub async fn ensure_key(
     key_ring: &KeyRing,
     now: OffsetDateTime,
 ) -> Result<(), SignInError> {
-    let known = store.sign_in_key_list(now).await?;
-    if known.iter().any(|key| key.retired_at.is_none()) {
-        return Ok(());
-    }
+    let installation = store.installation().await?;
+    let keys = read(store, key_ring, now).await?;
+    publish(store, &keys, &Addressing::of(&installation), now).await
+}
+
+/// Makes a key when there is none in use.
+async fn make_key(
+    store: &Store,
+    key_ring: &KeyRing,
+    now: OffsetDateTime,
+) -> Result<(), SignInError> {
     let kid = Uuid::new_v4().to_string();
     let key = SigningKey::generate(&kid);
     let created = store
         .sign_in_key_create_if_none(&SignInKey {
-            sealed_private: key_ring.seal(key.pkcs8(), &associated(&kid)),
+            sealed_private: key_ring.seal(key.pkcs8(), &of_sign_in_key(&kid)),
             kid: kid.clone(),
             // The first key has no one before it who could sign meanwhile.
             not_before: now,
@@ -61,15 +76,61 @@ pub async fn ensure_key(
     Ok(())
 }
 
-/// What binds a sealed key to its row.
-fn associated(kid: &str) -> Vec<u8> {
-    format!("sign_in_keys/{kid}/private").into_bytes()
+/// What tokens of this installation say of their issuer, and of whom they are for.
+struct Addressing {
+    tenant_id: Uuid,
+    issuers: Vec<String>,
+    audiences: Vec<String>,
+}
+
+impl Addressing {
+    fn of(installation: &Installation) -> Self {
+        let (url, tenant_id) = (&installation.public_url, installation.tenant_id);
+        Self {
+            tenant_id,
+            issuers: TenantForm::issuers(url, tenant_id).to_vec(),
+            audiences: [Audience::ControlPlane, Audience::Registry]
+                .map(|audience| audience.claim(url).to_owned())
+                .to_vec(),
+        }
+    }
+}
+
+/// Tells nodes the keys, if they do not know them.
+async fn publish(
+    store: &Store,
+    keys: &OpenedKeys,
+    addressing: &Addressing,
+    now: OffsetDateTime,
+) -> Result<(), SignInError> {
+    let documents: Vec<config_documents::SignInKey> = keys
+        .in_order
+        .iter()
+        .map(|key| config_documents::SignInKey {
+            public_key: key.signing.public(),
+            tenant_id: addressing.tenant_id,
+            issuers: addressing.issuers.clone(),
+            audiences: addressing.audiences.clone(),
+            ends_at: key.retired_at.map(|retired_at| retired_at + TOKEN_LIFETIME),
+        })
+        .collect();
+    let published = store
+        .sign_in_keys_publish(&documents, TOKEN_LIFETIME, now)
+        .await?;
+    if let Some(published) = published {
+        tracing::info!(
+            config.revision = published.revision.0,
+            "nodes are told the keys that access tokens are signed with"
+        );
+    }
+    Ok(())
 }
 
 /// The keys in memory.
 pub(super) struct KeySet {
     store: Store,
     key_ring: Arc<KeyRing>,
+    addressing: Addressing,
     opened: RwLock<Arc<OpenedKeys>>,
 }
 
@@ -92,21 +153,25 @@ impl KeySet {
     pub(super) async fn load(
         store: Store,
         key_ring: Arc<KeyRing>,
+        installation: &Installation,
         now: OffsetDateTime,
     ) -> Result<Self, SignInError> {
+        let addressing = Addressing::of(installation);
         let opened = read(&store, &key_ring, now).await?;
+        publish(&store, &opened, &addressing, now).await?;
         Ok(Self {
             store,
             key_ring,
+            addressing,
             opened: RwLock::new(Arc::new(opened)),
         })
     }
 
-    /// Reads the keys again.
+    /// Reads the keys again, and tells nodes what they do not know of them.
     pub(super) async fn refresh(&self, now: OffsetDateTime) -> Result<(), SignInError> {
-        let opened = read(&self.store, &self.key_ring, now).await?;
-        *self.opened.write() = Arc::new(opened);
-        Ok(())
+        let opened = Arc::new(read(&self.store, &self.key_ring, now).await?);
+        *self.opened.write() = Arc::clone(&opened);
+        publish(&self.store, &opened, &self.addressing, now).await
     }
 
     pub(super) fn current(&self) -> Arc<OpenedKeys> {
@@ -124,6 +189,11 @@ impl KeySet {
         Self {
             store,
             key_ring: Arc::new(key_ring),
+            addressing: Addressing {
+                tenant_id: Uuid::nil(),
+                issuers: Vec::new(),
+                audiences: Vec::new(),
+            },
             opened: RwLock::new(Arc::new(OpenedKeys::new(keys.collect()))),
         }
     }
@@ -197,7 +267,7 @@ async fn read(
     let retired_since = now - TOKEN_LIFETIME;
     let mut rows = store.sign_in_key_list(retired_since).await?;
     if rows.iter().all(|row| row.retired_at.is_some()) {
-        ensure_key(store, key_ring, now).await?;
+        make_key(store, key_ring, now).await?;
         rows = store.sign_in_key_list(retired_since).await?;
     }
     let mut keys = Vec::with_capacity(rows.len());
@@ -209,7 +279,7 @@ async fn read(
 
 fn open(row: SignInKey, key_ring: &KeyRing) -> Result<OpenedKey, SignInError> {
     let pkcs8 = key_ring
-        .open(&row.sealed_private, &associated(&row.kid))
+        .open(&row.sealed_private, &of_sign_in_key(&row.kid))
         .map_err(|source| SignInError::Sealed {
             kid: row.kid.clone(),
             source,
@@ -271,7 +341,7 @@ mod tests {
         let key = SigningKey::generate("a");
         let row = |kid: &str| SignInKey {
             kid: kid.to_owned(),
-            sealed_private: ring.seal(key.pkcs8(), &associated("a")),
+            sealed_private: ring.seal(key.pkcs8(), &of_sign_in_key("a")),
             not_before: NOW,
             retired_at: None,
         };

@@ -1,18 +1,28 @@
-//! Sign-in: an OAuth 2 / OpenID Connect issuer for the service principals of the directory, and the verification of its own tokens.
+//! Sign-in: an OAuth 2 / OpenID Connect issuer for the service principals and the people of the directory, and the verification of its own
+//! tokens.
 //!
-//! Grants are what clients of ARM send today: client credentials. What a token may do does not belong here, nor whether the credential
+//! Grants are what clients of ARM send: client credentials, user name and password, refresh tokens. What a token may do does not belong here, nor whether the credential
 //! behind it is still good: that is asked at each request, with the facts of the access decision.
 
+mod assertion;
 mod audience;
 mod claims;
+mod client_credentials;
 mod discovery;
 mod failure_limiter;
 mod form;
+mod issue;
+mod issuers;
 mod keys;
 mod metadata;
+mod password;
+mod refresh;
 mod refusal;
+mod secret;
+mod slow_checks;
 mod tenant;
 mod token;
+mod used;
 mod verification;
 
 pub use keys::{SignInError, ensure_key};
@@ -22,9 +32,12 @@ pub(crate) use claims::Claims;
 use std::sync::Arc;
 
 use failure_limiter::FailureLimiter;
+use issuers::Issuers;
 use keys::KeySet;
 use refusal::SignInMetrics;
+use slow_checks::SlowChecks;
 use store::installation::Installation;
+use used::UsedCredentials;
 use uuid::Uuid;
 use verification::Verified;
 
@@ -42,6 +55,9 @@ pub(crate) struct SignIn {
     keys: KeySet,
     verified: Verified,
     failures: FailureLimiter,
+    slow_checks: SlowChecks,
+    used: UsedCredentials,
+    issuers: Issuers,
     metrics: SignInMetrics,
 }
 
@@ -57,19 +73,27 @@ impl SignIn {
         let keys = KeySet::load(
             parts.store.clone(),
             Arc::clone(&parts.key_ring),
+            installation,
             (parts.clock)(),
         )
         .await?;
+        let issuers = service::tls::client_config(parts.settings.issuer_ca_file.as_deref())
+            .map_err(SignInError::IssuerAuthorities)
+            .and_then(|tls| Issuers::new(tls).map_err(SignInError::Client))?;
         let sign_in = Arc::new(Self {
+            issuers,
             public_url: installation.public_url.clone(),
             tenant_id: installation.tenant_id,
             keys,
             verified: Verified::new(),
             failures: FailureLimiter::new(),
+            slow_checks: SlowChecks::new(&*parts.randomness),
+            used: UsedCredentials::new(),
             metrics: SignInMetrics::new(&parts.metrics),
         });
         tokio::spawn(keep_fresh(
             Arc::clone(&sign_in),
+            parts.store.clone(),
             Arc::clone(&parts.clock),
             parts.shutdown.clone(),
         ));
@@ -77,9 +101,10 @@ impl SignIn {
     }
 }
 
-/// Reads the keys again, so that all replicas know all keys, and forgets failures that no longer count.
+/// Reads the keys again, so that all replicas know all keys, and forgets failures that no longer count, and sessions that are over.
 async fn keep_fresh(
     sign_in: Arc<SignIn>,
+    store: store::Store,
     clock: crate::Clock,
     shutdown: service::shutdown::Shutdown,
 ) {
@@ -93,6 +118,12 @@ async fn keep_fresh(
             tracing::warn!(
                 error.cause = %service::errors::chain(&error),
                 "the sign-in keys could not be read again; those known stay in use"
+            );
+        }
+        if let Err(error) = store.refresh_tokens_forget(clock()).await {
+            tracing::debug!(
+                error.cause = %service::errors::chain(&error),
+                "refresh tokens that are over are not forgotten yet; it is tried again"
             );
         }
     }

@@ -22,9 +22,20 @@ pub(super) enum Outcome {
     InvalidRequest,
     UnknownClient,
     WrongSecret,
+    WrongPassword,
+    /// A certificate's or an external issuer's assertion that signs nobody in.
+    WrongAssertion,
+    /// Of an external issuer no keys can be had.
+    IssuerUnavailable,
+    WrongRefreshToken,
+    /// Somebody used a refresh token a second time.
+    RefreshTokenReused,
+    /// The credential that was shown is over, or not there yet.
     SecretNotInForce,
+    PasswordToBeChanged,
     Disabled,
     Limited,
+    Busy,
 }
 
 impl Outcome {
@@ -34,15 +45,29 @@ impl Outcome {
             Self::InvalidRequest => "invalid_request",
             Self::UnknownClient => "unknown_client",
             Self::WrongSecret => "wrong_secret",
+            Self::WrongPassword => "wrong_password",
+            Self::WrongAssertion => "wrong_assertion",
+            Self::IssuerUnavailable => "issuer_unavailable",
+            Self::WrongRefreshToken => "wrong_refresh_token",
+            Self::RefreshTokenReused => "refresh_token_reused",
             Self::SecretNotInForce => "secret_not_in_force",
+            Self::PasswordToBeChanged => "password_to_be_changed",
             Self::Disabled => "disabled",
             Self::Limited => "limited",
+            Self::Busy => "busy",
         }
     }
 
     /// Whether it may have been a guess.
     pub(super) fn is_guess(self) -> bool {
-        matches!(self, Self::UnknownClient | Self::WrongSecret)
+        matches!(
+            self,
+            Self::UnknownClient
+                | Self::WrongSecret
+                | Self::WrongPassword
+                | Self::WrongAssertion
+                | Self::WrongRefreshToken
+        )
     }
 }
 
@@ -144,16 +169,64 @@ impl Refusal {
         )
     }
 
+    /// A grant (a password, a refresh token) that is not good.
+    pub(super) fn invalid_grant(outcome: Outcome, number: u32, message: impl Into<String>) -> Self {
+        Self::new(
+            outcome,
+            StatusCode::BAD_REQUEST,
+            "invalid_grant",
+            number,
+            message,
+        )
+    }
+
+    /// An assertion that signs nobody in.
+    pub(super) fn wrong_assertion(number: u32, message: impl Into<String>) -> Self {
+        Self::new(
+            Outcome::WrongAssertion,
+            StatusCode::UNAUTHORIZED,
+            "invalid_client",
+            number,
+            message,
+        )
+    }
+
     pub(super) fn limited(wait: Duration) -> Self {
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        let mut refusal = Self::new(
+        Self::later(
             Outcome::Limited,
             StatusCode::TOO_MANY_REQUESTS,
-            "temporarily_unavailable",
             90_055,
-            format!(
-                "Too many sign-ins from this address have failed. Try again in {seconds} seconds; a right secret is accepted at any time."
-            ),
+            "Too many sign-ins have failed here. A generated secret that is right is accepted at any time.",
+            wait,
+        )
+    }
+
+    /// Too much else is being checked.
+    pub(super) fn busy() -> Self {
+        Self::later(
+            Outcome::Busy,
+            StatusCode::SERVICE_UNAVAILABLE,
+            90_033,
+            "Too many passwords are being checked.",
+            Duration::from_secs(2),
+        )
+    }
+
+    /// `what` ends with a full stop.
+    pub(super) fn later(
+        outcome: Outcome,
+        status: StatusCode,
+        number: u32,
+        what: &str,
+        wait: Duration,
+    ) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let mut refusal = Self::new(
+            outcome,
+            status,
+            "temporarily_unavailable",
+            number,
+            format!("{what} Try again in {seconds} seconds."),
         );
         refusal.retry_after = Some(Duration::from_secs(seconds.max(1)));
         refusal

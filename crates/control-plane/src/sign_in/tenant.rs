@@ -66,6 +66,20 @@ impl TenantForm {
         format!("{public_url}/{}/oauth2/v2.0/token", self.segment())
     }
 
+    /// Every address of the token endpoint, that which discovery at `/adfs` shows first.
+    pub(super) fn token_endpoints(public_url: &str, tenant_id: Uuid) -> Vec<String> {
+        let tenant = tenant_id.to_string();
+        ["adfs", &tenant, "common", "organizations"]
+            .into_iter()
+            .flat_map(|segment| {
+                [
+                    format!("{public_url}/{segment}/oauth2/v2.0/token"),
+                    format!("{public_url}/{segment}/oauth2/token"),
+                ]
+            })
+            .collect()
+    }
+
     pub(super) fn authorization_endpoint(&self, public_url: &str) -> String {
         format!("{public_url}/{}/oauth2/v2.0/authorize", self.segment())
     }

@@ -141,10 +141,13 @@ fn times(claims: &Claims, now: OffsetDateTime) -> Result<(), AuthenticationError
 mod tests {
     use super::super::audience::REGISTRY;
     use super::super::failure_limiter::FailureLimiter;
+    use super::super::issuers::Issuers;
     use super::super::keys::KeySet;
     use super::super::refusal::SignInMetrics;
+    use super::super::slow_checks::SlowChecks;
+    use super::super::used::UsedCredentials;
     use super::*;
-    use credentials::SigningKey;
+    use credentials::{SigningKey, SystemRandomness};
     use proptest::prelude::*;
     use service::metrics::Metrics;
     use time::Duration;
@@ -164,12 +167,17 @@ mod tests {
     }
 
     fn sign_in(keys: Vec<(SigningKey, OffsetDateTime, Option<OffsetDateTime>)>) -> SignIn {
+        service::install_crypto_provider();
+        let tls = service::tls::client_config(None).expect("the system's authorities");
         SignIn {
             public_url: URL.to_owned(),
             tenant_id: TENANT,
             keys: KeySet::of_keys(keys),
             verified: Verified::new(),
             failures: FailureLimiter::new(),
+            slow_checks: SlowChecks::new(&SystemRandomness),
+            used: UsedCredentials::new(),
+            issuers: Issuers::new(tls).expect("a client"),
             metrics: SignInMetrics::new(&Metrics::new("test")),
         }
     }
@@ -190,6 +198,8 @@ mod tests {
             ver: "2.0".to_owned(),
             jti: Uuid::from_u128(0xd1),
             cred: Uuid::from_u128(0xe1),
+            upn: None,
+            name: None,
         }
     }
 

@@ -24,12 +24,12 @@ pub(crate) async fn application_of(app: &TestApp, principal: &Principal) -> Stri
     text(&app.get(&path).await.body["value"][0]["id"])
 }
 
-async fn patch(app: &TestApp, path: &str, token: &str, body: Value) -> Reply {
+pub(crate) async fn patch(app: &TestApp, path: &str, token: &str, body: Value) -> Reply {
     app.send(Method::PATCH, path, token, Some(body)).await
 }
 
 /// Whether a secret opens the door at the token endpoint.
-async fn can_sign_in(app: &TestApp, app_id: &str, secret: &str) -> bool {
+pub(crate) async fn can_sign_in(app: &TestApp, app_id: &str, secret: &str) -> bool {
     let form = [
         ("grant_type", "client_credentials"),
         ("client_id", app_id),
@@ -43,7 +43,7 @@ async fn can_sign_in(app: &TestApp, app_id: &str, secret: &str) -> bool {
 }
 
 /// The bodies of the live documents of a kind, by key.
-async fn documents(pool: &PgPool, kind: &str) -> Vec<(String, String)> {
+pub(crate) async fn documents(pool: &PgPool, kind: &str) -> Vec<(String, String)> {
     sqlx::query_as(
         "SELECT key, body FROM config_documents WHERE kind = $1 AND NOT deleted ORDER BY key",
     )
@@ -54,7 +54,10 @@ async fn documents(pool: &PgPool, kind: &str) -> Vec<(String, String)> {
 }
 
 /// What nodes know of a principal.
-async fn principal_document(pool: &PgPool, object_id: &str) -> Option<config_documents::Principal> {
+pub(crate) async fn principal_document(
+    pool: &PgPool,
+    object_id: &str,
+) -> Option<config_documents::Principal> {
     let documents = documents(pool, "principal").await;
     let (key, body) = documents.iter().find(|(key, _)| key == object_id)?;
     match Document::parse("principal", key, body) {

@@ -3,17 +3,25 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod access_walk;
+mod activity_log;
 mod bad_input;
 mod cluster;
 mod config_feed;
 mod config_feed_history;
 mod contract;
+mod custom_roles;
 mod directory;
+mod directory_credentials;
 mod directory_lists;
+mod directory_people;
+mod directory_rights;
+mod held_roles;
 mod node_renewal;
+mod people_sign_in;
 mod registries;
 mod restores;
 mod role_assignments;
 mod sign_in;
 mod support;
 mod test_node;
+mod used_credentials;

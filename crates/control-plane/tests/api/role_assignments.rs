@@ -152,10 +152,7 @@ async fn duplicates_and_wrong_references_are_named(pool: PgPool) {
     let mut conditional = assignment(OWNER, &principal.object_id);
     conditional["properties"]["condition"] = json!("x");
     let refused = put(&fresh, conditional).await;
-    assert_eq!(
-        (refused.status, refused.code()),
-        (400, "FeatureNotSupported")
-    );
+    assert_eq!((refused.status, refused.code()), (400, "InvalidCondition"));
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]

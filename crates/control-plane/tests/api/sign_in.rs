@@ -142,7 +142,7 @@ async fn every_way_to_name_the_tenant_gives_tokens_that_its_keys_verify(pool: Pg
         assert_eq!(document.status, 200, "{path}: {}", document.body);
         assert_eq!(
             document.body["grant_types_supported"],
-            json!(["client_credentials"])
+            json!(["client_credentials", "password", "refresh_token"])
         );
         assert!(document.body["device_authorization_endpoint"].is_null());
         let form = [
@@ -301,7 +301,7 @@ async fn each_refusal_has_its_error_and_its_number(pool: PgPool) {
     let cases: Vec<(Form<'_>, u16, &str, u32)> = vec![
         (vec![], 400, "invalid_request", 900_144),
         (
-            vec![("grant_type", "password")],
+            vec![("grant_type", "device_code")],
             400,
             "unsupported_grant_type",
             70_003,
@@ -336,8 +336,8 @@ async fn each_refusal_has_its_error_and_its_number(pool: PgPool) {
                 ("client_assertion", "a.b.c"),
             ],
             400,
-            "invalid_client",
-            700_027,
+            "invalid_request",
+            900_144,
         ),
     ];
     for (form, status, error, number) in cases {

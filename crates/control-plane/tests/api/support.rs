@@ -1,6 +1,7 @@
 //! A control plane of a test's own, and a client for it.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use control_plane::{App, Parts, Settings};
@@ -13,7 +14,7 @@ use service::readiness::Readiness;
 use service::shutdown::Shutdown;
 use sqlx::PgPool;
 use store::Store;
-use store::directory::{Bootstrap, NewSecret};
+use store::directory::{Bootstrap, NewSecret, SecretVerifier};
 use store::installation::{Initialisation, Installation, Region};
 use store::role_assignments::RoleAssignment;
 use store::subscriptions::Subscription;
@@ -88,6 +89,11 @@ impl TestApp {
 
     /// With the pool that a control plane has.
     pub(crate) async fn spawn_on(store: Store) -> Self {
+        Self::spawn_trusting(store, None).await
+    }
+
+    /// Trusting external issuers by the authorities of a file.
+    pub(crate) async fn spawn_trusting(store: Store, issuer_ca_file: Option<PathBuf>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (initialisation, client_secret) = initialisation(&base, key_ring().fingerprint());
@@ -96,7 +102,7 @@ impl TestApp {
             .await
             .unwrap();
         let shutdown = Shutdown::new();
-        let metrics = serve(&store, listener, &shutdown).await;
+        let metrics = serve(&store, listener, &shutdown, issuer_ca_file).await;
         let mut this = Self {
             base,
             store,
@@ -123,7 +129,7 @@ impl TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::new();
-        let metrics = serve(&self.store, listener, &shutdown).await;
+        let metrics = serve(&self.store, listener, &shutdown, None).await;
         Self {
             base,
             store: self.store.clone(),
@@ -305,17 +311,25 @@ fn key_ring() -> KeyRing {
 }
 
 /// Starts a control plane that ends with the shutdown, and gives its metrics.
-async fn serve(store: &Store, listener: TcpListener, shutdown: &Shutdown) -> Metrics {
+async fn serve(
+    store: &Store,
+    listener: TcpListener,
+    shutdown: &Shutdown,
+    issuer_ca_file: Option<PathBuf>,
+) -> Metrics {
     service::install_crypto_provider();
     let metrics = Metrics::new("control-plane");
     let app = App::assemble(Parts {
         store: store.clone(),
         key_ring: Arc::new(key_ring()),
+        key_file: None,
         clock: Arc::new(OffsetDateTime::now_utc),
         randomness: Arc::new(SystemRandomness),
         settings: Settings {
             self_service_applications: true,
+            issuer_ca_file,
             cors_allowed_origins: vec!["https://portal.example".to_owned()],
+            activity_retention_days: 30,
         },
         metrics: metrics.clone(),
         readiness: Readiness::new(&["database"]),
@@ -377,7 +391,7 @@ fn initialisation(base: &str, fingerprint: String) -> (Initialisation<'static>, 
                 hint: "wfs".to_owned(),
                 starts_at: now,
                 expires_at: now + time::Duration::days(1),
-                verifier: Verifier::of(&secret, &SystemRandomness),
+                verifier: SecretVerifier::Generated(Verifier::of(&secret, &SystemRandomness)),
             },
             now,
         },
@@ -388,6 +402,7 @@ fn initialisation(base: &str, fingerprint: String) -> (Initialisation<'static>, 
             principal_type: "ServicePrincipal".to_owned(),
             role_definition_id: uuid!("8e3af657-a8ff-443c-a75c-2fe8c4bcb635"),
             description: None,
+            condition: None,
             created_at: now,
             created_by: None,
             updated_at: now,

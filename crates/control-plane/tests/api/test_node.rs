@@ -217,7 +217,9 @@ impl Stream {
                     self.node.documents.clear();
                 }
                 ControlPlaneMessage::Removed => self.removals += 1,
-                ControlPlaneMessage::SnapshotEnd | ControlPlaneMessage::Rotate => {}
+                ControlPlaneMessage::Greeting { .. }
+                | ControlPlaneMessage::SnapshotEnd
+                | ControlPlaneMessage::Rotate => {}
                 ControlPlaneMessage::Documents { documents } => {
                     for document in documents {
                         self.keep(document);

@@ -142,7 +142,9 @@ impl Applier {
                     checksum,
                 })
             }
-            ControlPlaneMessage::Rotate | ControlPlaneMessage::Removed => {
+            ControlPlaneMessage::Greeting { .. }
+            | ControlPlaneMessage::Rotate
+            | ControlPlaneMessage::Removed => {
                 Err(out_of_order("a request to the node is no configuration"))
             }
         }

@@ -1,6 +1,9 @@
 //! Keeps the stream to the control plane: opens it, feeds the applier, and opens it again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use config_documents::{ControlPlaneMessage, Epoch, NodeMessage, Revision, forms};
 use credentials::Randomness;
@@ -17,6 +20,7 @@ use super::{
     identities::Identity,
     rotation::{Announced, Rotation},
 };
+use crate::limits::USED_CREDENTIALS_INTERVAL;
 
 const RETRY_MINIMUM: Duration = Duration::from_millis(100);
 const RETRY_MAXIMUM: Duration = Duration::from_secs(5);
@@ -24,6 +28,8 @@ const RETRY_MAXIMUM: Duration = Duration::from_secs(5);
 /// the ten seconds for which a change waits for a node that has gone.
 const RETRY_APART: Duration = Duration::from_millis(10);
 const RETRY_APART_MAXIMUM: Duration = Duration::from_secs(3);
+/// The form of the stream's messages from which on a control plane takes `used`.
+const USED_FORM: u32 = 3;
 
 /// What it takes to follow the configuration.
 pub struct Follower {
@@ -97,6 +103,7 @@ impl Follower {
         let (mut stream, identity) = self.connect().await?;
         let state = self.applier.begin_stream();
         self.configuration.standing().begin_stream();
+        self.configuration.used().tell_again();
         stream
             .send(&NodeMessage::Hello {
                 node_id: self.identities.node_id(),
@@ -138,6 +145,8 @@ impl Follower {
         identity: &Identity,
     ) -> Result<std::convert::Infallible, StreamEnd> {
         let mut has_applied = false;
+        // When it was last told which credentials were used; `None` while the control plane has not said that it wants to know.
+        let mut used_told_at: Option<Instant> = None;
         let mut rotation: Task = Fuse::terminated();
         let mut makes_sure: Task = Fuse::terminated();
         loop {
@@ -155,9 +164,17 @@ impl Follower {
                         rotation = self.rotation(identity).run(Announced::New).boxed().fuse();
                     }
                     ControlPlaneMessage::Rotate => {}
+                    ControlPlaneMessage::Greeting { stream_form } => {
+                        used_told_at = (stream_form >= USED_FORM).then(Instant::now);
+                    }
                     ControlPlaneMessage::Removed => return Err(self.removed()),
                     message => has_applied |= self.apply(message, stream).await?,
                 }
+            }
+            // Marks come every second: no clock of its own is needed.
+            if used_told_at.is_some_and(|at| at.elapsed() >= USED_CREDENTIALS_INTERVAL) {
+                used_told_at = Some(Instant::now());
+                self.tell_used(stream).await?;
             }
             if has_applied && !had_applied {
                 self.accepted(identity);
@@ -166,6 +183,15 @@ impl Follower {
                 }
             }
         }
+    }
+
+    async fn tell_used(&self, stream: &mut Stream) -> Result<(), StreamEnd> {
+        let now = OffsetDateTime::now_utc();
+        let credentials = self.configuration.used().take_untold(now);
+        if !credentials.is_empty() {
+            stream.send(&NodeMessage::Used { credentials }).await?;
+        }
+        Ok(())
     }
 
     /// True when something is applied and has been answered so.
@@ -339,6 +365,7 @@ fn without_superseded_marks(messages: Vec<ControlPlaneMessage>) -> Vec<ControlPl
                 open = None;
             }
             ControlPlaneMessage::Documents { .. }
+            | ControlPlaneMessage::Greeting { .. }
             | ControlPlaneMessage::Rotate
             | ControlPlaneMessage::Removed => {}
         }

@@ -20,16 +20,18 @@ mod local_copy;
 mod rotation;
 mod sharded_map;
 mod standing;
+mod used_credentials;
 
 pub use applier::{Applier, ApplyError};
 pub use control_plane::{ControlPlane, ControlPlaneError, Stream};
 pub use follower::Follower;
 pub use freshness::{BootTime, Freshness, Stale};
 pub use identities::{Identities, Identity};
-pub use index::{Index, RegistryEntry, SigningKeyEntry};
+pub use index::{Access, Index, RegistryEntry, SigningKeyEntry};
 pub use joining::{wait_for_change, wait_until_servable};
 pub use local_copy::{CopyError, CopyState, DeletedRegistries, LocalCopy, Opened, Written};
 pub use standing::{BootClock, Refusal, Standing, StandingError, StandingNow};
+pub use used_credentials::UsedCredentials;
 
 use std::time::Duration;
 
@@ -43,6 +45,7 @@ pub struct Configuration {
     index: RwLock<Index>,
     progress: watch::Sender<Progress>,
     standing: Standing,
+    used: UsedCredentials,
 }
 
 /// How far the configuration has come.
@@ -110,7 +113,13 @@ impl Configuration {
                 ..Progress::default()
             }),
             standing,
+            used: UsedCredentials::default(),
         }
+    }
+
+    /// What the control plane is told of the credentials that were used here.
+    pub fn used(&self) -> &UsedCredentials {
+        &self.used
     }
 
     /// Whether this node may serve at all.

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use rbac::registry::{RepositoryPermission, RepositoryPermissions};
-use time::OffsetDateTime;
+use rbac::registry::RepositoryPermission;
 use uuid::Uuid;
 
 use super::{
     login::{self, CredentialId},
     token::VerifiedToken,
+    token_scope::TokenScope,
 };
 use crate::{
-    config::Configuration,
+    config::{Access, Configuration},
     content::Sources,
     names::RepositoryName,
     oci::{self, RepositoryAction, RequiredAccess},
@@ -29,25 +29,55 @@ pub struct Caller {
     pub(super) token: Option<Arc<VerifiedToken>>,
 }
 
-impl Caller {
-    /// Every right in the registry, before what a token takes away.
-    pub fn rights(&self) -> RepositoryPermissions {
-        self.rights_at((self.sources.now)())
+/// What the caller may do in the registry, before what a token takes away.
+enum Rights<'a> {
+    None,
+    All,
+    OfRoles(Access<'a>),
+}
+
+impl Rights<'_> {
+    fn permits(
+        &self,
+        permission: RepositoryPermission,
+        repository: Option<&RepositoryName>,
+    ) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::OfRoles(access) => {
+                access.permits(permission, repository.map(RepositoryName::as_str))
+            }
+        }
     }
 
-    fn rights_at(&self, now: OffsetDateTime) -> RepositoryPermissions {
+    fn is_any(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::OfRoles(access) => access.is_any(),
+        }
+    }
+}
+
+impl Caller {
+    /// Asks one question of the index as it is now.
+    fn now<T>(&self, question: impl FnOnce(&Rights<'_>) -> T) -> T {
         if self.configuration.standing().refusal().is_some() {
-            return RepositoryPermissions::NONE;
+            return question(&Rights::None);
         }
+        let now = (self.sources.now)();
         let index = self.configuration.index();
-        let Some(entry) = index.registry(self.registry) else {
-            return RepositoryPermissions::NONE;
-        };
-        if login::is_current(&index, entry, &self.credential, now) {
-            login::rights(&index, entry, &self.credential)
-        } else {
-            RepositoryPermissions::NONE
-        }
+        let entry = index
+            .registry(self.registry)
+            .filter(|entry| login::is_current(&index, entry, &self.credential, now));
+        question(&match (entry, self.credential) {
+            (None, _) => Rights::None,
+            (Some(_), CredentialId::Admin { .. }) => Rights::All,
+            (Some(entry), CredentialId::Principal { object_id, .. }) => {
+                Rights::OfRoles(index.access(entry, object_id))
+            }
+        })
     }
 
     /// Whether what the caller came in with still counts.
@@ -61,35 +91,50 @@ impl Caller {
 
     /// Whether the caller has all of it.
     pub fn has(&self, required: &[RequiredAccess]) -> bool {
-        let rights = self.rights();
-        required.iter().all(|access| match access {
-            RequiredAccess::Base => !rights.is_empty(),
-            RequiredAccess::Catalog => {
-                rights.contains(RepositoryPermission::Catalog)
-                    && self.token.as_ref().is_none_or(|token| token.scope.catalog)
-            }
-            RequiredAccess::Repository { name, action } => {
-                self.bounded(rights, name).contains(permission_of(*action))
-            }
+        self.now(|rights| {
+            required.iter().all(|access| match access {
+                RequiredAccess::Base => rights.is_any(),
+                RequiredAccess::Catalog => self.may_list(rights),
+                RequiredAccess::Repository { name, action } => {
+                    self.may_in(rights, name, permission_of(*action))
+                }
+            })
         })
     }
 
-    fn bounded(
+    /// What of this the caller has; `None` if it has no right in the registry at all.
+    pub(super) fn granted(&self, asked: &TokenScope) -> Option<TokenScope> {
+        self.now(|rights| {
+            rights.is_any().then(|| {
+                asked.granted(
+                    |name, permission| self.may_in(rights, name, permission),
+                    self.may_list(rights),
+                )
+            })
+        })
+    }
+
+    fn may_list(&self, rights: &Rights<'_>) -> bool {
+        self.token.as_ref().is_none_or(|token| token.scope.catalog)
+            && rights.permits(RepositoryPermission::Catalog, None)
+    }
+
+    fn may_in(
         &self,
-        rights: RepositoryPermissions,
+        rights: &Rights<'_>,
         repository: &RepositoryName,
-    ) -> RepositoryPermissions {
-        match &self.token {
-            Some(token) => rights.intersection(token.scope.rights_in(repository)),
-            None => rights,
-        }
+        permission: RepositoryPermission,
+    ) -> bool {
+        self.token
+            .as_ref()
+            .is_none_or(|token| token.scope.rights_in(repository).contains(permission))
+            && rights.permits(permission, Some(repository))
     }
 }
 
 impl oci::Caller for Caller {
     fn may(&self, repository: &RepositoryName, action: RepositoryAction) -> bool {
-        self.bounded(self.rights(), repository)
-            .contains(permission_of(action))
+        self.now(|rights| self.may_in(rights, repository, permission_of(action)))
     }
 
     fn name(&self) -> &str {

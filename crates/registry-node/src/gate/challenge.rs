@@ -117,6 +117,16 @@ pub(super) fn too_many_failures(wait: Duration) -> OciError {
     .with_header(RETRY_AFTER, &seconds.to_string())
 }
 
+/// Chosen secrets take time to check, and too many are waiting.
+pub(super) fn too_many_slow_logins() -> OciError {
+    OciError::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::TooManyRequests,
+        "too many logins with chosen secrets at once, each of which takes time to check: try again, or use a generated secret",
+    )
+    .with_header(RETRY_AFTER, &RETRY_AFTER_SECONDS.to_string())
+}
+
 /// This node must not serve anybody.
 pub(super) fn not_serving(refusal: &Refusal) -> OciError {
     OciError::new(

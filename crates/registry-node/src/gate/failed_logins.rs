@@ -1,5 +1,5 @@
 //! How often an address may fail to log in. Only failures count: a correct secret never waits, so
-//! nobody can lock an owner out.
+//! nobody can lock an owner out. A chosen secret may wait once at a node: it is not even checked while failures are used up.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -44,15 +44,21 @@ impl Allowance {
     /// Takes one failure, or says how long it takes until one is allowed.
     fn take(&self, now: Instant) -> Result<(), Duration> {
         let mut full_at = self.full_at.lock();
-        let after = (*full_at).max(now) + self.interval;
-        let latest = now + self.interval * self.maximum;
-        match after.checked_duration_since(latest) {
-            Some(wait) if !wait.is_zero() => Err(wait),
-            _ => {
-                *full_at = after;
+        match self.wait(*full_at, now) {
+            Some(wait) => Err(wait),
+            None => {
+                *full_at = (*full_at).max(now) + self.interval;
                 Ok(())
             }
         }
+    }
+
+    /// How long it takes until a failure is allowed; `None` when one is now.
+    fn wait(&self, full_at: Instant, now: Instant) -> Option<Duration> {
+        let after = full_at.max(now) + self.interval;
+        let latest = now + self.interval * self.maximum;
+        let wait = after.checked_duration_since(latest)?;
+        (!wait.is_zero()).then_some(wait)
     }
 }
 
@@ -88,7 +94,7 @@ impl FailedLogins {
         now: Instant,
     ) -> Result<(), Duration> {
         let address = network_of(address);
-        let user = self.hasher.hash_one((registry, arm::canonical_key(user)));
+        let user = self.user_key(registry, user);
         let of_address = self.by_address.get_with(address, || {
             let maximum = FAILED_LOGINS_OF_ADDRESS_MAXIMUM;
             Allowance::full(maximum, FAILED_LOGIN_OF_ADDRESS_INTERVAL, now)
@@ -99,6 +105,31 @@ impl FailedLogins {
         });
         of_user.take(now)?;
         of_address.take(now)
+    }
+
+    /// How long it takes until a failure is allowed; `None` when one is now. Nothing is counted.
+    pub fn wait(
+        &self,
+        address: IpAddr,
+        registry: Uuid,
+        user: &str,
+        now: Instant,
+    ) -> Option<Duration> {
+        let address = network_of(address);
+        let user = self.user_key(registry, user);
+        let known = [
+            self.by_user.get(&(address, user)),
+            self.by_address.get(&address),
+        ];
+        let waits = known.into_iter().flatten().filter_map(|allowance| {
+            let full_at = *allowance.full_at.lock();
+            allowance.wait(full_at, now)
+        });
+        waits.max()
+    }
+
+    fn user_key(&self, registry: Uuid, user: &str) -> u64 {
+        self.hasher.hash_one((registry, arm::canonical_key(user)))
     }
 }
 

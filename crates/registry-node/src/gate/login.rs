@@ -1,13 +1,12 @@
 //! Who a user is, and what it may do now: always by the current index.
 
-use config_documents::{AdminPasswordSlot, Principal, PrincipalSecret};
+use config_documents::{AdminPasswordSlot, Principal, UsedCredentialId};
 use credentials::NOT_BEFORE_TOLERANCE;
-use rbac::registry::RepositoryPermissions;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::authorization::Login;
+use super::{authorization::Login, chosen_secrets::Candidates};
 use crate::config::{Index, RegistryEntry};
 
 /// The user name that stands for "the password is a token".
@@ -29,13 +28,23 @@ pub enum CredentialId {
         /// How often it was renewed or switched on.
         generation: u64,
     },
-    /// A secret of a service principal.
-    ServicePrincipal {
+    /// A credential of a principal: a secret, or what it signed in with at the control plane.
+    Principal {
         /// Whose.
         object_id: Uuid,
-        /// Which; a secret never changes.
+        /// Which; a credential never changes.
         key_id: Uuid,
     },
+}
+
+impl CredentialId {
+    /// How the control plane is told that it was used. Only what nodes check themselves is: sign-in sees the rest.
+    pub(super) fn as_used(&self, registry_uid: Uuid) -> UsedCredentialId {
+        match *self {
+            Self::Admin { slot, .. } => UsedCredentialId::AdminPassword { registry_uid, slot },
+            Self::Principal { key_id, .. } => UsedCredentialId::Secret { key_id },
+        }
+    }
 }
 
 /// Why a login is refused. Callers hear of it only that it is; logs and metrics tell more.
@@ -51,8 +60,10 @@ pub enum LoginFailure {
     WrongSecret,
     /// The right one, before its time or after it.
     OutOfTime,
-    /// A token as password, which is not taken yet.
-    TokenAsPassword,
+    /// A person's name: their passwords are not known here.
+    Person,
+    /// A token as password that is none, is not good any more, or came from a credential that counts no more.
+    InvalidToken,
 }
 
 impl LoginFailure {
@@ -64,12 +75,44 @@ impl LoginFailure {
             Self::Disabled => "disabled",
             Self::WrongSecret => "wrong-secret",
             Self::OutOfTime => "out-of-time",
-            Self::TokenAsPassword => "token-as-password",
+            Self::Person => "person",
+            Self::InvalidToken => "invalid-token",
+        }
+    }
+
+    /// What the caller is told.
+    pub(super) fn message(self) -> &'static str {
+        match self {
+            Self::InvalidToken => {
+                "the password of the user 00000000-0000-0000-0000-000000000000 is a token of this registry, and this one is not valid, has expired, or came from what was withdrawn: run az acr login again"
+            }
+            Self::Person => {
+                "a person's password is not taken here: run az acr login, or log in as the user 00000000-0000-0000-0000-000000000000 with a token of az acr login --expose-token"
+            }
+            Self::MalformedSecret => {
+                "the password is mistyped or cut off: it is not one that this service generates"
+            }
+            Self::UnknownUser | Self::Disabled | Self::WrongSecret | Self::OutOfTime => {
+                "the user name or password is wrong, expired or disabled"
+            }
         }
     }
 }
 
-/// Checks a user name and password.
+/// Whether the password of this user is a token.
+pub(super) fn is_token_user(user: &str) -> bool {
+    parse_id(user) == Some(TOKEN_USER)
+}
+
+/// What a first look at a user name and password brings.
+pub(super) enum Checked {
+    /// The password is this credential.
+    Is(CredentialId),
+    /// It is one of these, or wrong: that takes time to find out.
+    MayBe(Candidates),
+}
+
+/// Checks a user name and password, as far as that is quick.
 ///
 /// # Errors
 /// See [`LoginFailure`].
@@ -78,20 +121,51 @@ pub(super) fn log_in(
     entry: &RegistryEntry,
     login: &Login,
     now: OffsetDateTime,
-) -> Result<CredentialId, LoginFailure> {
-    let user_id = parse_id(&login.user);
-    if user_id == Some(TOKEN_USER) {
-        return Err(LoginFailure::TokenAsPassword);
-    }
+) -> Result<Checked, LoginFailure> {
     let password = login.password.expose();
-    credentials::recognise(password).map_err(|_| LoginFailure::MalformedSecret)?;
-    if entry.admin_user_key.as_deref() == Some(arm::canonical_key(&login.user).as_str()) {
-        return log_in_as_admin(entry, password);
+    let is_generated = credentials::recognise(password).is_ok();
+    let user_id = parse_id(&login.user);
+    if let Some(principal) = user_id.and_then(|app_id| index.principal_by_app_id(app_id)) {
+        let known = if is_generated {
+            log_in_as_principal(principal, password, now)
+        } else {
+            Err(LoginFailure::MalformedSecret)
+        };
+        return match known {
+            Ok(credential) => Ok(Checked::Is(credential)),
+            Err(LoginFailure::WrongSecret | LoginFailure::MalformedSecret)
+                if !principal.chosen_secrets.is_empty() =>
+            {
+                chosen_secrets_of(principal, now).map(Checked::MayBe)
+            }
+            Err(failure) => Err(failure),
+        };
     }
-    let principal = user_id
-        .and_then(|app_id| index.principal_by_app_id(app_id))
-        .ok_or(LoginFailure::UnknownUser)?;
-    log_in_as_principal(principal, password, now)
+    if login.user.contains('@') {
+        return Err(LoginFailure::Person);
+    }
+    if !is_generated {
+        return Err(LoginFailure::MalformedSecret);
+    }
+    if entry.admin_user_key.as_deref() == Some(arm::canonical_key(&login.user).as_str()) {
+        return log_in_as_admin(entry, password).map(Checked::Is);
+    }
+    Err(LoginFailure::UnknownUser)
+}
+
+/// Those that may let the principal in now.
+fn chosen_secrets_of(
+    principal: &Principal,
+    now: OffsetDateTime,
+) -> Result<Candidates, LoginFailure> {
+    if !principal.enabled {
+        return Err(LoginFailure::Disabled);
+    }
+    let in_time = principal
+        .chosen_secrets
+        .iter()
+        .filter(|secret| is_in_time(secret.starts_at, secret.expires_at, now));
+    Candidates::of(principal.object_id, in_time).ok_or(LoginFailure::OutOfTime)
 }
 
 /// An id as people and tools write it: 32 digits with four hyphens, in any casing.
@@ -128,17 +202,17 @@ fn log_in_as_principal(
     if !principal.enabled {
         return Err(LoginFailure::Disabled);
     }
-    if !is_in_time(secret, now) {
+    if !is_in_time(secret.starts_at, secret.expires_at, now) {
         return Err(LoginFailure::OutOfTime);
     }
-    Ok(CredentialId::ServicePrincipal {
+    Ok(CredentialId::Principal {
         object_id: principal.object_id,
         key_id: secret.key_id,
     })
 }
 
-fn is_in_time(secret: &PrincipalSecret, now: OffsetDateTime) -> bool {
-    secret.starts_at <= now.saturating_add(NOT_BEFORE_TOLERANCE) && now < secret.expires_at
+fn is_in_time(starts_at: OffsetDateTime, expires_at: OffsetDateTime, now: OffsetDateTime) -> bool {
+    starts_at <= now.saturating_add(NOT_BEFORE_TOLERANCE) && now < expires_at
 }
 
 /// Whether the credential is still what it was.
@@ -159,26 +233,25 @@ pub(super) fn is_current(
             .iter()
             .flat_map(|user| &user.passwords)
             .any(|password| password.slot == slot && password.generation == generation),
-        CredentialId::ServicePrincipal { object_id, key_id } => {
-            index.principal(object_id).is_some_and(|principal| {
-                let secret = principal
-                    .secrets
-                    .iter()
-                    .find(|secret| secret.key_id == key_id);
-                principal.enabled && secret.is_some_and(|secret| is_in_time(secret, now))
-            })
-        }
+        CredentialId::Principal { object_id, key_id } => index
+            .principal(object_id)
+            .is_some_and(|principal| principal.enabled && holds(principal, key_id, now)),
     }
 }
 
-/// What the credential's owner may do in the registry now.
-pub(super) fn rights(
-    index: &Index,
-    entry: &RegistryEntry,
-    credential: &CredentialId,
-) -> RepositoryPermissions {
-    match *credential {
-        CredentialId::Admin { .. } => RepositoryPermissions::all(),
-        CredentialId::ServicePrincipal { object_id, .. } => index.rights(entry, object_id),
+/// Whether the principal has this credential, and its time is now.
+fn holds(principal: &Principal, key_id: Uuid, now: OffsetDateTime) -> bool {
+    let secret = principal.secrets.iter().find(|it| it.key_id == key_id);
+    if let Some(secret) = secret {
+        return is_in_time(secret.starts_at, secret.expires_at, now);
     }
+    let chosen = principal
+        .chosen_secrets
+        .iter()
+        .find(|it| it.key_id == key_id);
+    if let Some(secret) = chosen {
+        return is_in_time(secret.starts_at, secret.expires_at, now);
+    }
+    let mut others = principal.sign_in_credentials.iter();
+    others.any(|it| it.key_id == key_id && it.expires_at.is_none_or(|end| now < end))
 }

@@ -3,15 +3,20 @@
 //! Credentials are checked against the index as it is at that moment; a token only says which
 //! credential it came from and what it allows at most. What is done with content is `oci`'s.
 
+mod authentication;
 mod authorization;
 mod caller;
 mod challenge;
+mod chosen_secrets;
+mod content_changes;
+mod exchange;
 mod failed_logins;
 mod form;
 mod forwarding;
 mod host;
 mod login;
 mod server;
+mod sign_in_token;
 mod token;
 mod token_endpoint;
 mod token_scope;
@@ -37,7 +42,6 @@ use actix_web::{
     web::Payload,
 };
 use config_documents::Region;
-use credentials::SecretKind;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -48,6 +52,9 @@ use crate::{
     names::shown,
     oci::{ErrorCode, OciError, RequiredAccess, Route},
 };
+use authentication::shown_user;
+use chosen_secrets::ChosenSecrets;
+use content_changes::ContentChange;
 use forwarding::Destination;
 use token::Tokens;
 
@@ -57,6 +64,7 @@ pub struct Gate {
     content: Content,
     tokens: Tokens,
     failed_logins: FailedLogins,
+    chosen_secrets: ChosenSecrets,
     metrics: NodeMetrics,
     sources: Sources,
     forwarding: Forwarding,
@@ -100,6 +108,7 @@ impl Gate {
             content,
             tokens: Tokens::new(identities),
             failed_logins: FailedLogins::default(),
+            chosen_secrets: ChosenSecrets::default(),
             metrics,
             sources,
             forwarding,
@@ -162,7 +171,10 @@ impl Gate {
                 tracing::Span::current().record("registry", entry.registry.name.as_str());
                 match target_of(request.path()) {
                     Target::Token => ("token", self.token(&request, &mut unread, &entry).await),
-                    Target::Exchange => ("exchange", Err(self.exchange())),
+                    Target::Exchange => (
+                        "exchange",
+                        self.exchange(&request, &mut unread, &entry).await,
+                    ),
                     Target::Registry => self.registry_request(&request, &mut unread, &entry).await,
                 }
             }
@@ -186,10 +198,7 @@ impl Gate {
         let is_refused = matches!(
             status,
             StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS
-        ) || matches!(
-            operation,
-            "refused" | "unknown-registry" | "malformed" | "exchange"
-        );
+        ) || matches!(operation, "refused" | "unknown-registry" | "malformed");
         let (status, milliseconds) = (status.as_u16(), took.as_secs_f64() * 1000.0);
         if is_read || is_refused {
             tracing::debug!(http.status = status, milliseconds, "{operation}: {status}");
@@ -211,17 +220,41 @@ impl Gate {
             Err(error) => return ("malformed", Err(error)),
         };
         let operation = crate::metrics::operation_of(&route);
+        let change = ContentChange::of(&route);
         let required = route.required_access();
-        let caller = match self.authenticate(request, entry, &required) {
-            Ok(caller) => caller,
-            Err(error) => return (operation, Err(error)),
+        let (caller, result) = match self.authenticate(request, entry, &required).await {
+            Ok(caller) => {
+                let result = self
+                    .request_of(request, payload, entry, &caller, route, &required)
+                    .await;
+                (Some(caller), result)
+            }
+            Err(error) => (None, Err(error)),
         };
-        if !caller.has(&required) {
-            let error = match required.as_slice() {
-                [RequiredAccess::Base] => self.no_rights(entry, &caller),
-                _ => self.denied(entry, &caller, &required),
-            };
-            return (operation, Err(error));
+        // What was handed on is noted where it was done.
+        if let Some(change) = change
+            && entry.registry.home_region == *self.forwarding.region()
+        {
+            self.note_change(request, entry, &change, caller.as_ref(), &result);
+        }
+        (operation, result)
+    }
+
+    /// What somebody known asks for.
+    async fn request_of(
+        &self,
+        request: &HttpRequest,
+        payload: &mut Option<Payload>,
+        entry: &RegistryEntry,
+        caller: &Caller,
+        route: Route,
+        required: &[RequiredAccess],
+    ) -> Result<HttpResponse, OciError> {
+        if !caller.has(required) {
+            return Err(match required {
+                [RequiredAccess::Base] => self.no_rights(entry, caller),
+                _ => self.denied(entry, caller, required),
+            });
         }
         let registry = &entry.registry;
         if registry.home_region != *self.forwarding.region() && required != [RequiredAccess::Base] {
@@ -230,27 +263,23 @@ impl Gate {
                 login_server: &registry.login_server,
                 region: &registry.home_region,
             };
-            return (
-                operation,
-                self.forward(request, payload, &destination).await,
-            );
+            return self.forward(request, payload, &destination).await;
         }
         let payload = payload.take().expect("nobody took the body before");
         let payload = self.metrics.count_received(request, payload).await;
         let result = crate::oci::serve(
             &self.content,
             entry.registry.uid,
-            &caller,
+            caller,
             route,
             request,
             payload,
         )
         .await;
-        let result = result.map_err(|error| match error.code {
-            ErrorCode::Denied => self.no_longer_allowed(entry, &caller, &required),
+        result.map_err(|error| match error.code {
+            ErrorCode::Denied => self.no_longer_allowed(entry, caller, required),
             _ => error,
-        });
-        (operation, result)
+        })
     }
 
     /// The registry that the request's host names.
@@ -283,148 +312,6 @@ impl Gate {
             }),
             _ => Err(unknown()),
         }
-    }
-
-    fn authenticate(
-        &self,
-        request: &HttpRequest,
-        entry: &RegistryEntry,
-        required: &[RequiredAccess],
-    ) -> Result<Caller, OciError> {
-        match self.authorization(request, entry, required)? {
-            Authorization::None => Err(challenge::unauthorized(
-                &entry.registry.login_server,
-                required,
-                "authentication required: log in with a user name and password, or show a token",
-            )),
-            Authorization::Basic(login) => self.log_in(request, entry, &login, required),
-            Authorization::Bearer(token) => self.show_token(token.expose(), entry, required),
-        }
-    }
-
-    fn authorization(
-        &self,
-        request: &HttpRequest,
-        entry: &RegistryEntry,
-        required: &[RequiredAccess],
-    ) -> Result<Authorization, OciError> {
-        let value = request.headers().get(header::AUTHORIZATION);
-        authorization::parse(value.map(header::HeaderValue::as_bytes)).map_err(|error| {
-            challenge::unauthorized(&entry.registry.login_server, required, &error.to_string())
-        })
-    }
-
-    fn log_in(
-        &self,
-        request: &HttpRequest,
-        entry: &RegistryEntry,
-        login: &Login,
-        required: &[RequiredAccess],
-    ) -> Result<Caller, OciError> {
-        let result = {
-            let index = self.configuration.index();
-            match index.registry(entry.registry.uid) {
-                Some(entry) => login::log_in(&index, entry, login, (self.sources.now)()),
-                None => Err(LoginFailure::UnknownUser),
-            }
-        };
-        self.metrics.login(result.as_ref().err().copied());
-        match result {
-            Ok(credential) => Ok(Caller {
-                configuration: Arc::clone(&self.configuration),
-                sources: self.sources.clone(),
-                registry: entry.registry.uid,
-                name: login.user.clone(),
-                credential,
-                token: None,
-            }),
-            Err(failure) => Err(self.login_failed(request, entry, login, failure, required)),
-        }
-    }
-
-    fn login_failed(
-        &self,
-        request: &HttpRequest,
-        entry: &RegistryEntry,
-        login: &Login,
-        failure: LoginFailure,
-        required: &[RequiredAccess],
-    ) -> OciError {
-        let address = self.client_address(request, &entry.registry.login_server);
-        let counted =
-            self.failed_logins
-                .count(address, entry.registry.uid, &login.user, Instant::now());
-        if let Err(wait) = counted {
-            // Counted, but not logged: whoever tries without end must not fill the disk.
-            self.metrics.login_limited();
-            return challenge::too_many_failures(wait);
-        }
-        tracing::info!(
-            registry = %entry.registry.name,
-            login.user = %shown_user(&login.user),
-            login.failure = failure.as_str(),
-            peer = %address,
-            "a login to {} failed: {}",
-            entry.registry.name,
-            failure.as_str()
-        );
-        let message = match failure {
-            LoginFailure::TokenAsPassword => {
-                "a token as password is not supported yet: log in with the admin account or a service principal's id and secret"
-            }
-            LoginFailure::MalformedSecret => {
-                "the password is mistyped or cut off: it is not one that this service generates"
-            }
-            _ => "the user name or password is wrong, expired or disabled",
-        };
-        challenge::unauthorized(&entry.registry.login_server, required, message)
-    }
-
-    fn show_token(
-        &self,
-        token: &str,
-        entry: &RegistryEntry,
-        required: &[RequiredAccess],
-    ) -> Result<Caller, OciError> {
-        let login_server = &entry.registry.login_server;
-        let refuse = |message: &str| {
-            self.metrics.token_refused();
-            challenge::unauthorized(login_server, required, message)
-        };
-        let now = (self.sources.now)();
-        let key = |kid: &str| {
-            let index = self.configuration.index();
-            let key = index.signing_key_for(kid, entry, self.forwarding.region());
-            key.cloned()
-        };
-        let verified = self
-            .tokens
-            .verify(token, key, now)
-            .map_err(|error| refuse(&format!("{error}: log in again")))?;
-        if verified.registry != entry.registry.uid || verified.audience != *login_server {
-            return Err(refuse(
-                "the token is for another registry: log in to this one",
-            ));
-        }
-        let is_current = {
-            let index = self.configuration.index();
-            index
-                .registry(entry.registry.uid)
-                .is_some_and(|entry| login::is_current(&index, entry, &verified.credential, now))
-        };
-        if !is_current {
-            return Err(refuse(
-                "the password or secret that the token came from was renewed, has expired or was disabled: log in again",
-            ));
-        }
-        Ok(Caller {
-            configuration: Arc::clone(&self.configuration),
-            sources: self.sources.clone(),
-            registry: entry.registry.uid,
-            name: verified.subject.clone(),
-            credential: verified.credential,
-            token: Some(verified),
-        })
     }
 
     fn denied(
@@ -483,17 +370,6 @@ impl Gate {
             ),
         )
     }
-}
-
-/// A user name as logs may show it. People paste passwords into the wrong field.
-fn shown_user(user: &str) -> String {
-    let is_secret = SecretKind::ALL
-        .into_iter()
-        .any(|kind| user.contains(kind.prefix()));
-    if is_secret {
-        return "(looks like a secret)".to_owned();
-    }
-    shown(user)
 }
 
 /// Paths are compared without double and trailing slashes.

@@ -1,6 +1,6 @@
-//! Access tokens: what they say, how they are signed, and how a verified one is remembered.
+//! The registry's own tokens, for access and for getting those: what they say, how they are signed, and how a verified one is remembered.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use credentials::{SigningKey, TokenError, check_times, kid_of};
 use moka::sync::Cache;
@@ -29,8 +29,13 @@ struct Claims {
     iat: i64,
     exp: i64,
     version: String,
-    grant_type: String,
-    access: Vec<AccessEntry>,
+    grant_type: TokenKind,
+    /// Of an access token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    access: Option<Vec<AccessEntry>>,
+    /// Of a refresh token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tenant: Option<Uuid>,
     roles: Vec<String>,
     /// The registry's uid: a name can be given to another registry, a uid cannot.
     registry: Uuid,
@@ -38,9 +43,22 @@ struct Claims {
     credential: CredentialId,
 }
 
+/// What a token is good for. One kind never counts as the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum TokenKind {
+    /// Shown with requests.
+    #[serde(rename = "access_token")]
+    Access,
+    /// Shown to the token endpoint.
+    #[serde(rename = "refresh_token")]
+    Refresh,
+}
+
 /// A token whose signature was found right, with what it says.
 #[derive(Debug)]
 pub(super) struct VerifiedToken {
+    /// What it is good for.
+    pub(super) kind: TokenKind,
     /// Which key it is signed with.
     pub(super) kid: String,
     /// The registry it is for.
@@ -51,10 +69,13 @@ pub(super) struct VerifiedToken {
     pub(super) subject: String,
     /// What it came from.
     pub(super) credential: CredentialId,
-    /// What it allows at most.
+    /// What it allows at most; nothing for a refresh token, which is never shown with a request.
     pub(super) scope: TokenScope,
+    /// Of a refresh token.
+    pub(super) tenant: Option<Uuid>,
+    /// Seconds since 1970.
+    pub(super) expires_at: i64,
     not_before: i64,
-    expires_at: i64,
 }
 
 impl VerifiedToken {
@@ -69,6 +90,12 @@ impl VerifiedToken {
             .sum();
         u32::try_from(300 + texts + scope).unwrap_or(u32::MAX)
     }
+}
+
+/// The second, since 1970, at which something ends that lasts this long.
+pub(super) fn ends_at(now: OffsetDateTime, lifetime: Duration) -> i64 {
+    let lifetime = i64::try_from(lifetime.as_secs()).expect("lifetimes are hours");
+    now.unix_timestamp() + lifetime
 }
 
 /// Signs with this node's key, and verifies with those of the region's nodes.
@@ -86,8 +113,18 @@ pub(super) struct Grant<'a> {
     pub(super) subject: &'a str,
     /// What it came from.
     pub(super) credential: CredentialId,
+    /// What it is good for.
+    pub(super) content: GrantContent<'a>,
+    /// Seconds since 1970.
+    pub(super) expires_at: i64,
+}
+
+/// What a token of each kind says beside.
+pub(super) enum GrantContent<'a> {
     /// What it allows at most.
-    pub(super) scope: &'a TokenScope,
+    Access(&'a TokenScope),
+    /// Where its owner is from.
+    Refresh { tenant: Option<Uuid> },
 }
 
 impl Tokens {
@@ -116,8 +153,10 @@ impl Tokens {
         now: OffsetDateTime,
     ) -> String {
         let issued_at = now.unix_timestamp();
-        let lifetime = i64::try_from(ACCESS_TOKEN_LIFETIME.as_secs())
-            .expect("the lifetime is far below the end of time");
+        let (grant_type, access, tenant) = match grant.content {
+            GrantContent::Access(scope) => (TokenKind::Access, Some(scope.to_access()), None),
+            GrantContent::Refresh { tenant } => (TokenKind::Refresh, None, tenant),
+        };
         let login_server = &grant.entry.registry.login_server;
         let claims = Claims {
             jti: id,
@@ -126,10 +165,11 @@ impl Tokens {
             aud: login_server.clone(),
             nbf: issued_at,
             iat: issued_at,
-            exp: issued_at + lifetime,
+            exp: grant.expires_at,
             version: "1.0".to_owned(),
-            grant_type: "access_token".to_owned(),
-            access: grant.scope.to_access(),
+            grant_type,
+            access,
+            tenant,
             roles: Vec::new(),
             registry: grant.entry.registry.uid,
             credential: grant.credential,
@@ -161,12 +201,14 @@ impl Tokens {
                 let entry = key(&kid).ok_or(TokenError::Signature)?;
                 let claims: Claims = entry.verifier.verify(token)?;
                 let verified = Arc::new(VerifiedToken {
+                    kind: claims.grant_type,
                     kid,
                     registry: claims.registry,
                     audience: claims.aud,
                     subject: claims.sub,
                     credential: claims.credential,
-                    scope: TokenScope::of_access(&claims.access),
+                    scope: TokenScope::of_access(claims.access.as_deref().unwrap_or_default()),
+                    tenant: claims.tenant,
                     not_before: claims.nbf,
                     expires_at: claims.exp,
                 });

@@ -1,20 +1,23 @@
-//! `/oauth2/token`: a user name and password against an access token.
+//! `/oauth2/token`: a user name and password, or a refresh token, against an access token.
+
+use std::sync::Arc;
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, StatusCode, header},
     web::Payload,
 };
-use credentials::Secret;
+use credentials::{Secret, SigningKey};
 use futures_util::StreamExt;
 use serde_json::json;
 
 use super::{
     Gate,
     authorization::{Authorization, Login},
+    caller::Caller,
     challenge,
     form::Form,
-    token::{Grant, Tokens},
+    token::{Grant, GrantContent, Tokens, ends_at},
     token_scope::TokenScope,
 };
 use crate::{
@@ -29,8 +32,14 @@ use crate::{
 
 /// A request understood.
 struct TokenRequest {
-    login: Login,
+    shown: Shown,
     scope: TokenScope,
+}
+
+/// What an access token is asked for with.
+enum Shown {
+    Login(Login),
+    RefreshToken(Secret),
 }
 
 impl Gate {
@@ -54,39 +63,40 @@ impl Gate {
             .with_header(header::ALLOW, "GET, POST")),
         };
         let result = match parsed {
-            Ok(asked) => self.issue(request, entry, &asked),
+            Ok(asked) => self.issue(request, entry, &asked).await,
             Err(error) => Err(error),
         };
         self.metrics.token(&result);
         result
     }
 
-    fn issue(
+    async fn issue(
         &self,
         request: &HttpRequest,
         entry: &RegistryEntry,
         asked: &TokenRequest,
     ) -> Result<HttpResponse, OciError> {
-        let caller = self.log_in(request, entry, &asked.login, &[])?;
-        let rights = caller.rights();
-        if rights.is_empty() {
-            return Err(self.no_rights(entry, &caller));
-        }
-        let Some(key) = self.tokens.signing_key(&self.configuration) else {
-            return Err(OciError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                ErrorCode::Unavailable,
-                "this node cannot sign tokens yet; try again, or send the user name and password with each request",
-            )
-            .with_header(header::RETRY_AFTER, &RETRY_AFTER_SECONDS.to_string()));
+        let caller = match &asked.shown {
+            Shown::Login(login) => self.log_in(request, entry, login, &[]).await?,
+            Shown::RefreshToken(token) => self.caller_of_refresh_token(entry, token)?,
         };
+        let Some(scope) = caller.granted(&asked.scope) else {
+            return Err(self.no_rights(entry, &caller));
+        };
+        let key = self.token_key()?;
+        let (id, now) = ((self.sources.random_id)(), (self.sources.now)());
+        let mut expires_at = ends_at(now, ACCESS_TOKEN_LIFETIME);
+        if let Some(token) = &caller.token {
+            // An access token as password gives no more than it has (see above), and for no longer.
+            expires_at = expires_at.min(token.expires_at);
+        }
         let grant = Grant {
             entry,
-            subject: &asked.login.user,
+            subject: &caller.name,
             credential: caller.credential,
-            scope: &asked.scope.granted(rights),
+            content: GrantContent::Access(&scope),
+            expires_at,
         };
-        let (id, now) = ((self.sources.random_id)(), (self.sources.now)());
         let token = Tokens::issue(&key, &grant, id, now);
         Ok(HttpResponse::Ok()
             .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -94,10 +104,37 @@ impl Gate {
             .body(
                 json!({
                     "access_token": token,
-                    "expires_in": ACCESS_TOKEN_LIFETIME.as_secs(),
+                    "expires_in": expires_at - now.unix_timestamp(),
                 })
                 .to_string(),
             ))
+    }
+
+    fn caller_of_refresh_token(
+        &self,
+        entry: &RegistryEntry,
+        token: &Secret,
+    ) -> Result<Caller, OciError> {
+        match self.shown_refresh_token(entry, token.expose()) {
+            Ok(token) => Ok(self.caller_of(entry, &token)),
+            Err(refusal) => Err(challenge::unauthorized(
+                &entry.registry.login_server,
+                &[],
+                &refusal.to_string(),
+            )),
+        }
+    }
+
+    /// What to sign with now.
+    pub(super) fn token_key(&self) -> Result<Arc<SigningKey>, OciError> {
+        self.tokens.signing_key(&self.configuration).ok_or_else(|| {
+            OciError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorCode::Unavailable,
+                "this node cannot sign tokens yet; try again, or send the user name and password with each request",
+            )
+            .with_header(header::RETRY_AFTER, &RETRY_AFTER_SECONDS.to_string())
+        })
     }
 
     /// `GET` with a Basic header, as docker does it.
@@ -122,7 +159,10 @@ impl Gate {
         check_service(&form, entry)?;
         let scope = scope_of(&form)?;
         match self.authorization(request, entry, &[])? {
-            Authorization::Basic(login) => Ok(TokenRequest { login, scope }),
+            Authorization::Basic(login) => Ok(TokenRequest {
+                shown: Shown::Login(login),
+                scope,
+            }),
             Authorization::None => Err(self.anonymous(entry, &[])),
             Authorization::Bearer(_) => Err(bad_request(
                 "a token is asked for with user name and password (Basic), not with a token",
@@ -142,13 +182,25 @@ impl Gate {
         let scope = scope_of(&form)?;
         match form.get("grant_type") {
             Some("password") => {}
+            Some("refresh_token") => {
+                let token = form.get("refresh_token").filter(|token| !token.is_empty());
+                let token = token.ok_or_else(|| bad_request("the form lacks refresh_token"))?;
+                return Ok(TokenRequest {
+                    shown: Shown::RefreshToken(Secret::new(token.to_owned())),
+                    scope,
+                });
+            }
             Some(other) => {
                 return Err(bad_request(&format!(
-                    "grant_type {} is not supported: it is password",
+                    "grant_type {} is not supported: it is password or refresh_token",
                     shown(other)
                 )));
             }
-            None => return Err(bad_request("the form lacks grant_type=password")),
+            None => {
+                return Err(bad_request(
+                    "the form lacks grant_type: it is password or refresh_token",
+                ));
+            }
         }
         match (form.get("username"), form.get("password")) {
             (Some(user), Some(password)) if !user.is_empty() || !password.is_empty() => {
@@ -156,7 +208,10 @@ impl Gate {
                     user: user.to_owned(),
                     password: Secret::new(password.to_owned()),
                 };
-                Ok(TokenRequest { login, scope })
+                Ok(TokenRequest {
+                    shown: Shown::Login(login),
+                    scope,
+                })
             }
             _ => Err(self.anonymous(entry, &[])),
         }
@@ -170,21 +225,12 @@ impl Gate {
         challenge::unauthorized(
             &entry.registry.login_server,
             required,
-            "authentication required: log in with a user name and password",
-        )
-    }
-
-    /// What needs an exchange of tokens is told so.
-    pub(super) fn exchange(&self) -> OciError {
-        OciError::new(
-            StatusCode::NOT_FOUND,
-            ErrorCode::Unsupported,
-            "this registry does not exchange tokens yet: log in with the admin account or a service principal's id and secret",
+            "authentication required: log in with a user name and password, or show a refresh token",
         )
     }
 }
 
-fn check_service(form: &Form, entry: &RegistryEntry) -> Result<(), OciError> {
+pub(super) fn check_service(form: &Form, entry: &RegistryEntry) -> Result<(), OciError> {
     let login_server = &entry.registry.login_server;
     match form.get("service") {
         Some(service) if !service.eq_ignore_ascii_case(login_server) => Err(bad_request(&format!(
@@ -205,11 +251,11 @@ fn scope_of(form: &Form) -> Result<TokenScope, OciError> {
     })
 }
 
-fn bad_request(message: &str) -> OciError {
+pub(super) fn bad_request(message: &str) -> OciError {
     OciError::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message)
 }
 
-async fn read_form(mut payload: Payload) -> Result<Vec<u8>, OciError> {
+pub(super) async fn read_form(mut payload: Payload) -> Result<Vec<u8>, OciError> {
     let mut body = Vec::new();
     loop {
         let next = tokio::time::timeout(BODY_IDLE_TIMEOUT, payload.next())

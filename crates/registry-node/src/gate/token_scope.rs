@@ -109,18 +109,25 @@ impl TokenScope {
         }
     }
 
-    /// What of this the caller has: `rights` are its rights in the registry. Repositories of which
-    /// nothing remains are left out.
+    /// What of this the caller has, by its rights in each repository. Repositories of which nothing remains are left out.
     #[must_use]
-    pub fn granted(&self, rights: RepositoryPermissions) -> Self {
+    pub fn granted(
+        &self,
+        permits: impl Fn(&RepositoryName, RepositoryPermission) -> bool,
+        may_list: bool,
+    ) -> Self {
+        let granted = |(name, asked): &(RepositoryName, RepositoryPermissions)| {
+            let granted = asked.iter().filter(|permission| permits(name, *permission));
+            (name.clone(), granted.collect::<RepositoryPermissions>())
+        };
         Self {
             repositories: self
                 .repositories
                 .iter()
-                .map(|(name, asked)| (name.clone(), asked.intersection(rights)))
+                .map(granted)
                 .filter(|(_, granted)| !granted.is_empty())
                 .collect(),
-            catalog: self.catalog && rights.contains(RepositoryPermission::Catalog),
+            catalog: self.catalog && may_list,
         }
     }
 

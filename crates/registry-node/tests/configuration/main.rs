@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod decisions;
 mod mutations;
 
 use std::{
@@ -35,7 +36,7 @@ fn directory() -> TempDir {
 fn rights(configuration: &Configuration, uid: u128, object: Uuid) -> RepositoryPermissions {
     let index = configuration.index();
     let entry = index.registry(Uuid::from_u128(uid)).expect("a registry");
-    index.rights(entry, object)
+    index.access(entry, object).rights("app")
 }
 
 fn pull_only() -> RepositoryPermissions {
@@ -398,7 +399,7 @@ fn a_document_that_is_not_understood_denies_what_it_governs_and_nothing_else() {
     ));
     newer.body = newer
         .body
-        .map(|body| body.replace("\"form\":1", "\"form\":2"));
+        .map(|body| body.replace("\"form\":2", "\"form\":3"));
     let unknown = StoredDocument {
         kind: "quota".to_owned(),
         key: "x".to_owned(),
@@ -661,7 +662,7 @@ fn view(index: &Index) -> String {
             for who in 0..4 {
                 lines.push(format!(
                     "{uid} {who} {:?}",
-                    index.rights(entry, object_id(who))
+                    index.access(entry, object_id(who)).rights("app")
                 ));
             }
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config_documents::{
     ControlPlaneMessage, Document, Epoch, Kind, Node as NodeDocument, NodeMessage, Region,
-    Rejected, Revision, StoredDocument,
+    Rejected, Revision, RoleAssignmentMode, SignInKey, StoredDocument,
 };
 use credentials::{SecretKind, SigningKey};
 use rbac::registry::RepositoryPermissions;
@@ -50,7 +50,10 @@ fn documents() -> Vec<Document> {
     let mut documents = roles();
     for number in 1..=REGISTRIES {
         let password = secret(SecretKind::AdminPassword);
-        let registry = registry(number, &format!("Contoso{number}"), 5443, &[(&password, 1)]);
+        let mut registry = registry(number, &format!("Contoso{number}"), 5443, &[(&password, 1)]);
+        if number % 4 == 0 {
+            registry.role_assignment_mode = RoleAssignmentMode::AbacRepositoryPermissions;
+        }
         documents.push(registry_name(&registry, REGION));
         documents.push(Document::Registry(registry));
     }
@@ -69,11 +72,29 @@ fn documents() -> Vec<Document> {
         let registry = resource_id(&format!("Contoso{}", number % REGISTRIES + 1));
         let role = ["AcrPull", "AcrPush", "Owner"][(number % 3) as usize];
         documents.push(assignment(number, &registry, object_id(number), role));
+        let writer = "Container Registry Repository Writer";
+        let by_repository = assignment(200 + number, &registry, object_id(number), writer);
+        let comparison = [
+            "StringEqualsIgnoreCase 'other'",
+            "StringStartsWithIgnoreCase 'ap'",
+        ];
+        documents.push(restricted(
+            by_repository,
+            &["content/read", "metadata/*"],
+            &[comparison[(number % 2) as usize]],
+        ));
     }
     documents.push(assignment(100, SUBSCRIPTION, group_id(1), "AcrPull"));
     for number in 0..3_u128 {
         let key = SigningKey::generate(&format!("node-{number}"));
         documents.push(signing_key(key.public()));
+        documents.push(Document::SignInKey(SignInKey {
+            public_key: SigningKey::generate(&format!("sign-in-{number}")).public(),
+            tenant_id: Uuid::from_u128(number),
+            issuers: vec!["https://sign-in.example/v2.0".to_owned()],
+            audiences: vec!["https://sign-in.example".to_owned()],
+            ends_at: None,
+        }));
         documents.push(Document::Node(NodeDocument {
             node_id: Uuid::from_u128(0xde00 + number),
             region: region(),
@@ -205,7 +226,7 @@ fn decisions(index: &Index) -> Decisions {
             let rights = index
                 .registry(Uuid::from_u128(uid))
                 .map_or(RepositoryPermissions::NONE, |entry| {
-                    index.rights(entry, object_id(number))
+                    index.access(entry, object_id(number)).rights("app")
                 });
             all.insert((uid, number), rights);
         }
@@ -261,10 +282,19 @@ fn governed_by(uid: u128, number: u128, touched: &BTreeSet<Id>) -> bool {
         (Kind::Principal, object_id(number)),
         (Kind::RoleAssignment, Uuid::from_u128(0xa551_6000 + number)),
         (Kind::RoleAssignment, Uuid::from_u128(0xa551_6000 + 100)),
+        (
+            Kind::RoleAssignment,
+            Uuid::from_u128(0xa551_6000 + 200 + number),
+        ),
     ];
     governing.extend((1..=GROUPS).map(|number| (Kind::Group, group_id(number))));
-    let roles = ["AcrPull", "AcrPush", "Owner"].map(|name| (Kind::RoleDefinition, role_id(name)));
-    governing.extend(roles);
+    let roles = [
+        "AcrPull",
+        "AcrPush",
+        "Owner",
+        "Container Registry Repository Writer",
+    ];
+    governing.extend(roles.map(|name| (Kind::RoleDefinition, role_id(name))));
     governing
         .iter()
         .any(|(kind, id)| touched.contains(&(kind.as_str().to_owned(), id.to_string())))

@@ -4,10 +4,14 @@
 mod support;
 
 mod access;
+mod chosen_secrets;
+mod content_changes;
+mod exchange;
 mod forwarding;
 mod http2;
 mod logins;
 mod node;
 mod parsers;
 mod refusing;
+mod repositories;
 mod tokens;

@@ -187,6 +187,20 @@ impl Node {
             .expect("a counter")
     }
 
+    /// What a counter with labels says: for each set of labels its number.
+    pub(crate) fn counted(&self, name: &str) -> Vec<(String, u64)> {
+        let text = self.metrics.encode().expect("text");
+        text.lines()
+            .filter_map(|line| {
+                let (labels, number) = line
+                    .strip_prefix(name)?
+                    .strip_prefix('{')?
+                    .split_once("} ")?;
+                Some((labels.to_owned(), number.parse().ok()?))
+            })
+            .collect()
+    }
+
     pub(crate) fn request(&self, method: Method, registry: &str, path: &str) -> RequestBuilder {
         let host = login_server(registry, self.port);
         self.client.request(method, format!("https://{host}{path}"))

@@ -10,7 +10,7 @@ use config_documents::{
     RoleAssignmentMode, SigningKey as SigningKeyDocument, StoredDocument,
 };
 use credentials::{PublicKey, Secret, SecretKind, SystemRandomness, Verifier, generate};
-use rbac::{RoleAssignment, Scope};
+use rbac::{Condition, RoleAssignment, Scope};
 use registry_node::config::{Applier, Configuration, LocalCopy, Standing};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -240,6 +240,8 @@ pub(crate) fn principal(number: u128, secret: &Secret, groups: &[Uuid]) -> Princ
             starts_at: now() - Duration::hours(1),
             expires_at: now() + Duration::hours(1),
         }],
+        chosen_secrets: Vec::new(),
+        sign_in_credentials: Vec::new(),
         groups: groups.to_vec(),
     }
 }
@@ -273,6 +275,28 @@ pub(crate) fn assignment(number: u128, scope: &str, principal_id: Uuid, role: &s
         scope: Scope::parse(scope).expect("a scope"),
         principal_id,
         role_definition_id: role_id(role),
+        condition: None,
+    })
+}
+
+/// The same, restricted: `actions` are the ends of names of data actions, `comparisons` what follows the repository's name.
+pub(crate) fn restricted(document: Document, actions: &[&str], comparisons: &[&str]) -> Document {
+    let Document::RoleAssignment(assignment) = document else {
+        panic!("an assignment");
+    };
+    let prefix = "Microsoft.ContainerRegistry/registries/repositories";
+    let guard: Vec<String> = actions
+        .iter()
+        .map(|action| format!("!(ActionMatches{{'{prefix}/{action}'}})"))
+        .collect();
+    let names: Vec<String> = comparisons
+        .iter()
+        .map(|comparison| format!("@Request[{prefix}:name] {comparison}"))
+        .collect();
+    let text = format!("(({}) OR ({}))", guard.join(" AND "), names.join(" OR "));
+    Document::RoleAssignment(RoleAssignment {
+        condition: Some(Condition::parse(&text).expect("a condition")),
+        ..assignment
     })
 }
 

@@ -16,9 +16,23 @@ pub(crate) type FormMap = BTreeMap<String, u32>;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Forms(pub(crate) FormMap);
 
-/// A kind's form; what is not said is the first.
+/// The kinds that every build knows. A kind that came later is not understood by whoever does not name it.
+const KINDS_OF_EVERY_BUILD: [Kind; 8] = [
+    Kind::Registry,
+    Kind::RegistryName,
+    Kind::Node,
+    Kind::Principal,
+    Kind::Group,
+    Kind::RoleDefinition,
+    Kind::RoleAssignment,
+    Kind::SigningKey,
+];
+
+/// A kind's form; of what is not named the first, or 0 where that says that the kind is not known.
 fn form_in(forms: &FormMap, kind: &str) -> u32 {
-    forms.get(kind).copied().unwrap_or(1)
+    let unnamed =
+        || u32::from(Kind::parse(kind).is_some_and(|kind| KINDS_OF_EVERY_BUILD.contains(&kind)));
+    forms.get(kind).copied().unwrap_or_else(unnamed)
 }
 
 impl Forms {
@@ -29,8 +43,9 @@ impl Forms {
         Self(forms)
     }
 
-    /// The form to write a kind in: that in use, or this build's newest when a newer build put a newer one into use.
-    pub(super) fn of(&self, kind: Kind) -> u32 {
+    /// The form to write a kind in: that in use, or this build's newest when a newer build put a newer one into use. 0 while some node does
+    /// not know the kind.
+    pub(crate) fn of(&self, kind: Kind) -> u32 {
         form_in(&self.0, kind.as_str()).min(kind.form())
     }
 
@@ -107,11 +122,10 @@ pub async fn forms_raise(store: &Store) -> Result<Option<Raised>, StoreError> {
             .execute(&mut *transaction)
             .await?;
     }
-    let changes = if raised.of(Kind::SigningKey) > 1 {
-        signing_keys_for_all(&mut transaction).await?
-    } else {
-        Vec::new()
-    };
+    let mut changes = withheld(&mut transaction, &raised).await?;
+    if raised.of(Kind::SigningKey) > 1 {
+        changes.extend(signing_keys_for_all(&mut transaction).await?);
+    }
     let published = if changes.is_empty() {
         None
     } else {
@@ -139,6 +153,36 @@ async fn is_wanted(store: &Store) -> Result<bool, StoreError> {
     .ok_or(StoreError::NotInitialised)?;
     let in_use = Forms(row.forms.0);
     Ok(in_use.raised(&[]) != in_use || (row.regional && in_use.of(Kind::SigningKey) > 1))
+}
+
+/// The documents of which the form in use says more than that in which they were published.
+async fn withheld(
+    transaction: &mut Transaction<'_, Postgres>,
+    forms: &Forms,
+) -> Result<Vec<Change>, StoreError> {
+    let rows = sqlx::query!("SELECT region, kind, key, body FROM withheld_documents")
+        .fetch_all(&mut **transaction)
+        .await?;
+    let mut changes = Vec::new();
+    for row in rows {
+        match Document::parse(&row.kind, &row.key, &row.body) {
+            Ok(document) if document.is_whole_in_form(forms.of(document.kind())) => {
+                changes.push(Change::Upsert {
+                    region: Region(row.region),
+                    document,
+                });
+            }
+            Ok(_) => {}
+            // A newer build wrote it, and raises it.
+            Err(error) => tracing::error!(
+                document.kind = row.kind,
+                document.key = row.key,
+                reason = %error,
+                "a document that waits to be published cannot be read"
+            ),
+        }
+    }
+    Ok(changes)
 }
 
 /// The signing keys that are published for one region only, to be published for all.

@@ -5,8 +5,10 @@ use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::certificates::{self, Certificate, CertificateRefusal, CertificateSet, NewCertificate};
+use super::principals::publish_application;
 use super::secrets::Secret;
-use super::{Deletion, add_owner, remove_owners, service_principals, starting_with};
+use super::{Deletion, ObjectQuery, add_owner, remove_owners, service_principals};
 use crate::config::{Published, publish};
 use crate::{Store, StoreError};
 
@@ -19,6 +21,8 @@ pub struct Application {
     pub created_at: OffsetDateTime,
     /// Those that the application itself shows; its service principal may show others.
     pub secrets: Vec<Secret>,
+    /// Those that the application itself shows.
+    pub certificates: Vec<Certificate>,
 }
 
 #[derive(Debug, Clone)]
@@ -26,56 +30,43 @@ pub struct NewApplication {
     pub object_id: Uuid,
     pub app_id: Uuid,
     pub display_name: String,
+    pub certificates: Vec<NewCertificate>,
     pub created_at: OffsetDateTime,
 }
 
-/// Which applications, or service principals, a list is asked for: those that meet every condition.
+/// What is to change of an application; `None` leaves as it is.
 #[derive(Debug, Clone, Default)]
-pub struct ApplicationQuery {
-    /// One of these.
-    pub object_ids: Option<Vec<Uuid>>,
-    pub app_id: Option<Uuid>,
-    /// Compares case-insensitively.
+pub struct ApplicationChange {
+    /// The service principal has the same name.
     pub display_name: Option<String>,
-    /// Compares case-insensitively.
-    pub display_name_starts_with: Option<String>,
-    /// Only objects with a greater object id: where the page before ended.
-    pub after: Uuid,
-    pub limit: i64,
+    pub certificates: Option<CertificateSet>,
 }
 
-impl ApplicationQuery {
-    /// The object with that id.
-    pub fn one(object_id: Uuid) -> Self {
-        Self {
-            object_ids: Some(vec![object_id]),
-            limit: 1,
-            ..Self::default()
-        }
-    }
-
-    pub(super) fn name_key(&self) -> Option<String> {
-        self.display_name.as_deref().map(arm::canonical_key)
-    }
-
-    pub(super) fn name_pattern(&self) -> Option<String> {
-        self.display_name_starts_with
-            .as_deref()
-            .map(|prefix| starting_with(&arm::canonical_key(prefix)))
-    }
+/// What came of changing an application.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ApplicationUpdate {
+    /// With what was published, if nodes had to know.
+    Done(Option<Published>),
+    NotFound,
+    Refused(CertificateRefusal),
 }
 
 impl Store {
     /// A page of applications in the order of their object ids.
     pub async fn application_list(
         &self,
-        query: &ApplicationQuery,
+        query: &ObjectQuery,
     ) -> Result<Vec<Application>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT a.object_id, a.app_id, a.display_name, a.created_at,
                  coalesce((SELECT jsonb_agg(jsonb_build_object('key_id', s.key_id, 'display_name', s.display_name,
-                     'hint', s.hint, 'starts_at', s.starts_at, 'expires_at', s.expires_at) ORDER BY s.starts_at, s.key_id)
-                   FROM application_secrets s WHERE s.owner_id = a.object_id), '[]') AS "secrets!: Json<Vec<Secret>>"
+                     'hint', s.hint, 'starts_at', s.starts_at, 'expires_at', s.expires_at,
+                     'last_used_at', s.last_used_at) ORDER BY s.starts_at, s.key_id)
+                   FROM application_secrets s WHERE s.owner_id = a.object_id), '[]') AS "secrets!: Json<Vec<Secret>>",
+                 coalesce((SELECT jsonb_agg(jsonb_build_object('key_id', c.key_id, 'display_name', c.display_name,
+                     'thumbprint', encode(c.thumbprint_sha1, 'hex'), 'starts_at', c.starts_at, 'expires_at', c.expires_at,
+                     'last_used_at', c.last_used_at) ORDER BY c.starts_at, c.key_id)
+                   FROM application_certificates c WHERE c.owner_id = a.object_id), '[]') AS "certificates!: Json<Vec<Certificate>>"
                FROM applications a
                WHERE ($1::uuid[] IS NULL OR a.object_id = ANY ($1))
                  AND ($2::uuid IS NULL OR a.app_id = $2)
@@ -100,6 +91,7 @@ impl Store {
                 display_name: row.display_name,
                 created_at: row.created_at,
                 secrets: row.secrets.0,
+                certificates: row.certificates.0,
             })
             .collect())
     }
@@ -108,9 +100,7 @@ impl Store {
         &self,
         object_id: Uuid,
     ) -> Result<Option<Application>, StoreError> {
-        let found = self
-            .application_list(&ApplicationQuery::one(object_id))
-            .await?;
+        let found = self.application_list(&ObjectQuery::one(object_id)).await?;
         Ok(found.into_iter().next())
     }
 
@@ -127,36 +117,30 @@ impl Store {
         Ok(())
     }
 
-    /// Renames an application and, with it, its service principal; false when there is no such application.
-    pub async fn application_rename(
+    /// Changes an application, and its service principal's name with it.
+    pub async fn application_update(
         &self,
         object_id: Uuid,
-        display_name: &str,
-    ) -> Result<bool, StoreError> {
+        change: &ApplicationChange,
+    ) -> Result<ApplicationUpdate, StoreError> {
         let mut transaction = self.begin().await?;
         let Some(app_id) = lock(&mut transaction, object_id).await? else {
-            return Ok(false);
+            return Ok(ApplicationUpdate::NotFound);
         };
-        let name_key = arm::canonical_key(display_name);
-        sqlx::query!(
-            "UPDATE applications SET display_name = $2, name_key = $3 WHERE object_id = $1",
-            object_id,
-            display_name,
-            name_key
-        )
-        .execute(&mut *transaction)
-        .await?;
-        sqlx::query!(
-            "UPDATE principals SET display_name = $2, name_key = $3
-             WHERE object_id IN (SELECT object_id FROM service_principals WHERE app_id = $1)",
-            app_id,
-            display_name,
-            name_key
-        )
-        .execute(&mut *transaction)
-        .await?;
+        if let Some(display_name) = &change.display_name {
+            rename(&mut transaction, app_id, display_name).await?;
+        }
+        let mut published = None;
+        if let Some(wanted) = &change.certificates {
+            let replaced =
+                certificates::replace(&mut transaction, app_id, object_id, wanted).await?;
+            if let Err(refusal) = replaced {
+                return Ok(ApplicationUpdate::Refused(refusal));
+            }
+            published = publish_application(&mut transaction, app_id).await?;
+        }
         transaction.commit().await?;
-        Ok(true)
+        Ok(ApplicationUpdate::Done(published))
     }
 
     /// Deletes an application with its service principal, all secrets, and the service principal's role assignments.
@@ -174,8 +158,8 @@ impl Store {
         let mut changes = Vec::new();
         if let Some(principal_id) = service_principal {
             match service_principals::delete(&mut transaction, principal_id).await? {
-                Some(deleted) => changes = deleted,
-                None => return Ok(Deletion::LastAdministrator),
+                Ok(deleted) => changes = deleted,
+                Err(reason) => return Ok(Deletion::Indispensable(reason)),
             }
         }
         remove_owners(&mut transaction, object_id).await?;
@@ -192,7 +176,7 @@ impl Store {
     }
 }
 
-/// Writes an application's row.
+/// Writes an application's row, and those of its certificates.
 pub(super) async fn insert(
     transaction: &mut Transaction<'_, Postgres>,
     application: &NewApplication,
@@ -204,6 +188,42 @@ pub(super) async fn insert(
         application.display_name,
         arm::canonical_key(&application.display_name),
         application.created_at
+    )
+    .execute(&mut **transaction)
+    .await?;
+    for certificate in &application.certificates {
+        certificates::insert(
+            transaction,
+            application.app_id,
+            application.object_id,
+            certificate,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Renames an application, which is locked, and its service principal.
+async fn rename(
+    transaction: &mut Transaction<'_, Postgres>,
+    app_id: Uuid,
+    display_name: &str,
+) -> Result<(), StoreError> {
+    let name_key = arm::canonical_key(display_name);
+    sqlx::query!(
+        "UPDATE applications SET display_name = $2, name_key = $3 WHERE app_id = $1",
+        app_id,
+        display_name,
+        name_key
+    )
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query!(
+        "UPDATE principals SET display_name = $2, name_key = $3
+         WHERE object_id IN (SELECT object_id FROM service_principals WHERE app_id = $1)",
+        app_id,
+        display_name,
+        name_key
     )
     .execute(&mut **transaction)
     .await?;

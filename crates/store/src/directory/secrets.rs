@@ -1,14 +1,14 @@
 //! Secrets of applications and of service principals. Only verifiers are kept.
 
-use credentials::Verifier;
+use credentials::{PasswordVerifier, Verifier};
 use serde::Deserialize;
 use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::principals::document_of_application;
+use super::principals::publish_application;
 use super::{applications, service_principals};
-use crate::config::{Published, publish};
+use crate::config::Published;
 use crate::{Store, StoreError};
 
 /// What may be shown of a secret.
@@ -22,6 +22,9 @@ pub struct Secret {
     pub starts_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
+    /// To the hour; `None` when never.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_used_at: Option<OffsetDateTime>,
 }
 
 /// A secret to be kept, by its verifier.
@@ -32,7 +35,16 @@ pub struct NewSecret {
     pub hint: String,
     pub starts_at: OffsetDateTime,
     pub expires_at: OffsetDateTime,
-    pub verifier: Verifier,
+    pub verifier: SecretVerifier,
+}
+
+/// What is kept of a secret.
+#[derive(Debug, Clone)]
+pub enum SecretVerifier {
+    /// Of one that was generated.
+    Generated(Verifier),
+    /// Of one that the caller chose.
+    Chosen(PasswordVerifier),
 }
 
 /// The object that shows a secret.
@@ -92,7 +104,7 @@ impl Store {
             return Ok(SecretAddition::TooMany);
         }
         insert(&mut transaction, app_id, owner.object_id(), secret).await?;
-        let published = publish_principal(&mut transaction, app_id).await?;
+        let published = publish_application(&mut transaction, app_id).await?;
         transaction.commit().await?;
         Ok(SecretAddition::Added(published))
     }
@@ -118,7 +130,7 @@ impl Store {
         if removed == 0 {
             return Ok(SecretRemoval::SecretNotFound);
         }
-        let published = publish_principal(&mut transaction, app_id).await?;
+        let published = publish_application(&mut transaction, app_id).await?;
         transaction.commit().await?;
         Ok(SecretRemoval::Removed(published))
     }
@@ -131,9 +143,13 @@ pub(super) async fn insert(
     owner_id: Uuid,
     secret: &NewSecret,
 ) -> Result<(), StoreError> {
+    let (generated, chosen) = match &secret.verifier {
+        SecretVerifier::Generated(verifier) => (Some(verifier.to_bytes()), None),
+        SecretVerifier::Chosen(verifier) => (None, Some(verifier.as_str())),
+    };
     sqlx::query!(
-        "INSERT INTO application_secrets (key_id, app_id, owner_id, display_name, hint, starts_at, expires_at, verifier)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO application_secrets (key_id, app_id, owner_id, display_name, hint, starts_at, expires_at, verifier, chosen_verifier)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         secret.key_id,
         app_id,
         owner_id,
@@ -141,14 +157,15 @@ pub(super) async fn insert(
         secret.hint,
         secret.starts_at,
         secret.expires_at,
-        secret.verifier.to_bytes()
+        generated,
+        chosen
     )
     .execute(&mut **transaction)
     .await?;
     Ok(())
 }
 
-async fn lock_application_of(
+pub(super) async fn lock_application_of(
     transaction: &mut Transaction<'_, Postgres>,
     owner: SecretOwner,
 ) -> Result<Option<Uuid>, StoreError> {
@@ -157,16 +174,5 @@ async fn lock_application_of(
         SecretOwner::ServicePrincipal(object_id) => {
             service_principals::lock(transaction, object_id).await
         }
-    }
-}
-
-/// Tells nodes about the application's service principal, if it has one.
-pub(super) async fn publish_principal(
-    transaction: &mut Transaction<'_, Postgres>,
-    app_id: Uuid,
-) -> Result<Option<Published>, StoreError> {
-    match document_of_application(transaction, app_id).await? {
-        Some(change) => Ok(Some(publish(transaction, &[change]).await?)),
-        None => Ok(None),
     }
 }

@@ -1,16 +1,17 @@
 //! Service principals: what applications are in role assignments and at sign-in.
 
-use config_documents::{Kind, Region};
 use sqlx::types::Json;
 use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::principals::{document_of_application, is_last_administrator};
-use super::secrets::{Secret, publish_principal};
-use super::{ApplicationQuery, Deletion, add_owner, remove_owners};
+use super::certificates::{self, Certificate, CertificateRefusal, CertificateSet};
+use super::principals::{self, Indispensable, document_of_application, publish_principal};
+use super::secrets::Secret;
+use super::{Deletion, ObjectQuery, add_owner};
+use crate::access::PrincipalKind;
 use crate::config::{Change, Published, publish};
-use crate::{Store, StoreError, role_assignments};
+use crate::{Store, StoreError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePrincipal {
@@ -23,6 +24,8 @@ pub struct ServicePrincipal {
     pub created_at: OffsetDateTime,
     /// Those that the service principal itself shows; its application may show others.
     pub secrets: Vec<Secret>,
+    /// Those that the service principal itself shows.
+    pub certificates: Vec<Certificate>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,38 +45,53 @@ pub enum ServicePrincipalCreation {
     Exists,
 }
 
-/// What came of enabling or disabling a principal.
+/// What is to change of a service principal; `None` leaves as it is.
+#[derive(Debug, Clone, Default)]
+pub struct ServicePrincipalChange {
+    /// A disabled one cannot sign in, and its tokens and secrets are refused everywhere.
+    pub enabled: Option<bool>,
+    pub certificates: Option<CertificateSet>,
+}
+
+/// What came of changing a service principal.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Enabling {
+pub enum ServicePrincipalUpdate {
     /// With what was published; nothing when it was so already.
     Done(Option<Published>),
     NotFound,
-    /// Nobody who can administer the directory would be left.
-    LastAdministrator,
+    Indispensable(Indispensable),
+    Refused(CertificateRefusal),
 }
 
 impl Store {
     /// A page of service principals in the order of their object ids.
     pub async fn service_principal_list(
         &self,
-        query: &ApplicationQuery,
+        query: &ObjectQuery,
     ) -> Result<Vec<ServicePrincipal>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT p.object_id, s.app_id, p.display_name, p.enabled, p.created_at,
                  coalesce((SELECT jsonb_agg(jsonb_build_object('key_id', c.key_id, 'display_name', c.display_name,
-                     'hint', c.hint, 'starts_at', c.starts_at, 'expires_at', c.expires_at) ORDER BY c.starts_at, c.key_id)
-                   FROM application_secrets c WHERE c.owner_id = p.object_id), '[]') AS "secrets!: Json<Vec<Secret>>"
+                     'hint', c.hint, 'starts_at', c.starts_at, 'expires_at', c.expires_at,
+                     'last_used_at', c.last_used_at) ORDER BY c.starts_at, c.key_id)
+                   FROM application_secrets c WHERE c.owner_id = p.object_id), '[]') AS "secrets!: Json<Vec<Secret>>",
+                 coalesce((SELECT jsonb_agg(jsonb_build_object('key_id', c.key_id, 'display_name', c.display_name,
+                     'thumbprint', encode(c.thumbprint_sha1, 'hex'), 'starts_at', c.starts_at, 'expires_at', c.expires_at,
+                     'last_used_at', c.last_used_at) ORDER BY c.starts_at, c.key_id)
+                   FROM application_certificates c WHERE c.owner_id = p.object_id), '[]') AS "certificates!: Json<Vec<Certificate>>"
                FROM principals p JOIN service_principals s ON s.object_id = p.object_id
                WHERE ($1::uuid[] IS NULL OR p.object_id = ANY ($1))
                  AND ($2::uuid IS NULL OR s.app_id = $2)
                  AND ($3::text IS NULL OR p.name_key = $3)
                  AND ($4::text IS NULL OR p.name_key LIKE $4)
-                 AND p.object_id > $5
-               ORDER BY p.object_id LIMIT $6"#,
+                 AND ($5::boolean IS NULL OR p.enabled = $5)
+                 AND p.object_id > $6
+               ORDER BY p.object_id LIMIT $7"#,
             query.object_ids.as_deref() as Option<&[Uuid]>,
             query.app_id,
             query.name_key(),
             query.name_pattern(),
+            query.enabled,
             query.after,
             query.limit
         )
@@ -88,6 +106,7 @@ impl Store {
                 enabled: row.enabled,
                 created_at: row.created_at,
                 secrets: row.secrets.0,
+                certificates: row.certificates.0,
             })
             .collect())
     }
@@ -97,7 +116,7 @@ impl Store {
         object_id: Uuid,
     ) -> Result<Option<ServicePrincipal>, StoreError> {
         let found = self
-            .service_principal_list(&ApplicationQuery::one(object_id))
+            .service_principal_list(&ObjectQuery::one(object_id))
             .await?;
         Ok(found.into_iter().next())
     }
@@ -137,37 +156,43 @@ impl Store {
             enabled: new.enabled,
             created_at: new.created_at,
             secrets: Vec::new(),
+            certificates: Vec::new(),
         };
         Ok(ServicePrincipalCreation::Created(created, published))
     }
 
-    /// Enables or disables a service principal: a disabled one cannot sign in, and its tokens and secrets are refused everywhere.
-    pub async fn service_principal_enable(
+    /// Changes a service principal.
+    pub async fn service_principal_update(
         &self,
         object_id: Uuid,
-        enabled: bool,
-    ) -> Result<Enabling, StoreError> {
+        change: &ServicePrincipalChange,
+    ) -> Result<ServicePrincipalUpdate, StoreError> {
         let mut transaction = self.begin().await?;
         let Some(app_id) = lock(&mut transaction, object_id).await? else {
-            return Ok(Enabling::NotFound);
+            return Ok(ServicePrincipalUpdate::NotFound);
         };
-        if !enabled && is_last_administrator(&mut transaction, object_id).await? {
-            return Ok(Enabling::LastAdministrator);
+        let mut must_publish = false;
+        if let Some(enabled) = change.enabled {
+            match principals::enable(&mut transaction, object_id, enabled).await? {
+                Ok(changed) => must_publish = changed,
+                Err(reason) => return Ok(ServicePrincipalUpdate::Indispensable(reason)),
+            }
         }
-        let changed = sqlx::query!(
-            "UPDATE principals SET enabled = $2 WHERE object_id = $1 AND enabled <> $2",
-            object_id,
-            enabled
-        )
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        if changed == 0 {
-            return Ok(Enabling::Done(None));
+        if let Some(wanted) = &change.certificates {
+            let replaced =
+                certificates::replace(&mut transaction, app_id, object_id, wanted).await?;
+            if let Err(refusal) = replaced {
+                return Ok(ServicePrincipalUpdate::Refused(refusal));
+            }
+            must_publish = true;
         }
-        let published = publish_principal(&mut transaction, app_id).await?;
+        let published = if must_publish {
+            publish_principal(&mut transaction, object_id).await?
+        } else {
+            None
+        };
         transaction.commit().await?;
-        Ok(Enabling::Done(published))
+        Ok(ServicePrincipalUpdate::Done(published))
     }
 
     /// Deletes a service principal with its own secrets and its role assignments; its application stays.
@@ -176,8 +201,9 @@ impl Store {
         if lock(&mut transaction, object_id).await?.is_none() {
             return Ok(Deletion::NotFound);
         }
-        let Some(changes) = delete(&mut transaction, object_id).await? else {
-            return Ok(Deletion::LastAdministrator);
+        let changes = match delete(&mut transaction, object_id).await? {
+            Ok(changes) => changes,
+            Err(reason) => return Ok(Deletion::Indispensable(reason)),
         };
         let published = publish(&mut transaction, &changes).await?;
         transaction.commit().await?;
@@ -234,37 +260,28 @@ pub(super) async fn lock(
     Ok(app_id)
 }
 
-/// Deletes a service principal, whose application is locked, with its own secrets and its role assignments, and says what to publish;
-/// `None`, with nothing deleted, when nobody who can administer the directory would be left.
+/// Deletes a service principal, whose application is locked, with its own credentials and its role assignments, and says what to publish;
+/// why not when it is indispensable.
 pub(super) async fn delete(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
-) -> Result<Option<Vec<Change>>, StoreError> {
-    // Waits for role assignments that are being made, and lets no more be made: they hold the row while they are.
-    sqlx::query!(
-        "SELECT object_id FROM principals WHERE object_id = $1 FOR UPDATE",
-        object_id
-    )
-    .fetch_optional(&mut **transaction)
-    .await?;
-    if is_last_administrator(transaction, object_id).await? {
-        return Ok(None);
-    }
-    let mut changes = role_assignments::delete_of_principal(transaction, object_id).await?;
+) -> Result<Result<Vec<Change>, Indispensable>, StoreError> {
+    let kind = PrincipalKind::ServicePrincipal;
+    let changes = match principals::delete(transaction, object_id, kind).await? {
+        Ok(changes) => changes,
+        Err(reason) => return Ok(Err(reason)),
+    };
     sqlx::query!(
         "DELETE FROM application_secrets WHERE owner_id = $1",
         object_id
     )
     .execute(&mut **transaction)
     .await?;
-    remove_owners(transaction, object_id).await?;
-    sqlx::query!("DELETE FROM principals WHERE object_id = $1", object_id)
-        .execute(&mut **transaction)
-        .await?;
-    changes.push(Change::Delete {
-        region: Region::all(),
-        kind: Kind::Principal,
-        key: object_id.to_string(),
-    });
-    Ok(Some(changes))
+    sqlx::query!(
+        "DELETE FROM application_certificates WHERE owner_id = $1",
+        object_id
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(Ok(changes))
 }

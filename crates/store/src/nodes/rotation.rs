@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use config_documents::{
-    Document, Epoch, Kind, REGISTRY_TOKEN_LIFETIME_SECONDS, Region, SigningKey,
+    Document, Epoch, Kind, REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS, Region, SigningKey,
 };
 use credentials::{PublicKey, Randomness, Secret, Verifier};
 use sqlx::types::Json;
@@ -17,7 +17,7 @@ use crate::{Store, StoreError};
 
 /// How long the key of before a rotation is still accepted: as long as its last token lasts, and some time for what is under way.
 pub const RETIRED_KEY_VALIDITY: Duration =
-    Duration::from_secs(REGISTRY_TOKEN_LIFETIME_SECONDS + 5 * 60);
+    Duration::from_secs(REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS + 5 * 60);
 
 /// How far a node's rotation is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,9 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use config_documents::{
-    AdminPassword, AdminUser, Document, Kind, Region, RegistryName, RoleAssignmentMode,
-};
+use config_documents::{AdminPassword, AdminUser, Document, Kind, Region, RegistryName};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
@@ -145,7 +143,7 @@ pub(super) fn registry_changes(
         resource_id: registry.id().as_str().to_owned(),
         login_server: registry.login_server.clone(),
         home_region: presence.home.clone(),
-        role_assignment_mode: RoleAssignmentMode::LegacyRegistryPermissions,
+        role_assignment_mode: registry.role_assignment_mode,
         admin_user,
     });
     presence
@@ -178,7 +176,7 @@ async fn registry_with_passwords(
     let row = sqlx::query_as!(
         RegistryRow,
         r#"SELECT r.uid, r.subscription_id, g.name AS group_name, r.name, r.login_server, r.location, r.sku, r.tags,
-             r.admin_user_enabled, r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
+             r.admin_user_enabled, r.role_assignment_mode, r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
              r.last_modified_by, r.last_modified_by_type, r.generation
            FROM registries r JOIN resource_groups g ON g.uid = r.resource_group_uid WHERE r.uid = $1"#,
         uid

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use service::configuration::DatabaseUrlArguments;
 use store::config::{self, Cause};
 
-use super::{AdminError, open, say};
+use super::{AdminError, open, recorded, say};
 
 /// Histories of configuration, which begin anew by themselves when the database was restored or failed over
 #[derive(Subcommand)]
@@ -23,7 +23,9 @@ pub(super) async fn run(command: &EpochCommand) -> Result<(), AdminError> {
     let EpochCommand::Begin(arguments) = command;
     let store = open(&arguments.database)?;
     let before = config::head(&store).await?.position;
-    let begun = config::epoch_begin(&store, before.epoch, Cause::Operator).await?;
+    let work = async { Ok(config::epoch_begin(&store, before.epoch, Cause::Operator).await?) };
+    let resource = "/providers/Wharfinger/epochs";
+    let begun = recorded(&store, "Wharfinger/epochs/begin/action", resource, work).await?;
     match begun {
         Some(epoch) => say(&format!(
             "epoch {epoch} has begun at revision {}, in the place of {}; every node gets a snapshot",

@@ -3,22 +3,28 @@
 use std::path::{Path, PathBuf};
 
 use config_documents::Epoch;
+use control_plane::sealing::KeyFile;
 use control_plane::sign_in;
 use credentials::{KeyRing, Randomness, Secret, SecretKind, SystemRandomness, Verifier};
 use serde::Serialize;
-use service::configuration::{DatabaseUrlArguments, require_secret, write_secret_file};
+use service::configuration::{DatabaseUrlArguments, write_secret_file};
 use store::Store;
-use store::directory::{Bootstrap, NewSecret, SecretAddition, SecretOwner};
+use store::directory::{
+    Bootstrap, FoundPrincipal, NewSecret, SecretAddition, SecretOwner, SecretVerifier,
+};
 use store::installation::{Initialisation, Installation};
 use store::role_assignments::RoleAssignment;
 use store::subscriptions::Subscription;
 use time::{Duration, OffsetDateTime};
 use uuid::{Uuid, uuid};
 
-use super::{AdminError, open, region, say};
+use super::{AdminError, open, recorded, region, say};
 
 /// How long the bootstrap secret is good.
 const BOOTSTRAP_SECRET_VALIDITY: Duration = Duration::days(730);
+
+/// The installation, as the activity log names it.
+const INSTALLATION: &str = "/providers/Wharfinger/installation";
 
 /// The built-in role Owner.
 const OWNER: Uuid = uuid!("8e3af657-a8ff-443c-a75c-2fe8c4bcb635");
@@ -63,15 +69,7 @@ struct BootstrapFile<'a> {
 pub(super) async fn run(arguments: &Arguments) -> Result<(), AdminError> {
     let public_url = public_url(&arguments.public_url)?;
     let suffix = login_server_suffix(&arguments.login_server_suffix)?;
-    let key_text = require_secret(
-        "key-encryption-key",
-        None,
-        Some(&arguments.key_encryption_key_file),
-    )?;
-    let key_ring = KeyRing::parse(&key_text).map_err(|source| AdminError::KeyRing {
-        path: arguments.key_encryption_key_file.clone(),
-        source,
-    })?;
+    let key_ring = KeyFile(arguments.key_encryption_key_file.clone()).read()?;
     let store = open(&arguments.database)?;
     store.migrate().await?;
     match store.installation_if_any().await? {
@@ -107,10 +105,10 @@ fn same(what: &'static str, existing: &str, given: &str) -> Result<(), AdminErro
     })
 }
 
-/// What the installation sealed, this key must open; and nothing may be sealed with another.
+/// What the installation sealed, this ring must open; and what it seals now is sealed with the installation's key.
 fn same_key(existing: &Installation, key_ring: &KeyRing) -> Result<(), AdminError> {
     let fingerprint = &existing.key_encryption_fingerprint;
-    if key_ring.fingerprints().contains(fingerprint) {
+    if key_ring.seal_with(fingerprint) {
         return Ok(());
     }
     same(
@@ -171,18 +169,15 @@ async fn create(
             secret: new_secret(&secret, &SystemRandomness, now),
             now,
         },
-        owner_assignment: RoleAssignment {
-            name: Uuid::new_v4(),
-            scope: format!("/subscriptions/{subscription_id}"),
-            principal_id,
-            principal_type: "ServicePrincipal".to_owned(),
-            role_definition_id: OWNER,
-            description: Some("The installation began with it.".to_owned()),
-            created_at: now,
-            created_by: None,
-            updated_at: now,
-            updated_by: None,
-        },
+        owner_assignment: owner_assignment(
+            subscription_id,
+            &FoundPrincipal {
+                object_id: principal_id,
+                kind: "ServicePrincipal".to_owned(),
+            },
+            "The installation began with it.",
+            now,
+        ),
         epoch: Epoch(Uuid::now_v7()),
     };
     // The file comes first: should the database refuse, a credential that nobody has is worth nothing.
@@ -193,7 +188,8 @@ async fn create(
         app_id,
         &secret,
     )?;
-    store.initialise(&initialisation).await?;
+    let work = async { Ok(store.initialise(&initialisation).await?) };
+    recorded(store, "Wharfinger/installation/write", INSTALLATION, work).await?;
     say(&format!(
         "initialised tenant {tenant_id} with subscription {subscription_id}"
     ))?;
@@ -201,6 +197,28 @@ async fn create(
         "the bootstrap principal's credentials are in {}",
         arguments.bootstrap_file.display()
     ))
+}
+
+/// Makes a principal Owner of a subscription.
+pub(super) fn owner_assignment(
+    subscription_id: Uuid,
+    owner: &FoundPrincipal,
+    description: &str,
+    now: OffsetDateTime,
+) -> RoleAssignment {
+    RoleAssignment {
+        name: Uuid::new_v4(),
+        scope: format!("/subscriptions/{subscription_id}"),
+        principal_id: owner.object_id,
+        principal_type: owner.kind.clone(),
+        role_definition_id: OWNER,
+        description: Some(description.to_owned()),
+        condition: None,
+        created_at: now,
+        created_by: None,
+        updated_at: now,
+        updated_by: None,
+    }
 }
 
 fn new_secret(secret: &Secret, randomness: &dyn Randomness, now: OffsetDateTime) -> NewSecret {
@@ -214,7 +232,7 @@ fn new_secret(secret: &Secret, randomness: &dyn Randomness, now: OffsetDateTime)
             .collect(),
         starts_at: now,
         expires_at: now + BOOTSTRAP_SECRET_VALIDITY,
-        verifier: Verifier::of(secret, randomness),
+        verifier: SecretVerifier::Generated(Verifier::of(secret, randomness)),
     }
 }
 
@@ -240,21 +258,28 @@ async fn renew_bootstrap(
         application.app_id,
         &secret,
     )?;
-    let addition = store
-        .secret_add(
-            SecretOwner::Application(application.object_id),
-            &new_secret(&secret, &SystemRandomness, OffsetDateTime::now_utc()),
-            control_plane::sign_in::MAXIMUM_SECRETS,
-        )
-        .await?;
-    match addition {
-        SecretAddition::Added(_) => say(&format!(
-            "a new secret of the bootstrap principal is in {}",
-            file.display()
-        )),
-        SecretAddition::OwnerNotFound => Err(AdminError::BootstrapDeleted),
-        SecretAddition::TooMany => Err(AdminError::TooManySecrets),
-    }
+    let new = new_secret(&secret, &SystemRandomness, OffsetDateTime::now_utc());
+    let work = async {
+        let owner = SecretOwner::Application(application.object_id);
+        match store
+            .secret_add(owner, &new, control_plane::sign_in::MAXIMUM_SECRETS)
+            .await?
+        {
+            SecretAddition::Added(_) => Ok(()),
+            SecretAddition::OwnerNotFound => Err(AdminError::BootstrapDeleted),
+            SecretAddition::TooMany => Err(AdminError::TooManySecrets),
+        }
+    };
+    let operation = "Microsoft.Directory/applications/addPassword/action";
+    let resource = format!(
+        "/providers/Microsoft.Directory/applications/{}",
+        application.object_id
+    );
+    recorded(store, operation, &resource, work).await?;
+    say(&format!(
+        "a new secret of the bootstrap principal is in {}",
+        file.display()
+    ))
 }
 
 fn write_bootstrap(

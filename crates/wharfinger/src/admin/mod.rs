@@ -1,26 +1,39 @@
 //! `wharfinger admin` and `wharfinger migrate`: what an operator does to an installation, by way of its database.
 
+mod administrator;
 mod epoch;
 mod init;
+mod key_encryption;
 mod node;
+mod recording;
 mod region;
-
-use std::path::PathBuf;
+mod subscription;
+mod tenant;
 
 use clap::Subcommand;
+use recording::recorded;
 use service::configuration::{ConfigurationError, DatabaseUrlArguments};
+use store::directory::FoundPrincipal;
 use store::{Store, StoreError};
 
 /// Operates an installation, by way of its database
 #[derive(Subcommand)]
 pub(crate) enum AdminCommand {
     #[command(subcommand)]
+    Administrator(administrator::AdministratorCommand),
+    #[command(subcommand)]
     Epoch(epoch::EpochCommand),
     Init(init::Arguments),
+    #[command(subcommand)]
+    KeyEncryptionKey(key_encryption::KeyEncryptionKeyCommand),
     #[command(subcommand)]
     Node(node::NodeCommand),
     #[command(subcommand)]
     Region(region::RegionCommand),
+    #[command(subcommand)]
+    Subscription(subscription::SubscriptionCommand),
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
 }
 
 /// Brings the database's schema to this build's version
@@ -37,12 +50,29 @@ pub(crate) enum AdminError {
     Configuration(#[from] ConfigurationError),
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
-    #[error("--key-encryption-key-file {} is no key ring", path.display())]
-    KeyRing {
-        path: PathBuf,
-        #[source]
-        source: credentials::KeyRingError,
+    #[error(transparent)]
+    KeyFile(#[from] control_plane::sealing::KeyFileError),
+    #[error("not everything could be sealed anew")]
+    Reseal(#[from] control_plane::sealing::ResealError),
+    #[error("the file lacks key {0}, which seals at present; put the new key in front of it")]
+    KeyNotInFile(String),
+    #[error(
+        "these control planes do not have key {fingerprint}: {control_planes}; put it into their files, which they read every 2 seconds"
+    )]
+    KeyNotEverywhere {
+        fingerprint: String,
+        control_planes: String,
     },
+    #[error("not every control plane seals with key {0} yet; type the command again")]
+    NotSealingYet(String),
+    #[error("there is no subscription '{0}'")]
+    NoSuchSubscription(uuid::Uuid),
+    #[error("the directory has no user or service principal '{0}'")]
+    NoSuchPrincipal(String),
+    #[error("somebody has the user principal name '{0}' already")]
+    NameTaken(String),
+    #[error("nobody who can administer the directory would be left")]
+    LastAdministrator,
     #[error("sign-in keys cannot be made")]
     SignIn(#[from] control_plane::sign_in::SignInError),
     #[error("--{argument} '{value}' is invalid: {rule}")]
@@ -94,10 +124,14 @@ impl AdminError {
 pub(crate) fn run(command: AdminCommand) -> Result<(), AdminError> {
     block_on(async {
         match command {
+            AdminCommand::Administrator(command) => administrator::run(&command).await,
             AdminCommand::Epoch(command) => epoch::run(&command).await,
             AdminCommand::Init(arguments) => init::run(&arguments).await,
+            AdminCommand::KeyEncryptionKey(command) => key_encryption::run(&command).await,
             AdminCommand::Node(command) => node::run(&command).await,
             AdminCommand::Region(command) => region::run(&command).await,
+            AdminCommand::Subscription(command) => subscription::run(&command).await,
+            AdminCommand::Tenant(command) => tenant::run(&command).await,
         }
     })
 }
@@ -109,6 +143,28 @@ pub(crate) fn migrate(arguments: &MigrateArguments) -> Result<(), AdminError> {
 
 fn open(database: &DatabaseUrlArguments) -> Result<Store, AdminError> {
     Ok(Store::open(&database.resolve()?)?)
+}
+
+/// The user or service principal that an operator means: by object id, application id or user principal name.
+async fn principal(store: &Store, text: &str) -> Result<FoundPrincipal, AdminError> {
+    store
+        .principal_find(text)
+        .await?
+        .ok_or_else(|| AdminError::NoSuchPrincipal(text.to_owned()))
+}
+
+/// A name as people read it.
+fn display_name<'a>(argument: &'static str, name: &'a str) -> Result<&'a str, AdminError> {
+    let is_readable =
+        (1..=100).contains(&name.trim().chars().count()) && !name.chars().any(char::is_control);
+    if is_readable {
+        return Ok(name);
+    }
+    Err(AdminError::Argument {
+        argument,
+        value: name.escape_debug().to_string(),
+        rule: "a name has 1 to 100 characters, none of them control characters",
+    })
 }
 
 fn block_on<T>(work: impl Future<Output = Result<T, AdminError>>) -> Result<T, AdminError> {

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::{AdminError, open, say};
+use super::{AdminError, open, recorded, say};
 
 /// How long a removal is watched: nodes that do not answer are out of their lease by then.
 const REMOVAL_WATCHED: Duration = Duration::from_secs(LEASE.as_secs() + 5);
@@ -92,9 +92,15 @@ async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
     let store = open(&arguments.database)?;
     let region = Region(arguments.region.clone());
     let now = OffsetDateTime::now_utc();
-    let token = nodes::join_token_create(&store, Uuid::now_v7(), &region, &SystemRandomness, now)
-        .await?
-        .ok_or_else(|| AdminError::NoSuchRegion(arguments.region.clone()))?;
+    let token_id = Uuid::now_v7();
+    let work = async {
+        store::activity::detail("region", region.as_str());
+        nodes::join_token_create(&store, token_id, &region, &SystemRandomness, now)
+            .await?
+            .ok_or_else(|| AdminError::NoSuchRegion(arguments.region.clone()))
+    };
+    let resource = format!("/providers/Wharfinger/nodeJoinTokens/{token_id}");
+    let token = recorded(&store, "Wharfinger/nodeJoinTokens/write", &resource, work).await?;
     match &arguments.join_token_file {
         Some(path) => {
             write_secret_file(path, token.secret.expose().as_bytes())?;
@@ -240,9 +246,12 @@ fn table(nodes: &[Shown]) -> String {
 async fn remove(arguments: &NodeArguments) -> Result<(), AdminError> {
     let store = open(&arguments.database)?;
     let node_id = arguments.node_id;
-    let removal = nodes::remove(&store, node_id)
-        .await?
-        .ok_or(AdminError::NoSuchNode(node_id))?;
+    let work = async {
+        nodes::remove(&store, node_id)
+            .await?
+            .ok_or(AdminError::NoSuchNode(node_id))
+    };
+    let removal = recorded(&store, "Wharfinger/nodes/delete", &resource(node_id), work).await?;
     announce(&store).await;
     say(&format!(
         "node {node_id} of region {} at {} is removed (revision {}); waiting for the other nodes",
@@ -274,6 +283,11 @@ async fn remove(arguments: &NodeArguments) -> Result<(), AdminError> {
     }
 }
 
+/// A node, as the activity log names it.
+fn resource(node_id: Uuid) -> String {
+    format!("/providers/Wharfinger/nodes/{node_id}")
+}
+
 fn describe(node: &NodeState) -> String {
     format!("{} ({}, {})", node.node_id, node.region, node.address)
 }
@@ -297,9 +311,15 @@ async fn rotate(arguments: &NodeArguments) -> Result<(), AdminError> {
     let before = nodes::rotation_state(&store, node_id)
         .await?
         .ok_or(AdminError::NoSuchNode(node_id))?;
-    if !nodes::rotation_request(&store, node_id).await? {
-        return Err(AdminError::NoSuchNode(node_id));
-    }
+    let work = async {
+        if nodes::rotation_request(&store, node_id).await? {
+            Ok(())
+        } else {
+            Err(AdminError::NoSuchNode(node_id))
+        }
+    };
+    let operation = "Wharfinger/nodes/rotate/action";
+    recorded(&store, operation, &resource(node_id), work).await?;
     announce(&store).await;
     say(&format!(
         "node {node_id} is asked for a new credential and signing key; its present key is {}",

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use service::configuration::DatabaseUrlArguments;
 use store::installation::Region;
 
-use super::{AdminError, open, say};
+use super::{AdminError, display_name as readable, open, recorded, say};
 
 /// Regions where registries can live
 #[derive(Subcommand)]
@@ -27,7 +27,10 @@ pub(crate) struct CreateArguments {
 pub(super) async fn run(command: &RegionCommand) -> Result<(), AdminError> {
     let RegionCommand::Create(arguments) = command;
     let region = parse(&arguments.name, arguments.display_name.as_deref())?;
-    open(&arguments.database)?.region_put(&region).await?;
+    let store = open(&arguments.database)?;
+    let resource = format!("/providers/Wharfinger/regions/{}", region.name);
+    let work = async { Ok(store.region_put(&region).await?) };
+    recorded(&store, "Wharfinger/regions/write", &resource, work).await?;
     say(&format!("region {} is there", region.name))
 }
 
@@ -44,16 +47,7 @@ pub(super) fn parse(name: &str, display_name: Option<&str>) -> Result<Region, Ad
             rule: "a region's name has 2 to 50 lower-case letters and digits",
         });
     }
-    let display_name = display_name.unwrap_or(name);
-    let is_readable = (1..=100).contains(&display_name.trim().chars().count())
-        && !display_name.chars().any(char::is_control);
-    if !is_readable {
-        return Err(AdminError::Argument {
-            argument: "display-name",
-            value: display_name.escape_debug().to_string(),
-            rule: "a display name has 1 to 100 characters, none of them control characters",
-        });
-    }
+    let display_name = readable("display-name", display_name.unwrap_or(name))?;
     Ok(Region {
         name: name.to_owned(),
         display_name: display_name.to_owned(),

@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use actix_web::http::{Method, StatusCode};
-use arm::{ApiError, Filter, Term, format_time};
-use rbac::Scope;
+use arm::{ApiError, Filter, Kind, Term, format_time};
+use rbac::{Condition, Scope};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::role_assignments::{RoleAssignment, RoleAssignmentFilter, RoleAssignmentPut, ScopeRow};
+use store::access::PrincipalKind;
+use store::role_assignments::{
+    CONDITION_VERSION, NewRoleAssignment, RoleAssignment, RoleAssignmentDeletion,
+    RoleAssignmentDetails, RoleAssignmentFilter, RoleAssignmentPut, ScopeRow,
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::role_definitions::operation_id;
-use super::{ASSIGNMENT_VERSIONS, SCOPES};
+use super::{DETAILED_VERSIONS, SCOPES, VERSIONS, has_details, operation_id, shorten};
 use crate::App;
-use crate::front_door::{
-    Access, Answer, Operation, PathScope, Request, hyphenated, role_definition, store_error,
-};
+use crate::front_door::{Access, Answer, Operation, PathScope, Request, hyphenated, store_error};
+use crate::limits::MAXIMUM_ROLE_DESCRIPTION_CHARACTERS;
 use crate::providers::resources::{group_of, missing_subscription};
 use crate::providers::{is_full, page, page_size};
 
@@ -24,9 +26,6 @@ const READ: &str = "Microsoft.Authorization/roleAssignments/read";
 const WRITE: &str = "Microsoft.Authorization/roleAssignments/write";
 const DELETE: &str = "Microsoft.Authorization/roleAssignments/delete";
 const SUFFIX: &str = "/providers/Microsoft.Authorization/roleAssignments";
-
-/// The longest description, in characters.
-const MAXIMUM_DESCRIPTION_CHARACTERS: usize = 1024;
 
 pub(super) fn operations() -> Vec<Operation> {
     SCOPES
@@ -81,7 +80,7 @@ fn at_scope(scope: PathScope, word: &str, path: &str) -> [Operation; 4] {
         .answers::<RoleAssignmentBody>(200)
         .answers_empty(204),
     ]
-    .map(|operation| operation.versions("roleAssignments", ASSIGNMENT_VERSIONS))
+    .map(|operation| operation.versions("roleAssignments", VERSIONS))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -100,12 +99,20 @@ struct RoleAssignmentProperties {
     principal_id: String,
     principal_type: String,
     scope: String,
-    condition: Option<String>,
-    condition_version: Option<String>,
+    #[serde(flatten)]
+    details: Option<RoleAssignmentDetailsBody>,
     created_on: String,
     updated_on: String,
     created_by: Option<String>,
     updated_by: Option<String>,
+}
+
+/// What the oldest API versions do not show.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RoleAssignmentDetailsBody {
+    condition: Option<String>,
+    condition_version: Option<&'static str>,
     delegated_managed_identity_resource_id: Option<String>,
     description: Option<String>,
 }
@@ -135,7 +142,7 @@ struct RoleAssignmentInput {
 struct RoleAssignmentInputProperties {
     /// The id of a role definition, at a subscription or at the tenant.
     role_definition_id: String,
-    /// The object id of a service principal.
+    /// The object id of a service principal, a user or a group.
     principal_id: String,
     principal_type: Option<String>,
     description: Option<String>,
@@ -168,14 +175,16 @@ fn body(request: &Request, assignment: &RoleAssignment) -> RoleAssignmentBody {
             principal_id: assignment.principal_id.to_string(),
             principal_type: assignment.principal_type.clone(),
             scope: assignment.scope.clone(),
-            condition: None,
-            condition_version: None,
+            details: has_details(request).then(|| RoleAssignmentDetailsBody {
+                condition: assignment.condition.clone(),
+                condition_version: assignment.condition.as_ref().map(|_| CONDITION_VERSION),
+                delegated_managed_identity_resource_id: None,
+                description: assignment.description.clone(),
+            }),
             created_on: format_time(assignment.created_at),
             updated_on: format_time(assignment.updated_at),
             created_by: assignment.created_by.map(|id| id.to_string()),
             updated_by: assignment.updated_by.map(|id| id.to_string()),
-            delegated_managed_identity_resource_id: None,
-            description: assignment.description.clone(),
         },
     }
 }
@@ -246,52 +255,121 @@ fn role_of(text: &str) -> Result<Uuid, ApiError> {
         [guid] => *guid,
         _ => text,
     };
-    let id = Uuid::try_parse(guid).map_err(|_| {
+    Uuid::try_parse(guid).map_err(|_| {
         ApiError::invalid(
             "InvalidRoleDefinitionId",
             format!("'{}' is not the id of a role definition.", shorten(text)),
         )
         .with_target("properties.roleDefinitionId")
-    })?;
-    role_definition(id).map(|role| role.id).ok_or_else(|| {
-        ApiError::invalid(
-            "RoleDefinitionDoesNotExist",
-            format!("The specified role definition with ID '{id}' does not exist."),
-        )
-        .with_target("properties.roleDefinitionId")
     })
 }
 
-fn shorten(text: &str) -> String {
-    text.chars().take(200).collect()
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.trim().is_empty())
+}
+
+/// The details that a caller wants, as far as the API version has them.
+fn details(
+    properties: &RoleAssignmentInputProperties,
+    request: &Request,
+) -> Result<Option<RoleAssignmentDetails>, ApiError> {
+    let invalid = |code, member: &str, message: String| {
+        ApiError::invalid(code, message).with_target(format!("properties.{member}"))
+    };
+    if given(&properties.delegated_managed_identity_resource_id).is_some() {
+        let member = "delegatedManagedIdentityResourceId";
+        let message =
+            format!("The property '{member}' of a role assignment is not supported; leave it out.");
+        return Err(invalid("FeatureNotSupported", member, message));
+    }
+    let members = [
+        ("description", &properties.description),
+        ("condition", &properties.condition),
+        ("conditionVersion", &properties.condition_version),
+    ];
+    if !has_details(request) {
+        // Left out silently, a condition would leave more rights than were meant.
+        return match members.iter().find(|(_, text)| given(text).is_some()) {
+            None => Ok(None),
+            Some((member, _)) => Err(invalid(
+                "InvalidRequestContent",
+                member,
+                format!(
+                    "The property '{member}' of a role assignment is not in this api-version; use {}.",
+                    DETAILED_VERSIONS.join(" or ")
+                ),
+            )),
+        };
+    }
+    if properties
+        .description
+        .as_ref()
+        .is_some_and(|text| text.chars().count() > MAXIMUM_ROLE_DESCRIPTION_CHARACTERS)
+    {
+        let message = format!(
+            "The description has more than {MAXIMUM_ROLE_DESCRIPTION_CHARACTERS} characters."
+        );
+        return Err(invalid(
+            "InvalidRoleAssignmentDescription",
+            "description",
+            message,
+        ));
+    }
+    if let Some(version) = given(&properties.condition_version)
+        && version != CONDITION_VERSION
+    {
+        let message = format!(
+            "The condition version '{}' is not supported: it must be '{CONDITION_VERSION}'.",
+            shorten(version)
+        );
+        return Err(invalid(
+            "InvalidConditionVersion",
+            "conditionVersion",
+            message,
+        ));
+    }
+    let condition = given(&properties.condition)
+        .map(Condition::parse)
+        .transpose()
+        .map_err(|error| {
+            invalid(
+                "InvalidCondition",
+                "condition",
+                format!("The role assignment's condition was refused: {error}."),
+            )
+        })?;
+    Ok(Some(RoleAssignmentDetails {
+        description: properties.description.clone(),
+        condition,
+    }))
+}
+
+/// What a caller takes a principal for.
+fn principal_kind(text: &Option<String>) -> Result<Option<PrincipalKind>, ApiError> {
+    let Some(text) = given(text) else {
+        return Ok(None);
+    };
+    PrincipalKind::ALL
+        .into_iter()
+        .find(|kind| kind.as_str().eq_ignore_ascii_case(text))
+        .map(Some)
+        .ok_or_else(|| {
+            let kinds = PrincipalKind::ALL.map(PrincipalKind::as_str).join(", ");
+            ApiError::invalid(
+                "UnsupportedPrincipalType",
+                format!("The principal type '{}' is not supported: principals are of the types {kinds}.", shorten(text)),
+            )
+            .with_target("properties.principalType")
+        })
 }
 
 /// What a caller wants to assign, checked as far as it can be without the database.
 fn wanted(
-    input: RoleAssignmentInput,
+    properties: &RoleAssignmentInputProperties,
     request: &Request,
-    scope: &Scope,
-    name: Uuid,
-) -> Result<RoleAssignment, ApiError> {
-    let properties = input.properties;
-    for (member, given) in [
-        ("condition", &properties.condition),
-        ("conditionVersion", &properties.condition_version),
-        (
-            "delegatedManagedIdentityResourceId",
-            &properties.delegated_managed_identity_resource_id,
-        ),
-    ] {
-        if given.as_ref().is_some_and(|given| !given.is_empty()) {
-            return Err(ApiError::invalid(
-                "FeatureNotSupported",
-                format!(
-                    "The property '{member}' of a role assignment is not supported; leave it out."
-                ),
-            )
-            .with_target(format!("properties.{member}")));
-        }
-    }
+) -> Result<NewRoleAssignment, ApiError> {
+    let name = assignment_name(request)?;
+    let (scope, scope_row) = scope_of(request)?;
     let principal_id = Uuid::try_parse(&properties.principal_id).map_err(|_| {
         ApiError::invalid(
             "InvalidPrincipalId",
@@ -302,73 +380,97 @@ fn wanted(
         )
         .with_target("properties.principalId")
     })?;
-    if let Some(kind) = &properties.principal_type
-        && !kind.eq_ignore_ascii_case("ServicePrincipal")
-    {
-        return Err(ApiError::invalid(
-            "UnmatchedPrincipalType",
-            format!("The PrincipalId '{principal_id}' cannot have type '{}': principals are of type 'ServicePrincipal'.", shorten(kind)),
-        )
-        .with_target("properties.principalType"));
-    }
-    if properties
-        .description
-        .as_ref()
-        .is_some_and(|text| text.chars().count() > MAXIMUM_DESCRIPTION_CHARACTERS)
-    {
-        return Err(ApiError::invalid(
-            "InvalidRoleAssignmentDescription",
-            format!("The description has more than {MAXIMUM_DESCRIPTION_CHARACTERS} characters."),
-        )
-        .with_target("properties.description"));
-    }
-    let caller = Some(request.caller().object_id);
-    Ok(RoleAssignment {
+    Ok(NewRoleAssignment {
         name,
-        scope: scope.as_str().to_owned(),
+        scope,
+        scope_row,
         principal_id,
-        principal_type: "ServicePrincipal".to_owned(),
+        principal_kind: principal_kind(&properties.principal_type)?,
         role_definition_id: role_of(&properties.role_definition_id)?,
-        description: properties.description,
-        created_at: request.now,
-        created_by: caller,
-        updated_at: request.now,
-        updated_by: caller,
+        details: details(properties, request)?,
+        now: request.now,
+        caller_id: request.caller().object_id,
     })
 }
 
 async fn put(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
-    let name = assignment_name(&request)?;
-    let (scope, row) = scope_of(&request)?;
-    let wanted = wanted(request.json()?, &request, &scope, name)?;
-    match app.store.role_assignment_put(&wanted, &scope, row).await.map_err(store_error)? {
-        RoleAssignmentPut::Created(assignment, published) => {
-            Ok(Answer::json(StatusCode::CREATED, &body(&request, &assignment))?.published(Some(published)))
+    let input: RoleAssignmentInput = request.json()?;
+    let wanted = wanted(&input.properties, &request)?;
+    match app
+        .store
+        .role_assignment_put(&wanted)
+        .await
+        .map_err(store_error)?
+    {
+        RoleAssignmentPut::Created(assignment, published) => Ok(Answer::json(
+            StatusCode::CREATED,
+            &body(&request, &assignment),
+        )?
+        .published(Some(published))),
+        RoleAssignmentPut::Existing(assignment, published) => {
+            // The oldest versions know 201 only.
+            let status = if has_details(&request) {
+                StatusCode::OK
+            } else {
+                StatusCode::CREATED
+            };
+            Ok(Answer::json(status, &body(&request, &assignment))?.published(published))
         }
-        RoleAssignmentPut::Existing(assignment) => Answer::ok(&body(&request, &assignment)),
-        RoleAssignmentPut::Duplicate(existing) => Err(ApiError::conflict(
+        refused => Err(refusal(&app, &wanted, &refused)),
+    }
+}
+
+/// Why an assignment cannot be.
+fn refusal(app: &App, wanted: &NewRoleAssignment, outcome: &RoleAssignmentPut) -> ApiError {
+    let (principal, role) = (wanted.principal_id, wanted.role_definition_id);
+    match outcome {
+        RoleAssignmentPut::Duplicate(existing) => ApiError::conflict(
             "RoleAssignmentExists",
             format!(
                 "The role assignment already exists. The ID of the existing role assignment is {}.",
                 existing.simple()
             ),
-        )),
-        RoleAssignmentPut::NameTaken(_) => Err(ApiError::invalid(
+        ),
+        RoleAssignmentPut::NameTaken => ApiError::invalid(
             "RoleAssignmentUpdateNotPermitted",
             "Tenant ID, application ID, principal ID, and scope are not allowed to be updated.",
-        )),
-        RoleAssignmentPut::PrincipalNotFound => Err(ApiError::invalid(
+        ),
+        RoleAssignmentPut::PrincipalNotFound => ApiError::invalid(
             "PrincipalNotFound",
             format!(
                 "Principal {} was not found in the directory {}. Check that you have the correct object ID of the principal, not its application ID.",
-                wanted.principal_id.simple(),
+                principal.simple(),
                 app.installation.tenant_id
             ),
         )
-        .with_target("properties.principalId")),
-        RoleAssignmentPut::ScopeNotFound => {
-            Err(ApiError::not_found("ResourceNotFound", format!("The scope '{scope}' was deleted meanwhile.")))
-        }
+        .with_target("properties.principalId"),
+        RoleAssignmentPut::OtherPrincipalKind(kind) => ApiError::invalid(
+            "UnmatchedPrincipalType",
+            format!(
+                "The PrincipalId '{}' has type '{}', which is different from specified PrincipalType '{}'.",
+                principal.simple(),
+                kind.as_str(),
+                wanted.principal_kind.map_or("", PrincipalKind::as_str)
+            ),
+        )
+        .with_target("properties.principalType"),
+        RoleAssignmentPut::RoleNotFound => ApiError::invalid(
+            "RoleDefinitionDoesNotExist",
+            format!("The specified role definition with ID '{role}' does not exist."),
+        )
+        .with_target("properties.roleDefinitionId"),
+        RoleAssignmentPut::RoleNotAssignable => ApiError::invalid(
+            "RoleDefinitionNotAssignableAtScope",
+            format!(
+                "The role definition with ID '{role}' cannot be assigned at the scope '{}': none of its assignable scopes is that scope or above it.",
+                wanted.scope
+            ),
+        )
+        .with_target("properties.roleDefinitionId"),
+        _ => ApiError::not_found(
+            "ResourceNotFound",
+            format!("The scope '{}' was deleted meanwhile.", wanted.scope),
+        ),
     }
 }
 
@@ -387,32 +489,54 @@ async fn get(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
 async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let name = assignment_name(&request)?;
     let (scope, _) = scope_of(&request)?;
-    match app
+    let outcome = app
         .store
         .role_assignment_delete(scope.key(), name)
         .await
-        .map_err(store_error)?
-    {
-        Some((assignment, published)) => {
+        .map_err(store_error)?;
+    match outcome {
+        RoleAssignmentDeletion::Deleted(assignment, published) => {
             Ok(Answer::ok(&body(&request, &assignment))?.published(Some(published)))
         }
-        None => Ok(Answer::empty(StatusCode::NO_CONTENT)),
+        RoleAssignmentDeletion::NotFound => Ok(Answer::empty(StatusCode::NO_CONTENT)),
+        RoleAssignmentDeletion::LastOwner => Err(ApiError::new(
+            Kind::Forbidden,
+            "CannotDeleteLastRbacAdminAssignment",
+            format!(
+                "Cannot delete the last RBAC admin assignment: nobody would be Owner of '{scope}'. Assign the role to somebody else first."
+            ),
+        )),
     }
 }
 
-fn filter_of(request: &Request, scope: &Scope) -> Result<RoleAssignmentFilter, ApiError> {
-    let mut filter = RoleAssignmentFilter {
-        chain: scope.ancestors_and_self().map(str::to_owned).collect(),
-        below: Some(scope.key().to_owned()),
-        principal_id: None,
+/// What a filter asks for; a principal's groups are not looked up yet.
+struct Asked {
+    filter: RoleAssignmentFilter,
+    principal: Option<Uuid>,
+    /// Whether assignments of the principal's groups are asked for too.
+    by_groups: bool,
+}
+
+fn invalid_filter(message: String) -> ApiError {
+    ApiError::invalid("BadRequestFormat", message).with_target("$filter")
+}
+
+fn filter_of(request: &Request, scope: &Scope) -> Result<Asked, ApiError> {
+    let mut asked = Asked {
+        filter: RoleAssignmentFilter {
+            chain: scope.ancestors_and_self().map(str::to_owned).collect(),
+            below: Some(scope.key().to_owned()),
+            principal_ids: None,
+        },
+        principal: None,
+        by_groups: false,
     };
-    let invalid =
-        |message: String| ApiError::invalid("BadRequestFormat", message).with_target("$filter");
+    let invalid = invalid_filter;
     let Some(text) = request
         .query("$filter")
         .filter(|text| !text.trim().is_empty())
     else {
-        return Ok(filter);
+        return Ok(asked);
     };
     for term in Filter::parse(text)
         .map_err(|error| invalid(error.to_string()))?
@@ -423,14 +547,16 @@ fn filter_of(request: &Request, scope: &Scope) -> Result<RoleAssignmentFilter, A
                 function,
                 argument: None,
             } if function == "atscope" => {
-                filter.below = None;
+                asked.filter.below = None;
                 continue;
             }
-            // Without groups, what is assigned to a principal is what names it.
             Term::Call {
                 function,
                 argument: Some(principal),
-            } if function == "assignedto" => principal,
+            } if function == "assignedto" => {
+                asked.by_groups = true;
+                principal
+            }
             Term::Equals { property, value } if property == "principalid" => value,
             _ => {
                 return Err(invalid(
@@ -444,19 +570,46 @@ fn filter_of(request: &Request, scope: &Scope) -> Result<RoleAssignmentFilter, A
                 shorten(&principal)
             ))
         })?;
-        if filter.principal_id.is_some_and(|known| known != principal) {
+        if asked.principal.is_some_and(|known| known != principal) {
             return Err(invalid(
                 "The filter asks for two principals; an assignment has one.".to_owned(),
             ));
         }
-        filter.principal_id = Some(principal);
+        asked.principal = Some(principal);
     }
+    Ok(asked)
+}
+
+/// The filter with the principals whose assignments are asked for.
+async fn with_principals(app: &App, asked: Asked) -> Result<RoleAssignmentFilter, ApiError> {
+    let mut filter = asked.filter;
+    let Some(principal) = asked.principal else {
+        return Ok(filter);
+    };
+    let mut ids = vec![principal];
+    if asked.by_groups {
+        match app
+            .store
+            .principal_with_groups(principal)
+            .await
+            .map_err(store_error)?
+        {
+            Some((PrincipalKind::Group, _)) => {
+                return Err(invalid_filter(format!(
+                    "assignedTo() takes a user or a service principal, and '{principal}' is a group. Use principalId eq '{principal}'."
+                )));
+            }
+            Some((_, groups)) => ids.extend(groups),
+            None => {}
+        }
+    }
+    filter.principal_ids = Some(ids);
     Ok(filter)
 }
 
 async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let (scope, _) = scope_of(&request)?;
-    let filter = filter_of(&request, &scope)?;
+    let filter = with_principals(&app, filter_of(&request, &scope)?).await?;
     let limit = page_size(&request)?;
     let after = match request.query("$skiptoken") {
         None => Uuid::nil(),

@@ -15,6 +15,7 @@ use super::registries::{PATH, at_registry, new_password, registry_of};
 use super::versions::VERSIONS;
 use crate::App;
 use crate::front_door::{Answer, Operation, Request, store_error};
+use crate::sealing::of_password;
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
@@ -62,14 +63,11 @@ struct RegenerateCredentialInput {
     name: String,
 }
 
-/// Binds a sealed password to its row, so that it opens nowhere else.
-fn associated(registry: Uuid, slot: AdminPasswordSlot) -> Vec<u8> {
-    format!("registry_passwords/{registry}/{}", slot.as_str()).into_bytes()
-}
-
 pub(super) fn seal(app: &App, registry: Uuid, slot: AdminPasswordSlot, secret: &Secret) -> Vec<u8> {
-    app.key_ring
-        .seal(secret.expose().as_bytes(), &associated(registry, slot))
+    app.key_ring.seal(
+        secret.expose().as_bytes(),
+        &of_password(registry, slot.as_str()),
+    )
 }
 
 fn shown(
@@ -79,7 +77,10 @@ fn shown(
 ) -> Result<RegistryPassword, ApiError> {
     let opened = app
         .key_ring
-        .open(&password.sealed, &associated(registry.uid, password.slot))
+        .open(
+            &password.sealed,
+            &of_password(registry.uid, password.slot.as_str()),
+        )
         .map_err(ApiError::internal)?;
     let value = String::from_utf8(opened.to_vec())
         .map_err(|_| ApiError::internal("a sealed password is not text"))?;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use actix_web::http::{Method, StatusCode};
-use arm::{ApiError, ApiVersion, CreatedByType, ETag, Kind, SystemData, Tags};
-use config_documents::AdminPasswordSlot;
+use arm::{ApiError, ApiVersion, ETag, Kind, SystemData, Tags};
+use config_documents::{AdminPasswordSlot, RoleAssignmentMode};
 use credentials::{SecretKind, Verifier};
 use store::registries::{Registry, RegistryCreate, RegistryUpdate, SealedPassword};
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use super::READ;
 use super::credentials::seal;
 use super::model::{RegistryBody, RegistryList};
 use super::validation::{RegistryInput, check};
-use super::versions::VERSIONS;
+use super::versions::{VERSIONS, has_role_assignment_mode};
 use crate::App;
 use crate::front_door::{Access, Answer, Operation, PathScope, Request, store_error};
 use crate::providers::resources::{check_group_of_list, group_of, known_location};
@@ -280,7 +280,7 @@ async fn create(
 ) -> Result<Option<Answer>, ApiError> {
     let group = group_of(request)?;
     let name = request.parameter("registryName");
-    let caller = request.caller().app_id.to_string();
+    let caller = request.caller();
     let mut registry = Registry {
         uid: Uuid::now_v7(),
         subscription_id: group.subscription_id,
@@ -291,12 +291,13 @@ async fn create(
         sku: String::new(),
         tags: Tags::default(),
         admin_user_enabled: false,
+        role_assignment_mode: RoleAssignmentMode::LegacyRegistryPermissions,
         system_data: SystemData {
-            created_by: caller.clone(),
-            created_by_type: CreatedByType::Application,
+            created_by: caller.name.clone(),
+            created_by_type: caller.created_by_type(),
             created_at: request.now,
-            last_modified_by: caller,
-            last_modified_by_type: CreatedByType::Application,
+            last_modified_by: caller.name.clone(),
+            last_modified_by_type: caller.created_by_type(),
             last_modified_at: request.now,
         },
         generation: 1,
@@ -305,6 +306,9 @@ async fn create(
     registry.sku = wanted.sku.ok_or_else(sku_required)?.to_owned();
     registry.tags = wanted.tags.unwrap_or_default();
     registry.admin_user_enabled = wanted.admin_user_enabled.unwrap_or_default();
+    if let Some(mode) = wanted.role_assignment_mode {
+        registry.role_assignment_mode = mode;
+    }
     let passwords = AdminPasswordSlot::ALL.map(|slot| new_password(app, registry.uid, slot));
     match app
         .store
@@ -367,7 +371,7 @@ async fn replace(
         }
         let outcome = app
             .store
-            .registry_update(&changed, existing.admin_user_enabled)
+            .registry_update(&changed, &existing)
             .await
             .map_err(store_error)?;
         if let RegistryUpdate::Updated(published) = outcome {
@@ -408,10 +412,18 @@ fn merged(
         None if replaces => changed.admin_user_enabled = false,
         None => {}
     }
+    match wanted.role_assignment_mode {
+        Some(mode) => changed.role_assignment_mode = mode,
+        // A version that cannot say the mode must not change which rights count.
+        None if replaces && has_role_assignment_mode(version(request)?) => {
+            changed.role_assignment_mode = RoleAssignmentMode::LegacyRegistryPermissions;
+        }
+        None => {}
+    }
     changed.generation += 1;
     changed.system_data.last_modified_at = request.now;
-    changed.system_data.last_modified_by = request.caller().app_id.to_string();
-    changed.system_data.last_modified_by_type = CreatedByType::Application;
+    changed.system_data.last_modified_by = request.caller().name.clone();
+    changed.system_data.last_modified_by_type = request.caller().created_by_type();
     Ok(changed)
 }
 
@@ -419,6 +431,7 @@ fn unchanged(existing: &Registry, changed: &Registry) -> bool {
     existing.sku == changed.sku
         && existing.tags == changed.tags
         && existing.admin_user_enabled == changed.admin_user_enabled
+        && existing.role_assignment_mode == changed.role_assignment_mode
 }
 
 /// The registry as it is now, after somebody else changed it.

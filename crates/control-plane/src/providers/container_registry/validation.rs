@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 
 use arm::{ApiError, ApiVersion, ErrorDetail, Tags};
+use config_documents::RoleAssignmentMode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use store::registries::Registry;
 use utoipa::ToSchema;
 
 use super::model::{READ_ONLY, READ_ONLY_NESTED, properties};
-use super::versions::project;
+use super::versions::{has_role_assignment_mode, project};
 
 /// A registry as clients send it with PUT and PATCH. `id`, `name`, `type` and `systemData` may be sent back as read; they change nothing.
 #[derive(Deserialize, ToSchema)]
@@ -47,6 +48,14 @@ pub(crate) struct Wanted {
     pub(crate) sku: Option<&'static str>,
     pub(crate) tags: Option<Tags>,
     pub(crate) admin_user_enabled: Option<bool>,
+    pub(crate) role_assignment_mode: Option<RoleAssignmentMode>,
+}
+
+/// The settings below `properties` that can be chosen.
+#[derive(Default)]
+struct WantedProperties {
+    admin_user_enabled: Option<bool>,
+    role_assignment_mode: Option<RoleAssignmentMode>,
 }
 
 const SKUS: [&str; 3] = ["Basic", "Standard", "Premium"];
@@ -78,15 +87,16 @@ pub(crate) fn check(
     {
         faults.push(unsupported("identity", identity, "{\"type\": \"None\"}"));
     }
-    let mut admin_user_enabled = None;
-    if let Some(given) = &input.properties {
-        admin_user_enabled = check_properties(given, shown, version, &mut faults);
-    }
+    let properties = match &input.properties {
+        Some(given) => check_properties(given, shown, version, &mut faults),
+        None => WantedProperties::default(),
+    };
     if faults.is_empty() {
         Ok(Wanted {
             sku,
             tags,
-            admin_user_enabled,
+            admin_user_enabled: properties.admin_user_enabled,
+            role_assignment_mode: properties.role_assignment_mode,
         })
     } else {
         Err(ApiError::from_faults(faults))
@@ -116,23 +126,35 @@ fn check_properties(
     shown: &Registry,
     version: &ApiVersion,
     faults: &mut Vec<ErrorDetail>,
-) -> Option<bool> {
+) -> WantedProperties {
     // Validated as Premium, so that networkRuleSet may be sent with its default for every SKU.
     let mut model = properties(&Registry {
         sku: "Premium".to_owned(),
         ..shown.clone()
     });
     project(&mut model, version);
-    let mut admin_user_enabled = None;
+    let mut wanted = WantedProperties::default();
     for (name, value) in given {
         let target = format!("properties.{name}");
         match name.as_str() {
             _ if value.is_null() => {}
             "adminUserEnabled" => match value.as_bool() {
-                Some(enabled) => admin_user_enabled = Some(enabled),
+                Some(enabled) => wanted.admin_user_enabled = Some(enabled),
                 None => faults.push(ErrorDetail::new(
                     "InvalidProperty",
                     format!("The value {value} of 'adminUserEnabled' is invalid: it must be true or false."),
+                    target,
+                )),
+            },
+            "roleAssignmentMode" if has_role_assignment_mode(version) => match role_assignment_mode(value) {
+                Some(mode) => wanted.role_assignment_mode = Some(mode),
+                None => faults.push(ErrorDetail::new(
+                    "InvalidProperty",
+                    format!(
+                        "The value {} of 'roleAssignmentMode' is invalid: it must be {}.",
+                        shorten(value),
+                        MODES.map(|(name, _)| format!("\"{name}\"")).join(" or ")
+                    ),
                     target,
                 )),
             },
@@ -152,7 +174,30 @@ fn check_properties(
             },
         }
     }
-    admin_user_enabled
+    wanted
+}
+
+const MODES: [(&str, RoleAssignmentMode); 2] = [
+    (
+        "LegacyRegistryPermissions",
+        RoleAssignmentMode::LegacyRegistryPermissions,
+    ),
+    (
+        "AbacRepositoryPermissions",
+        RoleAssignmentMode::AbacRepositoryPermissions,
+    ),
+];
+
+fn role_assignment_mode(value: &Value) -> Option<RoleAssignmentMode> {
+    let text = value.as_str()?;
+    MODES
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(text))
+        .map(|(_, mode)| *mode)
+}
+
+fn shorten(value: &Value) -> String {
+    value.to_string().chars().take(200).collect()
 }
 
 /// A member whose feature is not built may be sent with its default, whatever the case of words.
@@ -177,7 +222,7 @@ fn compare(target: &str, value: &Value, default: &Value, faults: &mut Vec<ErrorD
 }
 
 fn unsupported(target: &str, value: &Value, default: &str) -> ErrorDetail {
-    let value: String = value.to_string().chars().take(200).collect();
+    let value = shorten(value);
     ErrorDetail::new(
         "FeatureNotSupported",
         format!(
@@ -207,6 +252,7 @@ mod tests {
             sku: "Basic".into(),
             tags: Tags::default(),
             admin_user_enabled: false,
+            role_assignment_mode: RoleAssignmentMode::LegacyRegistryPermissions,
             system_data: SystemData {
                 created_by: "a".into(),
                 created_by_type: CreatedByType::Application,

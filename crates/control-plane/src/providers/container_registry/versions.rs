@@ -28,6 +28,11 @@ const SINCE: &[(&[&str], &str)] = &[
     (&["writableCacheRepos"], "2026-09-01-preview"),
 ];
 
+/// Whether a version has `roleAssignmentMode`.
+pub(crate) fn has_role_assignment_mode(version: &ApiVersion) -> bool {
+    version.as_str() >= "2025-11-01"
+}
+
 /// Takes the members away that the version does not have. Versions compare as text: dates first, and a preview after its date.
 pub(crate) fn project(properties: &mut Value, version: &ApiVersion) {
     for (path, since) in SINCE {

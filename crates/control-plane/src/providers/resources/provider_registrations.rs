@@ -111,8 +111,10 @@ const CONTAINER_REGISTRY: &[ResourceType] = &[
 ];
 
 const AUTHORIZATION: &[ResourceType] = &[
-    global("roleAssignments", authorization::ASSIGNMENT_VERSIONS),
-    global("roleDefinitions", authorization::DEFINITION_VERSIONS),
+    global("roleAssignments", authorization::VERSIONS),
+    global("roleDefinitions", authorization::VERSIONS),
+    global("permissions", authorization::VERSIONS),
+    global("providerOperations", authorization::VERSIONS),
 ];
 
 const RESOURCES: &[ResourceType] = &[

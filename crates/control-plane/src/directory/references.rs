@@ -1,0 +1,255 @@
+//! References between objects, added and removed by `$ref`: members of groups, owners of objects.
+
+use std::sync::Arc;
+
+use actix_web::http::{Method, StatusCode};
+use arm::ApiError;
+use serde::Deserialize;
+use store::directory::{MembershipAddition, MembershipRemoval, OwnerAddition};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::body::{self, Others, refuse_others};
+use super::errors::{bad_request, guid, last_owner, not_found, shorten};
+use super::object_id;
+use crate::App;
+use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
+use crate::limits::{MAXIMUM_DIRECT_GROUPS, MAXIMUM_OWNERS};
+
+/// Collections whose addresses name an object.
+const ADDRESSED: [&str; 5] = [
+    "directoryObjects",
+    "users",
+    "groups",
+    "servicePrincipals",
+    "applications",
+];
+
+const OWNERS: [(&str, &str, &str); 3] = [
+    (
+        "Applications_AddOwner",
+        "Applications_RemoveOwner",
+        "/v1.0/applications/{objectId}/owners",
+    ),
+    (
+        "ServicePrincipals_AddOwner",
+        "ServicePrincipals_RemoveOwner",
+        "/v1.0/servicePrincipals/{objectId}/owners",
+    ),
+    (
+        "Groups_AddOwner",
+        "Groups_RemoveOwner",
+        "/v1.0/groups/{objectId}/owners",
+    ),
+];
+
+pub(super) fn operations() -> Vec<Operation> {
+    let own = Access::Directory(DirectoryRight::Own);
+    let mut operations = vec![
+        Operation::new(
+            "Groups_AddMember",
+            Method::POST,
+            "/v1.0/groups/{objectId}/members/$ref",
+            own,
+            "Makes a user, service principal or group a member of a group; in force at every live node when this returns.",
+            add_member,
+        )
+        .takes::<Reference>()
+        .answers_empty(204),
+        Operation::new(
+            "Groups_RemoveMember",
+            Method::DELETE,
+            "/v1.0/groups/{objectId}/members/{memberId}/$ref",
+            own,
+            "Takes a member out of a group; in force at every live node when this returns.",
+            remove_member,
+        )
+        .answers_empty(204),
+    ];
+    for (add_id, remove_id, path) in OWNERS {
+        operations.push(
+            Operation::new(
+                add_id,
+                Method::POST,
+                format!("{path}/$ref"),
+                own,
+                "Makes a user or service principal an owner.",
+                add_owner,
+            )
+            .takes::<Reference>()
+            .answers_empty(204),
+        );
+        operations.push(
+            Operation::new(
+                remove_id,
+                Method::DELETE,
+                format!("{path}/{{ownerId}}/$ref"),
+                own,
+                "Takes an owner away.",
+                remove_owner,
+            )
+            .answers_empty(204),
+        );
+    }
+    operations
+}
+
+/// Which object is meant.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct Reference {
+    /// The address of a directory object; its last segment is the object id.
+    #[serde(rename = "@odata.id")]
+    address: String,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    others: Others,
+}
+
+/// The object id in an address, wherever that says the object is.
+pub(super) fn reference(address: &str) -> Result<Uuid, ApiError> {
+    let mut segments = address.trim_end_matches('/').rsplit('/');
+    let id = segments.next().and_then(|id| Uuid::try_parse(id).ok());
+    let is_addressed = segments.next().is_some_and(|name| {
+        ADDRESSED
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(name))
+    });
+    id.filter(|_| is_addressed).ok_or_else(|| {
+        bad_request(format!(
+            "Invalid value '{}' of '@odata.id': it must be the address of an object, such as https://…/v1.0/directoryObjects/00000000-0000-0000-0000-000000000000.",
+            shorten(address)
+        ))
+        .with_target("@odata.id")
+    })
+}
+
+/// The object id in a request's reference.
+pub(super) fn read(request: &Request) -> Result<Uuid, ApiError> {
+    let body: Reference = body::read(request)?;
+    refuse_others(&body.others, &[])?;
+    reference(&body.address)
+}
+
+pub(super) fn exists_already(property: &str) -> ApiError {
+    bad_request(format!(
+        "One or more added object references already exist for the following modified properties: '{property}'."
+    ))
+}
+
+async fn add_member(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let (group, member) = (object_id(&request)?, read(&request)?);
+    if group == member {
+        return Err(bad_request(format!(
+            "The group '{group}' cannot be a member of itself."
+        )));
+    }
+    let addition = app
+        .store
+        .group_member_add(group, member, MAXIMUM_DIRECT_GROUPS)
+        .await
+        .map_err(store_error)?;
+    match addition {
+        MembershipAddition::Added(published) => {
+            Ok(Answer::empty(StatusCode::NO_CONTENT).published(Some(published)))
+        }
+        MembershipAddition::Exists => Err(exists_already("members")),
+        MembershipAddition::GroupNotFound => Err(not_found("group", group)),
+        MembershipAddition::MemberNotFound => {
+            Err(not_found("user, group or service principal", member))
+        }
+        MembershipAddition::TooMany => Err(bad_request(format!(
+            "The object '{member}' is a direct member of {MAXIMUM_DIRECT_GROUPS} groups, as many as it may be."
+        ))),
+    }
+}
+
+async fn remove_member(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let group = object_id(&request)?;
+    let member = guid(request.parameter("memberId"), "object identifier")?;
+    let removed = app
+        .store
+        .group_member_remove(group, member)
+        .await
+        .map_err(store_error)?;
+    match removed {
+        MembershipRemoval::Removed(published) => {
+            Ok(Answer::empty(StatusCode::NO_CONTENT).published(published))
+        }
+        MembershipRemoval::LastOwner => Err(last_owner("member")),
+        MembershipRemoval::NotFound => Err(ApiError::not_found(
+            "Request_ResourceNotFound",
+            format!("The object '{member}' is no direct member of the group '{group}'."),
+        )),
+    }
+}
+
+async fn add_owner(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let (object, owner) = (object_id(&request)?, read(&request)?);
+    let addition = app
+        .store
+        .owner_add(object, owner, MAXIMUM_OWNERS)
+        .await
+        .map_err(store_error)?;
+    match addition {
+        OwnerAddition::Added => Ok(Answer::empty(StatusCode::NO_CONTENT)),
+        OwnerAddition::Exists => Err(exists_already("owners")),
+        OwnerAddition::ObjectNotFound => Err(not_found("object", object)),
+        OwnerAddition::OwnerNotFound => Err(not_found("user or service principal", owner)),
+        OwnerAddition::TooMany => Err(bad_request(format!(
+            "The object '{object}' has {MAXIMUM_OWNERS} owners, as many as it may."
+        ))),
+    }
+}
+
+async fn remove_owner(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let object = object_id(&request)?;
+    let owner = guid(request.parameter("ownerId"), "object identifier")?;
+    if app
+        .store
+        .owner_remove(object, owner)
+        .await
+        .map_err(store_error)?
+    {
+        Ok(Answer::empty(StatusCode::NO_CONTENT))
+    } else {
+        Err(ApiError::not_found(
+            "Request_ResourceNotFound",
+            format!("The object '{owner}' is no owner of the object '{object}'."),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_address_names_an_object_by_its_last_segment() {
+        let id = Uuid::from_u128(7);
+        for good in [
+            format!("https://w.test:8443/v1.0/directoryObjects/{id}"),
+            format!("https://graph.example/v1.0/users/{id}/"),
+            format!("DirectoryObjects/{id}"),
+        ] {
+            assert_eq!(reference(&good).expect(&good), id);
+        }
+        for bad in [
+            String::new(),
+            id.to_string(),
+            format!("https://w.test/v1.0/{id}"),
+            format!("https://w.test/v1.0/devices/{id}"),
+            "https://w.test/v1.0/users/ann".to_owned(),
+        ] {
+            let error = reference(&bad).expect_err(&bad);
+            assert_eq!(error.target.as_deref(), Some("@odata.id"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_an_address_or_refused(text in "\\PC{0,80}") {
+            let _ = reference(&text);
+        }
+    }
+}

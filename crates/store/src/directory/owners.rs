@@ -1,0 +1,119 @@
+//! Who owns applications, service principals and groups: their owners manage them.
+
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
+
+use super::{applications, principals};
+use crate::{Store, StoreError};
+
+/// What came of adding an owner.
+#[derive(Debug, PartialEq, Eq)]
+pub enum OwnerAddition {
+    Added,
+    /// It was an owner already.
+    Exists,
+    ObjectNotFound,
+    /// The directory has no user or service principal with that id.
+    OwnerNotFound,
+    /// The object has as many owners as it may.
+    TooMany,
+}
+
+impl Store {
+    /// Whether a principal may manage an object: as its owner (who owns an application owns its service principal), or, where the object is
+    /// an application or service principal, as an application administrator. These leave alone what administers the directory, or they
+    /// could make themselves its administrators.
+    pub async fn directory_manages(
+        &self,
+        object_id: Uuid,
+        principal_id: Uuid,
+    ) -> Result<bool, StoreError> {
+        let manages = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT 1 FROM directory_owners WHERE object_id = $1 AND owner_id = $2)
+                 OR EXISTS (SELECT 1 FROM service_principals s
+                      JOIN applications a ON a.app_id = s.app_id
+                      JOIN directory_owners o ON o.object_id = a.object_id
+                      WHERE s.object_id = $1 AND o.owner_id = $2)
+                 OR EXISTS (SELECT 1 FROM applications a
+                      LEFT JOIN service_principals s ON s.app_id = a.app_id
+                      JOIN directory_role_members d ON d.role = 'application-administrator' AND d.principal_id = $2
+                      WHERE (a.object_id = $1 OR s.object_id = $1)
+                        AND NOT EXISTS (SELECT 1 FROM directory_role_members x
+                              WHERE x.role = 'administrator' AND x.principal_id = s.object_id)) AS "manages!""#,
+            object_id,
+            principal_id
+        )
+        .fetch_one(self.pool())
+        .await?;
+        Ok(manages)
+    }
+
+    /// Makes a user or a service principal an owner of an object, unless that has `maximum` owners already.
+    pub async fn owner_add(
+        &self,
+        object_id: Uuid,
+        owner_id: Uuid,
+        maximum: i64,
+    ) -> Result<OwnerAddition, StoreError> {
+        crate::activity::detail("ownerId", owner_id.to_string());
+        let mut transaction = self.begin().await?;
+        if !lock_object(&mut transaction, object_id).await? {
+            return Ok(OwnerAddition::ObjectNotFound);
+        }
+        let owner = sqlx::query_scalar!(
+            "SELECT object_id FROM principals WHERE object_id = $1 AND kind <> 'Group' FOR KEY SHARE",
+            owner_id
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if owner.is_none() {
+            return Ok(OwnerAddition::OwnerNotFound);
+        }
+        let inserted = sqlx::query!(
+            "INSERT INTO directory_owners (object_id, owner_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            object_id,
+            owner_id
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if inserted == 0 {
+            return Ok(OwnerAddition::Exists);
+        }
+        let count = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "count!" FROM directory_owners WHERE object_id = $1"#,
+            object_id
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if count > maximum {
+            return Ok(OwnerAddition::TooMany);
+        }
+        transaction.commit().await?;
+        Ok(OwnerAddition::Added)
+    }
+
+    /// Takes an owner from an object; false when it was none.
+    pub async fn owner_remove(&self, object_id: Uuid, owner_id: Uuid) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        let removed = sqlx::query!(
+            "DELETE FROM directory_owners WHERE object_id = $1 AND owner_id = $2",
+            object_id,
+            owner_id
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        transaction.commit().await?;
+        Ok(removed > 0)
+    }
+}
+
+/// Keeps an application or principal from being deleted, so that it leaves no owners behind; false when it is not there.
+async fn lock_object(
+    transaction: &mut Transaction<'_, Postgres>,
+    object_id: Uuid,
+) -> Result<bool, StoreError> {
+    Ok(applications::lock(transaction, object_id).await?.is_some()
+        || principals::lock(transaction, object_id).await?.is_some())
+}

@@ -1,0 +1,133 @@
+//! Roles of the directory itself, and who holds them. Only people and service principals do, so that whoever is the last administrator is
+//! known without following groups.
+
+use uuid::Uuid;
+
+use super::principals::is_last_administrator;
+use crate::{Store, StoreError};
+
+/// A role of the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectoryRole {
+    /// May do everything in the directory.
+    Administrator,
+    /// Manages all applications and service principals but those that administer the directory.
+    ApplicationAdministrator,
+    /// May read, as every principal of the tenant may.
+    Reader,
+}
+
+impl DirectoryRole {
+    pub const ALL: [Self; 3] = [
+        Self::Administrator,
+        Self::ApplicationAdministrator,
+        Self::Reader,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Administrator => "administrator",
+            Self::ApplicationAdministrator => "application-administrator",
+            Self::Reader => "reader",
+        }
+    }
+}
+
+/// What came of giving somebody a role.
+#[derive(Debug, PartialEq, Eq)]
+pub enum RoleAddition {
+    Added,
+    /// The principal has it already.
+    Exists,
+    /// The directory has no user or service principal with that id.
+    PrincipalNotFound,
+}
+
+/// What came of taking a role from somebody.
+#[derive(Debug, PartialEq, Eq)]
+pub enum RoleRemoval {
+    Removed,
+    NotFound,
+    /// Nobody who can administer the directory would be left.
+    LastAdministrator,
+}
+
+impl Store {
+    /// A page of those who have a role, in the order of their ids, starting after `after`.
+    pub async fn directory_role_member_ids(
+        &self,
+        role: DirectoryRole,
+        after: Uuid,
+        limit: i64,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        let ids = sqlx::query_scalar!(
+            "SELECT principal_id FROM directory_role_members WHERE role = $1 AND principal_id > $2 ORDER BY principal_id LIMIT $3",
+            role.as_str(),
+            after,
+            limit
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(ids)
+    }
+
+    pub async fn directory_role_add(
+        &self,
+        role: DirectoryRole,
+        principal_id: Uuid,
+    ) -> Result<RoleAddition, StoreError> {
+        crate::activity::detail("memberId", principal_id.to_string());
+        crate::activity::detail("role", role.as_str());
+        let mut transaction = self.begin().await?;
+        let principal = sqlx::query_scalar!(
+            "SELECT object_id FROM principals WHERE object_id = $1 AND kind <> 'Group' FOR KEY SHARE",
+            principal_id
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if principal.is_none() {
+            return Ok(RoleAddition::PrincipalNotFound);
+        }
+        let inserted = sqlx::query!(
+            "INSERT INTO directory_role_members (role, principal_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            role.as_str(),
+            principal_id
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if inserted == 0 {
+            return Ok(RoleAddition::Exists);
+        }
+        transaction.commit().await?;
+        Ok(RoleAddition::Added)
+    }
+
+    pub async fn directory_role_remove(
+        &self,
+        role: DirectoryRole,
+        principal_id: Uuid,
+    ) -> Result<RoleRemoval, StoreError> {
+        crate::activity::detail("memberId", principal_id.to_string());
+        crate::activity::detail("role", role.as_str());
+        let mut transaction = self.begin().await?;
+        if role == DirectoryRole::Administrator
+            && is_last_administrator(&mut transaction, principal_id).await?
+        {
+            return Ok(RoleRemoval::LastAdministrator);
+        }
+        let removed = sqlx::query!(
+            "DELETE FROM directory_role_members WHERE role = $1 AND principal_id = $2",
+            role.as_str(),
+            principal_id
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if removed == 0 {
+            return Ok(RoleRemoval::NotFound);
+        }
+        transaction.commit().await?;
+        Ok(RoleRemoval::Removed)
+    }
+}

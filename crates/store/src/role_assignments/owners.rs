@@ -1,0 +1,87 @@
+//! The guard of a subscription's last Owner: without one, nobody could assign a role in it any more.
+//!
+//! Whoever takes away what may make somebody an Owner first locks the subscriptions that are concerned, then changes, then asks whether
+//! each still has an Owner: an enabled person or service principal that holds the role at the subscription, itself or by its groups.
+
+use sqlx::{Postgres, Transaction};
+use uuid::{Uuid, uuid};
+
+use crate::StoreError;
+
+/// The built-in role.
+pub(super) const OWNER: Uuid = uuid!("8e3af657-a8ff-443c-a75c-2fe8c4bcb635");
+
+/// The subscription that a scope's key is, if it is one.
+pub(super) fn subscription_of(scope_key: &str) -> Option<Uuid> {
+    Uuid::try_parse(scope_key.strip_prefix("/subscriptions/")?).ok()
+}
+
+/// Locks the subscriptions that a principal owns, itself or by its groups: other changes of who owns them wait for this transaction.
+pub(crate) async fn lock_owned_by(
+    transaction: &mut Transaction<'_, Postgres>,
+    principal_id: Uuid,
+) -> Result<Vec<Uuid>, StoreError> {
+    let scope_keys = sqlx::query_scalar!(
+        r#"WITH RECURSIVE counting (id) AS (
+             SELECT $1::uuid
+             UNION
+             SELECT above.group_id FROM counting CROSS JOIN LATERAL (
+               SELECT group_id FROM group_members m WHERE m.member_id = counting.id OFFSET 0) above)
+           SELECT DISTINCT held.scope_key FROM counting CROSS JOIN LATERAL (
+             SELECT scope_key FROM role_assignments a
+             WHERE a.principal_id = counting.id AND a.role_definition_id = $2 OFFSET 0) held"#,
+        principal_id,
+        OWNER
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    let mut subscriptions: Vec<Uuid> = scope_keys
+        .iter()
+        .filter_map(|key| subscription_of(key))
+        .collect();
+    // All lock in one order.
+    subscriptions.sort_unstable();
+    lock(transaction, &subscriptions).await?;
+    Ok(subscriptions)
+}
+
+/// Locks subscriptions against other changes of who owns them; roles can still be assigned there.
+pub(super) async fn lock(
+    transaction: &mut Transaction<'_, Postgres>,
+    subscriptions: &[Uuid],
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "SELECT subscription_id FROM subscriptions WHERE subscription_id = ANY ($1)
+         ORDER BY subscription_id FOR NO KEY UPDATE",
+        subscriptions
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Whether each of these subscriptions, which are locked, has an Owner as this transaction sees it.
+pub(crate) async fn have_owners(
+    transaction: &mut Transaction<'_, Postgres>,
+    subscriptions: &[Uuid],
+) -> Result<bool, StoreError> {
+    for subscription in subscriptions {
+        let owned = sqlx::query_scalar!(
+            r#"WITH RECURSIVE holding (id) AS (
+                 SELECT principal_id FROM role_assignments WHERE scope_key = $1 AND role_definition_id = $2
+                 UNION
+                 SELECT below.member_id FROM holding CROSS JOIN LATERAL (
+                   SELECT member_id FROM group_members m WHERE m.group_id = holding.id OFFSET 0) below)
+               SELECT EXISTS (SELECT FROM holding JOIN principals p ON p.object_id = holding.id
+                 WHERE p.enabled AND p.kind <> 'Group') AS "owned!""#,
+            format!("/subscriptions/{subscription}"),
+            OWNER
+        )
+        .fetch_one(&mut **transaction)
+        .await?;
+        if !owned {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,193 @@
+//! `wharfinger admin administrator`: who administers the directory; the way in when nobody can any more.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use credentials::{PasswordVerifier, Secret, SystemRandomness};
+use service::configuration::{DatabaseUrlArguments, require_secret};
+use store::directory::{DirectoryRole, NewUser, Password, RoleAddition, RoleRemoval, UserCreation};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{AdminError, display_name, open, principal, recorded, say};
+
+/// The shortest password of a person, in characters.
+const MINIMUM_PASSWORD_CHARACTERS: usize = 12;
+
+/// Administrators of the directory
+#[derive(Subcommand)]
+pub(crate) enum AdministratorCommand {
+    /// Make a person who administers the directory
+    Create(CreateArguments),
+    /// Have a principal that is there administer the directory
+    Add(PrincipalArguments),
+    /// Take the role from a principal; the last one keeps it
+    Remove(PrincipalArguments),
+    /// Show the object ids of those who do
+    List(ListArguments),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct CreateArguments {
+    #[command(flatten)]
+    database: DatabaseUrlArguments,
+    /// The name to sign in with, like alice@example.com
+    #[arg(long, value_name = "NAME")]
+    user_principal_name: String,
+    /// The name as people read it; the part before the @ when left out
+    #[arg(long)]
+    display_name: Option<String>,
+    /// File with the password, readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    password_file: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct PrincipalArguments {
+    #[command(flatten)]
+    database: DatabaseUrlArguments,
+    /// An object id, an application id or a user principal name
+    principal: String,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ListArguments {
+    #[command(flatten)]
+    database: DatabaseUrlArguments,
+}
+
+const OPERATION: &str = "Microsoft.Directory/directoryRoles/members/write";
+
+pub(super) async fn run(command: &AdministratorCommand) -> Result<(), AdminError> {
+    match command {
+        AdministratorCommand::Create(arguments) => create(arguments).await,
+        AdministratorCommand::Add(arguments) => add(arguments).await,
+        AdministratorCommand::Remove(arguments) => remove(arguments).await,
+        AdministratorCommand::List(arguments) => list(arguments).await,
+    }
+}
+
+fn resource(object_id: Uuid) -> String {
+    format!("/providers/Microsoft.Directory/directoryRoles/administrator/members/{object_id}")
+}
+
+async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
+    let name = arguments.user_principal_name.as_str();
+    let nickname = nickname(name)?;
+    let shown = match &arguments.display_name {
+        Some(shown) => display_name("display-name", shown)?,
+        None => nickname,
+    };
+    let text = require_secret("password", None, Some(&arguments.password_file))?;
+    if text.chars().count() < MINIMUM_PASSWORD_CHARACTERS {
+        return Err(AdminError::Argument {
+            argument: "password-file",
+            value: arguments.password_file.display().to_string(),
+            rule: "a password has 12 characters or more",
+        });
+    }
+    let store = open(&arguments.database)?;
+    let object_id = Uuid::new_v4();
+    let new = NewUser {
+        object_id,
+        user_principal_name: name.to_owned(),
+        display_name: shown.to_owned(),
+        mail_nickname: nickname.to_owned(),
+        enabled: true,
+        password: Password {
+            verifier: PasswordVerifier::of(&Secret::new(text.to_string()), &SystemRandomness),
+            credential_id: Uuid::new_v4(),
+        },
+        must_change_password: false,
+        created_at: OffsetDateTime::now_utc(),
+    };
+    let work = async {
+        match store.user_create(&new).await? {
+            UserCreation::Created(_) => Ok(()),
+            UserCreation::NameTaken => Err(AdminError::NameTaken(name.to_owned())),
+        }
+    };
+    let user = format!("/providers/Microsoft.Directory/users/{object_id}");
+    recorded(&store, "Microsoft.Directory/users/write", &user, work).await?;
+    make_administrator(&store, object_id, name).await?;
+    say(&format!("{name} ({object_id}) administers the directory"))
+}
+
+/// What stands before the `@` of a user principal name.
+fn nickname(name: &str) -> Result<&str, AdminError> {
+    let is_word = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-_'".contains(&byte))
+    };
+    match name.split_once('@') {
+        Some((nickname, domain)) if is_word(nickname) && is_word(domain) && name.len() <= 113 => {
+            Ok(nickname)
+        }
+        _ => Err(AdminError::Argument {
+            argument: "user-principal-name",
+            value: name.escape_debug().to_string(),
+            rule: "it must read name@domain, of letters, digits, '.', '-', '_' and '''",
+        }),
+    }
+}
+
+async fn make_administrator(
+    store: &store::Store,
+    object_id: Uuid,
+    shown: &str,
+) -> Result<(), AdminError> {
+    let work = async {
+        match store
+            .directory_role_add(DirectoryRole::Administrator, object_id)
+            .await?
+        {
+            RoleAddition::Added | RoleAddition::Exists => Ok(()),
+            RoleAddition::PrincipalNotFound => Err(AdminError::NoSuchPrincipal(shown.to_owned())),
+        }
+    };
+    recorded(store, OPERATION, &resource(object_id), work).await
+}
+
+async fn add(arguments: &PrincipalArguments) -> Result<(), AdminError> {
+    let store = open(&arguments.database)?;
+    let object_id = principal(&store, &arguments.principal).await?.object_id;
+    make_administrator(&store, object_id, &arguments.principal).await?;
+    say(&format!("{object_id} administers the directory"))
+}
+
+async fn remove(arguments: &PrincipalArguments) -> Result<(), AdminError> {
+    let store = open(&arguments.database)?;
+    let object_id = principal(&store, &arguments.principal).await?.object_id;
+    let work = async {
+        match store
+            .directory_role_remove(DirectoryRole::Administrator, object_id)
+            .await?
+        {
+            RoleRemoval::Removed | RoleRemoval::NotFound => Ok(()),
+            RoleRemoval::LastAdministrator => Err(AdminError::LastAdministrator),
+        }
+    };
+    let operation = "Microsoft.Directory/directoryRoles/members/delete";
+    recorded(&store, operation, &resource(object_id), work).await?;
+    say(&format!("{object_id} does not administer the directory"))
+}
+
+async fn list(arguments: &ListArguments) -> Result<(), AdminError> {
+    const PAGE: i64 = 500;
+    let store = open(&arguments.database)?;
+    let mut after = Uuid::nil();
+    loop {
+        let page = store
+            .directory_role_member_ids(DirectoryRole::Administrator, after, PAGE)
+            .await?;
+        for object_id in &page {
+            say(&object_id.to_string())?;
+        }
+        match page.last() {
+            Some(&last) => after = last,
+            None => return Ok(()),
+        }
+    }
+}
