@@ -179,6 +179,7 @@ class Scripts:
             self._facts(f"({name})") + ";",
             self.statements.with_values("FROM regions ORDER BY name", []) + ";",
             "BEGIN;",
+            self._record("write", f":group_scope || '/providers/microsoft.containerregistry/registries/' || {name}"),
             self._insert(name) + ";",
             self._head(),
             self._publish(
@@ -187,6 +188,7 @@ class Scripts:
                 keys=f"ARRAY[{name}, ({NUMBER_AS_UUID})::text]::text[]",
                 bodies="ARRAY[:name_body, :registry_body]::text[]",
                 hashes="ARRAY[:n::text || '0000000000000000000', :n::text || '1111111111111111111']::text[]",
+                wholes="ARRAY[NULL, NULL]::text[]",
             ),
             "COMMIT;",
         ]
@@ -196,7 +198,7 @@ class Scripts:
         values = [NUMBER_AS_UUID, ":group_uid", ":subscription", f"({name})", f"({name})", f"({name} || '.registry.localhost')"]
         values += [":region", "'Basic'", "'{}'", "true", ":now", ":caller", "'Application'"]
         values += ["ARRAY['password', 'password2']", "ARRAY[:sealed::bytea, :sealed::bytea]"]
-        values += ["ARRAY[:verifier::bytea, :verifier::bytea]"]
+        values += ["ARRAY[:verifier::bytea, :verifier::bytea]", "'LegacyRegistryPermissions'"]
         return self.statements.with_values("INSERT INTO registries", values)
 
     def renew(self):
@@ -204,7 +206,8 @@ class Scripts:
             A_NUMBER,
             self._facts(":registry_key") + ";",
             "BEGIN;",
-            self.statements.with_values("SELECT admin_user_enabled, location", [":uid"]) + ";",
+            self._record("regenerateCredential/action", ":group_scope || :registry_key"),
+            self.statements.with_values("SELECT admin_user_enabled, role_assignment_mode, location", [":uid"]) + ";",
             self.statements.with_values("WITH renewed AS", [":uid", "'password'", ":sealed", ":verifier", ":n"]) + ";",
             self._head(),
             self._publish(
@@ -213,6 +216,7 @@ class Scripts:
                 keys="ARRAY[:uid]::text[]",
                 bodies="ARRAY[:registry_body]::text[]",
                 hashes="ARRAY[:n::text || '0000000000000000000']::text[]",
+                wholes="ARRAY[NULL]::text[]",
             ),
             "COMMIT;",
         ]
@@ -221,13 +225,20 @@ class Scripts:
     def _facts(self, registry_key):
         chain = f"ARRAY[:group_scope || '/providers/microsoft.containerregistry/registries/' || {registry_key}, :group_scope, :subscription_scope, '/']"
         values = [":object_id", ":key_id", ":now", chain, ":subscription", "'bench'", registry_key]
-        return self.statements.with_values("JOIN application_secrets c ON c.app_id = sp.app_id WHERE", values)
+        return self.statements.with_values("EXISTS (SELECT FROM group_members m WHERE m.member_id = $1)", values)
+
+    def _record(self, action, resource):
+        """Who did what, in the change's own transaction."""
+        values = [NUMBER_AS_UUID, ":now", NUMBER_AS_UUID, f"'Microsoft.ContainerRegistry/registries/{action}'"]
+        values += [f"({resource})", f"({resource})", "'Succeeded'", "NULL::smallint", "NULL::text", ":object_id"]
+        values += ["NULL::text", "'127.0.0.1'", "'{}'", "true"]
+        return self.statements.with_values("INSERT INTO activity_log AS known", values) + ";"
 
     def _head(self):
         return self.statements.with_values("UPDATE config_head SET revision = revision + 1", []) + " \\gset"
 
-    def _publish(self, regions, kinds, keys, bodies, hashes):
-        values = [regions, kinds, keys, bodies, hashes, ":revision"]
+    def _publish(self, regions, kinds, keys, bodies, hashes, wholes):
+        values = [regions, kinds, keys, bodies, hashes, ":revision", wholes, NUMBER_AS_UUID, "'{}'::jsonb"]
         return self.statements.with_values("SELECT region, kind, key, body, hash::numeric AS hash", values) + ";"
 
 
