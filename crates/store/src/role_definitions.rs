@@ -38,7 +38,7 @@ pub enum RoleDefinitionPut {
 /// What came of deleting a custom role.
 #[derive(Debug)]
 pub enum RoleDefinitionDeletion {
-    Deleted(CustomRole, Published),
+    Deleted(Box<CustomRole>, Published),
     NotFound,
     /// So many assignments are of it.
     InUse(i64),
@@ -196,7 +196,10 @@ impl Store {
         };
         let published = publish(&mut transaction, &[change]).await?;
         transaction.commit().await?;
-        Ok(RoleDefinitionDeletion::Deleted(before.clone(), published))
+        Ok(RoleDefinitionDeletion::Deleted(
+            Box::new(before.clone()),
+            published,
+        ))
     }
 
     /// Whether a scope names something that is there: a subscription, a group of one, or a registry of a group.

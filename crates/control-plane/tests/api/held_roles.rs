@@ -121,11 +121,11 @@ async fn a_group_holds_roles_for_its_members_however_deep(pool: PgPool) {
     let held = format!("assignedTo('{}')", member.object_id);
     assert_eq!(
         holders(&app, &app.subscription(), &held).await,
-        [outer.clone()]
+        [outer.as_str()]
     );
     assert_eq!(
         holders(&app, &contoso, &format!("atScope() and {held}")).await,
-        [outer.clone()]
+        [outer.as_str()]
     );
     let direct = format!("principalId eq '{}'", member.object_id);
     assert_eq!(holders(&app, &app.subscription(), &direct).await, [""; 0]);
@@ -136,7 +136,7 @@ async fn a_group_holds_roles_for_its_members_however_deep(pool: PgPool) {
             &format!("principalId eq '{outer}'")
         )
         .await,
-        [outer.clone()]
+        [outer.as_str()]
     );
     let path = format!(
         "{}/providers/Microsoft.Authorization/roleAssignments?api-version={ASSIGNMENTS}&$filter=assignedTo('{outer}')",
