@@ -77,8 +77,14 @@ pub(crate) const MAXIMUM_TOKEN_BYTES: usize = 8 * 1024;
 /// Memory for tokens whose signature was verified.
 pub(crate) const VERIFIED_TOKENS_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How often the keys that sign access tokens are read again. A new key has to be stored for longer before its first use.
-pub(crate) const SIGN_IN_KEYS_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the keys that sign access tokens are read again: after twice as long no control plane takes a key that was revoked.
+pub(crate) const SIGN_IN_KEYS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a new key that signs access tokens is shown before it signs: longer than anybody may keep the keys that were shown before.
+pub(crate) const SIGN_IN_KEY_LEAD: time::Duration = time::Duration::minutes(10);
+
+/// After how many readings of the keys failed sign-ins and sessions that are over are forgotten.
+pub(crate) const FORGET_ROUNDS: u32 = 60;
 
 /// Failed sign-ins a minute, and at once, from one address in the name of one client.
 pub(crate) const SIGN_IN_FAILURES_OF_CLIENT: NonZeroU32 = NonZeroU32::new(10).expect("not zero");

@@ -25,7 +25,8 @@ mod token;
 mod used;
 mod verification;
 
-pub use keys::{SignInError, ensure_key};
+pub use keys::{Rotation, SignInError, ensure_key, rotate_key};
+pub use store::sign_in_keys::FormerKeys;
 
 pub(crate) use claims::Claims;
 
@@ -44,6 +45,9 @@ use verification::Verified;
 use crate::app::Parts;
 use crate::front_door::Operation;
 use crate::limits;
+
+/// How often control planes read the signing keys: after twice as long every one knows a change.
+pub const KEYS_INTERVAL: std::time::Duration = limits::SIGN_IN_KEYS_INTERVAL;
 
 /// The most secrets that an application and its service principal may have together.
 pub const MAXIMUM_SECRETS: i64 = limits::MAXIMUM_SECRETS;
@@ -108,18 +112,21 @@ async fn keep_fresh(
     clock: crate::Clock,
     shutdown: service::shutdown::Shutdown,
 ) {
-    loop {
+    for round in 1_u32.. {
         tokio::select! {
             () = tokio::time::sleep(limits::SIGN_IN_KEYS_INTERVAL) => {}
             () = shutdown.wait() => return,
         }
-        sign_in.failures.forget_old();
         if let Err(error) = sign_in.keys.refresh(clock()).await {
             tracing::warn!(
                 error.cause = %service::errors::chain(&error),
                 "the sign-in keys could not be read again; those known stay in use"
             );
         }
+        if round % limits::FORGET_ROUNDS != 0 {
+            continue;
+        }
+        sign_in.failures.forget_old();
         if let Err(error) = store.refresh_tokens_forget(clock()).await {
             tracing::debug!(
                 error.cause = %service::errors::chain(&error),

@@ -306,7 +306,7 @@ impl TestApp {
     }
 }
 
-fn key_ring() -> KeyRing {
+pub(crate) fn key_ring() -> KeyRing {
     KeyRing::parse("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap()
 }
 
