@@ -6,6 +6,9 @@ use std::time::Duration;
 /// The longest request body that is read: 1 MiB. No ARM or directory request here comes near it.
 pub(crate) const MAXIMUM_BODY_BYTES: usize = 1024 * 1024;
 
+/// Parameters of a form that the token endpoint reads. Clients send about ten.
+pub(crate) const MAXIMUM_FORM_PARAMETERS: usize = 32;
+
 /// How long a client may take to send a body.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -105,7 +108,7 @@ pub(crate) const SLOW_CHECKS: usize = 2;
 /// How long a sign-in waits for its turn to be checked.
 pub(crate) const SLOW_CHECK_WAIT: Duration = Duration::from_secs(5);
 
-/// The longest password that is checked, in bytes.
+/// The longest password, and the longest secret of an application, that is looked at, in bytes.
 pub(crate) const MAXIMUM_PASSWORD_BYTES: usize = 1024;
 
 /// Chosen secrets that were right are remembered, so that they are not checked slowly each time: at most so many.
@@ -123,8 +126,15 @@ pub(crate) const REFRESH_TOKEN_LIFETIME: time::Duration = time::Duration::days(1
 /// How long a person's session lasts, however often it is refreshed.
 pub(crate) const SESSION_LIFETIME: time::Duration = time::Duration::days(90);
 
-/// How far ahead the end of a client assertion may lie.
-pub(crate) const ASSERTION_LIFETIME: time::Duration = time::Duration::hours(24);
+/// How long a refresh token that was used may be used again, as long as none that followed was: several processes share one, and answers get
+/// lost.
+pub(crate) const REFRESH_TOKEN_LEEWAY: time::Duration = time::Duration::seconds(30);
+
+/// How far ahead the end of an external issuer's token may lie.
+pub(crate) const FEDERATED_TOKEN_LIFETIME: time::Duration = time::Duration::hours(24);
+
+/// How far ahead the end of an assertion may lie that an application signs with a certificate.
+pub(crate) const ASSERTION_LIFETIME: time::Duration = time::Duration::hours(1);
 
 /// The longest client assertion that is looked at.
 pub(crate) const MAXIMUM_ASSERTION_BYTES: usize = 16 * 1024;
@@ -141,6 +151,9 @@ pub(crate) const MAXIMUM_ISSUER_ANSWER_BYTES: usize = 256 * 1024;
 /// Keys of an external issuer that are looked at.
 pub(crate) const MAXIMUM_ISSUER_KEYS: usize = 100;
 
+/// External issuers that are asked at once.
+pub(crate) const ISSUER_FETCHES: usize = 4;
+
 /// How often an external issuer that answers is asked at most, as when a token names a key that it has not shown.
 pub(crate) const ISSUER_FETCH_INTERVAL: time::Duration = time::Duration::minutes(1);
 
@@ -155,6 +168,9 @@ pub(crate) const ISSUER_KEYS_LIFETIME: time::Duration = time::Duration::hours(1)
 
 /// Secrets of an application and its service principal together.
 pub(crate) const MAXIMUM_SECRETS: i64 = 100;
+
+/// Of these, secrets that somebody chose: each has to be checked slowly when another one is shown.
+pub(crate) const MAXIMUM_CHOSEN_SECRETS: i64 = 4;
 
 /// Certificates of an application and its service principal together.
 pub(crate) const MAXIMUM_CERTIFICATES: i64 = 20;

@@ -33,7 +33,9 @@ pub use principal_lookup::FoundPrincipal;
 pub use principals::Indispensable;
 pub use query::ObjectQuery;
 pub use roles::{DirectoryRole, RoleAddition, RoleRemoval};
-pub use secrets::{NewSecret, Secret, SecretAddition, SecretOwner, SecretRemoval, SecretVerifier};
+pub use secrets::{
+    NewSecret, Secret, SecretAddition, SecretLimits, SecretOwner, SecretRemoval, SecretVerifier,
+};
 pub use service_principals::{
     NewServicePrincipal, ServicePrincipal, ServicePrincipalChange, ServicePrincipalCreation,
     ServicePrincipalUpdate,

@@ -349,7 +349,7 @@ async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     }
     match app
         .store
-        .user_update(id, &change)
+        .user_update(id, &change, Uuid::new_v4())
         .await
         .map_err(store_error)?
     {

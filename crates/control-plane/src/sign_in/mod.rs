@@ -12,6 +12,7 @@ mod discovery;
 mod failure_limiter;
 mod form;
 mod issue;
+mod issuer_addresses;
 mod issuers;
 mod keys;
 mod metadata;
@@ -28,6 +29,7 @@ mod verification;
 pub use keys::{Rotation, SignInError, ensure_key, rotate_key};
 pub use store::sign_in_keys::FormerKeys;
 
+pub(crate) use assertion::is_own_issuer;
 pub(crate) use claims::Claims;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use issuers::Issuers;
 use keys::KeySet;
 use refusal::SignInMetrics;
 use slow_checks::SlowChecks;
+use store::directory::SecretLimits;
 use store::installation::Installation;
 use used::UsedCredentials;
 use uuid::Uuid;
@@ -50,7 +53,10 @@ use crate::limits;
 pub const KEYS_INTERVAL: std::time::Duration = limits::SIGN_IN_KEYS_INTERVAL;
 
 /// The most secrets that an application and its service principal may have together.
-pub const MAXIMUM_SECRETS: i64 = limits::MAXIMUM_SECRETS;
+pub const SECRET_LIMITS: SecretLimits = SecretLimits {
+    all: limits::MAXIMUM_SECRETS,
+    chosen: limits::MAXIMUM_CHOSEN_SECRETS,
+};
 
 /// Issues and verifies access tokens.
 pub(crate) struct SignIn {
@@ -83,7 +89,9 @@ impl SignIn {
         .await?;
         let issuers = service::tls::client_config(parts.settings.issuer_ca_file.as_deref())
             .map_err(SignInError::IssuerAuthorities)
-            .and_then(|tls| Issuers::new(tls).map_err(SignInError::Client))?;
+            .and_then(|tls| {
+                Issuers::new(tls, parts.settings.issuer_allow_private).map_err(SignInError::Client)
+            })?;
         let sign_in = Arc::new(Self {
             issuers,
             public_url: installation.public_url.clone(),
