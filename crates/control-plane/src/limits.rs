@@ -204,6 +204,9 @@ pub(crate) const MAXIMUM_CHOSEN_SECRET_CHARACTERS: usize = 256;
 /// New passwords that are hashed at once; each takes 19 MiB and tens of milliseconds of a core.
 pub(crate) const CONCURRENT_NEW_PASSWORDS: usize = 2;
 
+/// How long a request waits for its turn to hash a new password.
+pub(crate) const NEW_PASSWORD_WAIT: Duration = Duration::from_secs(5);
+
 /// Groups that a principal is a direct member of.
 pub(crate) const MAXIMUM_DIRECT_GROUPS: i64 = 2000;
 

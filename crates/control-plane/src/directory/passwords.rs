@@ -251,7 +251,12 @@ async fn add(app: &App, request: &Request, owner: SecretOwner) -> Result<Answer,
         credentials::generate(SecretKind::ServicePrincipalSecret, &*app.randomness)
     });
     let (hint, verifier) = if is_chosen {
-        let verifier = hashing::verifier_of(app, secret.clone()).await?;
+        // Nothing slow for what is refused anyway.
+        let count = app.store.secret_count(owner).await.map_err(store_error)?;
+        if count.ok_or_else(|| owner_not_found(owner))? >= MAXIMUM_SECRETS {
+            return Err(too_many_secrets());
+        }
+        let verifier = hashing::verifier_of(app, request, secret.clone()).await?;
         // Of one that is short enough to be remembered, nothing is given away.
         (String::new(), SecretVerifier::Chosen(verifier))
     } else {

@@ -4,7 +4,8 @@
 //!
 //! What comes of 5 to 7 is in the activity log before 8.
 //!
-//! The body comes before the decision: a slow one would leave time to lose the right that was found.
+//! The body comes before the decision: a slow one would leave time to lose the right that was found. A handler with slow work of its own
+//! asks again after it ([`super::decide_again`]).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -374,6 +375,8 @@ async fn carry_out(
         headers,
         body,
         caller,
+        access: operation.access,
+        protocol: operation.protocol,
         facts,
     };
     in_time((operation.handler)(Arc::clone(app), request)).await
