@@ -122,14 +122,14 @@ pub async fn bootstrap(
     )
 }
 
-/// Makes a principal the owner of an object; false when the directory has no such principal.
+/// Makes a user or a service principal the owner of an object; false when the directory has none with that id.
 async fn add_owner(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
     owner_id: Uuid,
 ) -> Result<bool, StoreError> {
     let known = sqlx::query_scalar!(
-        "SELECT object_id FROM principals WHERE object_id = $1 FOR KEY SHARE",
+        "SELECT object_id FROM principals WHERE object_id = $1 AND kind <> 'Group' FOR KEY SHARE",
         owner_id
     )
     .fetch_optional(&mut **transaction)
