@@ -117,3 +117,43 @@ def test_an_exposed_token_is_a_password_for_docker(control_plane, registry, dock
     assert exposed["loginServer"] == registry.login_server
     docker.login(exposed["loginServer"], exposed["username"], token)
     assert "unauthorized" in docker.login_fails(exposed["loginServer"], TOKEN_USER, token[:-20])
+
+
+def test_a_person_logs_in_by_a_group_and_never_with_a_password(control_plane, registry, docker, az, fresh_cli, at):
+    name = fresh_name("person")
+    password = EVIDENCE.secret(f"Chosen-{fresh_name()}-9", "a person's password")
+    host = control_plane.url.partition("//")[2].partition(":")[0]
+    user = control_plane.expect(
+        201, "POST", "/v1.0/users",
+        json={
+            "accountEnabled": True, "displayName": name, "mailNickname": name,
+            "userPrincipalName": f"{name}@{host}.test",
+            "passwordProfile": {"password": password, "forceChangePasswordNextSignIn": False},
+        },
+    )  # fmt: skip
+    group = control_plane.expect(
+        201, "POST", "/v1.0/groups",
+        json={"displayName": fresh_name("team"), "mailNickname": name, "mailEnabled": False, "securityEnabled": True},
+    )  # fmt: skip
+    az.run(
+        "role", "assignment", "create", "--assignee-object-id", group["id"], "--assignee-principal-type", "Group",
+        "--role", "AcrPull", "--scope", registry.id,
+    )  # fmt: skip
+    membership = f"/v1.0/groups/{group['id']}/members"
+    member = {"@odata.id": f"{control_plane.url}/v1.0/directoryObjects/{user['id']}"}
+    control_plane.expect(204, "POST", f"{membership}/$ref", json=member)
+    cli = fresh_cli(**docker.environment())
+    shutil.copy(az.directory / "clouds.config", cli.directory)
+    shutil.copy(az.directory / "config", cli.directory)
+    cli.run("login", "--username", user["userPrincipalName"], "--password", password, "--allow-no-subscriptions")
+    exposed = cli.json("acr", "login", "--name", registry.name, "--expose-token")
+    token = EVIDENCE.secret(exposed["accessToken"], "an exposed token")
+    cli.run("acr", "login", "--name", registry.name)
+    by_token = at(registry, TOKEN_USER, token)
+    assert by_token.login_status() == 200
+    # A password of a person's is nothing to a node, whatever it may do.
+    by_password = at(registry, user["userPrincipalName"], password)
+    refused = by_password.request("GET", "/v2/")
+    assert refused.status_code == 401 and "az acr login" in refused.text
+    control_plane.expect(204, "DELETE", f"{membership}/{user['id']}/$ref")
+    assert by_token.login_status() == 401

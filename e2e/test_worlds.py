@@ -145,7 +145,11 @@ class World:
         restriction = None
         if self.random.random() < 0.5:
             actions = self.random.sample(("content/read", "content/*", "metadata/read"), self.random.randint(1, 2))
-            restriction = (actions, self.random.sample(COMPARISONS, self.random.randint(1, 2)))
+            # One that speaks of nothing in the role is refused.
+            data_actions = [action for _, action in RIGHTS.values()]
+            named = [a for a in data_actions if any(matches(f"{CONTENT}/{pattern}", a) for pattern in actions)]
+            if any(allows(self.permissions[role], action, True) for action in named):
+                restriction = (actions, self.random.sample(COMPARISONS, self.random.randint(1, 2)))
         properties = {"roleDefinitionId": self.role_id(role), "principalId": holder}
         if restriction:
             properties |= {"condition": condition(restriction), "conditionVersion": "2.0"}
@@ -180,7 +184,8 @@ class World:
         def may(actions, repository):
             action = actions[is_abac]
             return any(
-                allows(permissions, action, is_abac) and (not is_abac or holds(restriction, action, repository))
+                allows(permissions, action, is_abac)
+                and (holds(restriction, action, repository) if is_abac else restriction is None)
                 for permissions, restriction in applying
             )
 

@@ -265,7 +265,9 @@ CREATE TABLE refresh_tokens (
     client_id     text NOT NULL,
     issued_at     timestamptz NOT NULL,
     expires_at    timestamptz NOT NULL,
-    used_at       timestamptz
+    used_at       timestamptz,
+    -- The one that was used to get it; NULL of a family's first.
+    follows       uuid
 );
 CREATE INDEX refresh_tokens_family ON refresh_tokens (family_id);
 CREATE INDEX refresh_tokens_principal ON refresh_tokens (principal_id);

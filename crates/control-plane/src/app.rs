@@ -46,6 +46,8 @@ pub struct Settings {
     pub self_service_applications: bool,
     /// The authorities by which external issuers of federated tokens are trusted, PEM; those of the system without it.
     pub issuer_ca_file: Option<std::path::PathBuf>,
+    /// Whether external issuers may be at loopback, link-local and private addresses.
+    pub issuer_allow_private: bool,
     /// The origins whose pages may call the API from a browser.
     pub cors_allowed_origins: Vec<String>,
     /// How many days rows of the activity log are kept.

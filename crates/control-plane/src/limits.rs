@@ -6,6 +6,9 @@ use std::time::Duration;
 /// The longest request body that is read: 1 MiB. No ARM or directory request here comes near it.
 pub(crate) const MAXIMUM_BODY_BYTES: usize = 1024 * 1024;
 
+/// Parameters of a form that the token endpoint reads. Clients send about ten.
+pub(crate) const MAXIMUM_FORM_PARAMETERS: usize = 32;
+
 /// How long a client may take to send a body.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -77,8 +80,14 @@ pub(crate) const MAXIMUM_TOKEN_BYTES: usize = 8 * 1024;
 /// Memory for tokens whose signature was verified.
 pub(crate) const VERIFIED_TOKENS_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How often the keys that sign access tokens are read again. A new key has to be stored for longer before its first use.
-pub(crate) const SIGN_IN_KEYS_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the keys that sign access tokens are read again: after twice as long no control plane takes a key that was revoked.
+pub(crate) const SIGN_IN_KEYS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a new key that signs access tokens is shown before it signs: longer than anybody may keep the keys that were shown before.
+pub(crate) const SIGN_IN_KEY_LEAD: time::Duration = time::Duration::minutes(10);
+
+/// After how many readings of the keys failed sign-ins and sessions that are over are forgotten.
+pub(crate) const FORGET_ROUNDS: u32 = 60;
 
 /// Failed sign-ins a minute, and at once, from one address in the name of one client.
 pub(crate) const SIGN_IN_FAILURES_OF_CLIENT: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
@@ -99,7 +108,7 @@ pub(crate) const SLOW_CHECKS: usize = 2;
 /// How long a sign-in waits for its turn to be checked.
 pub(crate) const SLOW_CHECK_WAIT: Duration = Duration::from_secs(5);
 
-/// The longest password that is checked, in bytes.
+/// The longest password, and the longest secret of an application, that is looked at, in bytes.
 pub(crate) const MAXIMUM_PASSWORD_BYTES: usize = 1024;
 
 /// Chosen secrets that were right are remembered, so that they are not checked slowly each time: at most so many.
@@ -117,8 +126,15 @@ pub(crate) const REFRESH_TOKEN_LIFETIME: time::Duration = time::Duration::days(1
 /// How long a person's session lasts, however often it is refreshed.
 pub(crate) const SESSION_LIFETIME: time::Duration = time::Duration::days(90);
 
-/// How far ahead the end of a client assertion may lie.
-pub(crate) const ASSERTION_LIFETIME: time::Duration = time::Duration::hours(24);
+/// How long a refresh token that was used may be used again, as long as none that followed was: several processes share one, and answers get
+/// lost.
+pub(crate) const REFRESH_TOKEN_LEEWAY: time::Duration = time::Duration::seconds(30);
+
+/// How far ahead the end of an external issuer's token may lie.
+pub(crate) const FEDERATED_TOKEN_LIFETIME: time::Duration = time::Duration::hours(24);
+
+/// How far ahead the end of an assertion may lie that an application signs with a certificate.
+pub(crate) const ASSERTION_LIFETIME: time::Duration = time::Duration::hours(1);
 
 /// The longest client assertion that is looked at.
 pub(crate) const MAXIMUM_ASSERTION_BYTES: usize = 16 * 1024;
@@ -135,6 +151,9 @@ pub(crate) const MAXIMUM_ISSUER_ANSWER_BYTES: usize = 256 * 1024;
 /// Keys of an external issuer that are looked at.
 pub(crate) const MAXIMUM_ISSUER_KEYS: usize = 100;
 
+/// External issuers that are asked at once.
+pub(crate) const ISSUER_FETCHES: usize = 4;
+
 /// How often an external issuer that answers is asked at most, as when a token names a key that it has not shown.
 pub(crate) const ISSUER_FETCH_INTERVAL: time::Duration = time::Duration::minutes(1);
 
@@ -149,6 +168,9 @@ pub(crate) const ISSUER_KEYS_LIFETIME: time::Duration = time::Duration::hours(1)
 
 /// Secrets of an application and its service principal together.
 pub(crate) const MAXIMUM_SECRETS: i64 = 100;
+
+/// Of these, secrets that somebody chose: each has to be checked slowly when another one is shown.
+pub(crate) const MAXIMUM_CHOSEN_SECRETS: i64 = 4;
 
 /// Certificates of an application and its service principal together.
 pub(crate) const MAXIMUM_CERTIFICATES: i64 = 20;
@@ -181,6 +203,9 @@ pub(crate) const MAXIMUM_CHOSEN_SECRET_CHARACTERS: usize = 256;
 
 /// New passwords that are hashed at once; each takes 19 MiB and tens of milliseconds of a core.
 pub(crate) const CONCURRENT_NEW_PASSWORDS: usize = 2;
+
+/// How long a request waits for its turn to hash a new password.
+pub(crate) const NEW_PASSWORD_WAIT: Duration = Duration::from_secs(5);
 
 /// Groups that a principal is a direct member of.
 pub(crate) const MAXIMUM_DIRECT_GROUPS: i64 = 2000;

@@ -47,6 +47,9 @@ pub struct Arguments {
     /// File with the certificate authorities, PEM, by which external issuers of federated tokens are trusted; without it those of the system
     #[arg(long, value_name = "FILE", env = "WHARFINGER_ISSUER_CA_FILE")]
     issuer_ca_file: Option<PathBuf>,
+    /// Ask external issuers of federated tokens also at loopback, link-local and private addresses
+    #[arg(long)]
+    issuer_allow_private: bool,
     /// Let only directory administrators create applications and service principals
     #[arg(long)]
     no_self_service_applications: bool,
@@ -120,6 +123,7 @@ async fn run_until_shutdown(arguments: Arguments) -> Result<(), RunError> {
         settings: Settings {
             self_service_applications: !arguments.no_self_service_applications,
             issuer_ca_file: arguments.issuer_ca_file.clone(),
+            issuer_allow_private: arguments.issuer_allow_private,
             cors_allowed_origins: arguments.cors_allowed_origin.clone(),
             activity_retention_days: arguments.activity_log_retention,
         },

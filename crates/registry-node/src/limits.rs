@@ -81,6 +81,9 @@ pub const FAILED_LOGIN_OF_ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Addresses, and pairs of address and user, whose failed logins are remembered.
 pub const FAILED_LOGINS_REMEMBERED: u64 = 20_000;
 
+/// The longest password that is looked at, in bytes, where it is no token.
+pub const MAXIMUM_PASSWORD_BYTES: usize = 1024;
+
 /// Chosen secrets that are checked at once, each with 19 MiB of memory and tens of milliseconds of a processor …
 pub const CHOSEN_SECRETS_AT_ONCE: usize = 2;
 

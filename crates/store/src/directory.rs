@@ -33,7 +33,9 @@ pub use principal_lookup::FoundPrincipal;
 pub use principals::Indispensable;
 pub use query::ObjectQuery;
 pub use roles::{DirectoryRole, RoleAddition, RoleRemoval};
-pub use secrets::{NewSecret, Secret, SecretAddition, SecretOwner, SecretRemoval, SecretVerifier};
+pub use secrets::{
+    NewSecret, Secret, SecretAddition, SecretLimits, SecretOwner, SecretRemoval, SecretVerifier,
+};
 pub use service_principals::{
     NewServicePrincipal, ServicePrincipal, ServicePrincipalChange, ServicePrincipalCreation,
     ServicePrincipalUpdate,
@@ -120,14 +122,14 @@ pub async fn bootstrap(
     )
 }
 
-/// Makes a principal the owner of an object; false when the directory has no such principal.
+/// Makes a user or a service principal the owner of an object; false when the directory has none with that id.
 async fn add_owner(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
     owner_id: Uuid,
 ) -> Result<bool, StoreError> {
     let known = sqlx::query_scalar!(
-        "SELECT object_id FROM principals WHERE object_id = $1 FOR KEY SHARE",
+        "SELECT object_id FROM principals WHERE object_id = $1 AND kind <> 'Group' FOR KEY SHARE",
         owner_id
     )
     .fetch_optional(&mut **transaction)

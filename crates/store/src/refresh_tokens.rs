@@ -1,11 +1,13 @@
-//! Refresh tokens of sign-in. Each is used once and followed by another of its family; one that is used again ends the family.
+//! Refresh tokens of sign-in. Each is used once and followed by another of its family; one that is used again ends the family, unless it was
+//! used a moment ago and what followed was not: processes share a token, and answers get lost.
 //!
 //! A family's first token has the family's id and stays as long as the family does. Whoever uses one of the family locks that row first, so
-//! that a family which ends takes also the token that somebody else is just being given.
+//! that a family which ends takes also the token that somebody else is just being given. Before that the person is locked, lightly: whoever
+//! ends a person's sessions holds that row, and comes before the whole use or after it.
 
 use credentials::{Secret, Verifier};
 use sqlx::{Postgres, Transaction};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::{Store, StoreError};
@@ -21,6 +23,15 @@ pub struct NewRefreshToken {
     pub verifier: Verifier,
     pub issued_at: OffsetDateTime,
     pub expires_at: OffsetDateTime,
+}
+
+/// What bounds the use of a family's tokens.
+#[derive(Debug, Clone, Copy)]
+pub struct RefreshTokenTerms {
+    /// How long a family lasts.
+    pub family_lifetime: Duration,
+    /// How long a token that was used may be used again while none that followed was.
+    pub leeway: Duration,
 }
 
 /// What a family is of.
@@ -58,21 +69,33 @@ pub enum RefreshTokenUse {
     /// The password that the family came from was replaced, or its sessions were revoked.
     CredentialGone,
     Disabled,
+    /// The person was told to change the password.
+    PasswordToBeChanged {
+        user_principal_name: String,
+    },
 }
 
 impl Store {
-    /// Begins a family with its first token, unless the credential is gone meanwhile; whether it did.
+    /// Begins a family with its first token, unless the credential is gone or the person disabled meanwhile; whether it did.
     pub async fn refresh_token_begin(
         &self,
         family: &RefreshTokenFamily,
         first: &NewRefreshToken,
     ) -> Result<bool, StoreError> {
-        // The share lock makes a reset of the password, which ends all sessions, see this one or come before it.
+        let mut transaction = self.begin().await?;
+        // A reset of the password, which ends all sessions, sees this one or comes before it; what it changed is read after it.
+        sqlx::query!(
+            "SELECT object_id FROM principals WHERE object_id = $1 FOR KEY SHARE",
+            family.principal_id
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
         let inserted = sqlx::query!(
-            "WITH credential AS (SELECT object_id FROM users WHERE object_id = $3 AND credential_id = $4 FOR SHARE)
-             INSERT INTO refresh_tokens
+            "INSERT INTO refresh_tokens
                (token_id, family_id, verifier, principal_id, credential_id, client_id, issued_at, expires_at)
-             SELECT $1, $1, $2, $3, $4, $5, $6, $7 FROM credential",
+             SELECT $1, $1, $2, $3, $4, $5, $6, $7
+             FROM users u JOIN principals p ON p.object_id = u.object_id
+             WHERE u.object_id = $3 AND u.credential_id = $4 AND p.enabled",
             first.token_id,
             first.verifier.to_bytes(),
             family.principal_id,
@@ -81,19 +104,20 @@ impl Store {
             first.issued_at,
             first.expires_at
         )
-        .execute(self.pool())
+        .execute(&mut *transaction)
         .await?
         .rows_affected();
+        transaction.commit().await?;
         Ok(inserted == 1)
     }
 
-    /// Uses a token and keeps the next one of its family, which does not outlive `ends_at` of the family's beginning.
+    /// Uses a token and keeps the next one of its family, which does not outlive the family.
     pub async fn refresh_token_use(
         &self,
         token_id: Uuid,
         shown: &Secret,
         client_id: &str,
-        family_lifetime: time::Duration,
+        terms: RefreshTokenTerms,
         next: &NewRefreshToken,
     ) -> Result<RefreshTokenUse, StoreError> {
         let now = next.issued_at;
@@ -102,12 +126,14 @@ impl Store {
             return Ok(RefreshTokenUse::Unknown);
         };
         let found = sqlx::query!(
-            "SELECT r.family_id, r.verifier, r.credential_id, r.client_id, r.expires_at, r.used_at, p.object_id, p.enabled,
-               p.display_name, u.credential_id AS present_credential_id, u.user_principal_name
+            r#"SELECT r.family_id, r.verifier, r.credential_id, r.client_id, r.expires_at, r.used_at, p.object_id, p.enabled,
+               p.display_name, u.credential_id AS present_credential_id, u.user_principal_name, u.must_change_password,
+               EXISTS (SELECT FROM refresh_tokens s
+                 WHERE s.family_id = r.family_id AND s.follows = r.token_id AND s.used_at IS NOT NULL) AS "is_follower_used!"
              FROM refresh_tokens r
              JOIN principals p ON p.object_id = r.principal_id
              JOIN users u ON u.object_id = r.principal_id
-             WHERE r.token_id = $1",
+             WHERE r.token_id = $1"#,
             token_id
         )
         .fetch_optional(&mut *transaction)
@@ -121,14 +147,17 @@ impl Store {
         if found.client_id != client_id {
             return Ok(RefreshTokenUse::OtherClient);
         }
-        if found.used_at.is_some() {
+        let is_reused = found
+            .used_at
+            .is_some_and(|used_at| found.is_follower_used || now - used_at > terms.leeway);
+        if is_reused {
             end_family(&mut transaction, found.family_id).await?;
             transaction.commit().await?;
             return Ok(RefreshTokenUse::Reused {
                 principal_id: found.object_id,
             });
         }
-        let family_ends_at = begun_at + family_lifetime;
+        let family_ends_at = begun_at + terms.family_lifetime;
         if found.expires_at <= now || family_ends_at <= now {
             return Ok(RefreshTokenUse::Expired);
         }
@@ -137,6 +166,11 @@ impl Store {
         }
         if !found.enabled {
             return Ok(RefreshTokenUse::Disabled);
+        }
+        if found.must_change_password {
+            return Ok(RefreshTokenUse::PasswordToBeChanged {
+                user_principal_name: found.user_principal_name,
+            });
         }
         follow(
             &mut transaction,
@@ -172,11 +206,18 @@ impl Store {
     }
 }
 
-/// Locks a token's family; when it began. `None` when there is no such token.
+/// Locks a token's family, and before it lightly whose it is; when it began. `None` when there is no such token.
 async fn lock_family(
     transaction: &mut Transaction<'_, Postgres>,
     token_id: Uuid,
 ) -> Result<Option<OffsetDateTime>, StoreError> {
+    sqlx::query!(
+        "SELECT object_id FROM principals
+         WHERE object_id = (SELECT principal_id FROM refresh_tokens WHERE token_id = $1) FOR KEY SHARE",
+        token_id
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
     let begun_at = sqlx::query_scalar!(
         "SELECT issued_at FROM refresh_tokens
          WHERE token_id = (SELECT family_id FROM refresh_tokens WHERE token_id = $1) FOR UPDATE",
@@ -206,12 +247,12 @@ async fn follow(
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "WITH used AS (
-           UPDATE refresh_tokens SET used_at = $4 WHERE token_id = $1
+           UPDATE refresh_tokens SET used_at = coalesce(used_at, $4) WHERE token_id = $1
            RETURNING family_id, principal_id, credential_id, client_id
          )
          INSERT INTO refresh_tokens
-           (token_id, family_id, verifier, principal_id, credential_id, client_id, issued_at, expires_at)
-         SELECT $2, family_id, $3, principal_id, credential_id, client_id, $4, $5 FROM used",
+           (token_id, family_id, verifier, principal_id, credential_id, client_id, issued_at, expires_at, follows)
+         SELECT $2, family_id, $3, principal_id, credential_id, client_id, $4, $5, $1 FROM used",
         token_id,
         next.token_id,
         next.verifier.to_bytes(),

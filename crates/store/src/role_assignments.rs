@@ -80,7 +80,7 @@ pub enum RoleAssignmentPut {
 /// What came of deleting a role assignment.
 #[derive(Debug)]
 pub enum RoleAssignmentDeletion {
-    Deleted(RoleAssignment, Published),
+    Deleted(Box<RoleAssignment>, Published),
     NotFound,
     /// Nobody would own the subscription.
     LastOwner,
@@ -269,7 +269,7 @@ impl Store {
         note(row.principal_id, row.role_definition_id);
         let published = publish(&mut transaction, &[deletion(name)]).await?;
         transaction.commit().await?;
-        Ok(RoleAssignmentDeletion::Deleted(row, published))
+        Ok(RoleAssignmentDeletion::Deleted(Box::new(row), published))
     }
 }
 

@@ -38,7 +38,7 @@ pub enum RoleDefinitionPut {
 /// What came of deleting a custom role.
 #[derive(Debug)]
 pub enum RoleDefinitionDeletion {
-    Deleted(CustomRole, Published),
+    Deleted(Box<CustomRole>, Published),
     NotFound,
     /// So many assignments are of it.
     InUse(i64),
@@ -138,7 +138,7 @@ impl Store {
         if present.definition == *definition && same_text(&present.definition, definition) {
             return Ok(RoleDefinitionPut::Updated(present, None));
         }
-        sqlx::query!(
+        let written = sqlx::query!(
             "UPDATE role_definitions SET role_name = $2, role_name_key = $3, description = $4, permissions = $5,
                assignable_scopes = $6, assignable_scope_keys = $7, updated_at = $8, updated_by = $9
              WHERE id = $1",
@@ -153,7 +153,15 @@ impl Store {
             wanted.updated_by
         )
         .execute(&mut *transaction)
-        .await?;
+        .await;
+        match written {
+            Ok(_) => {}
+            // Another took the name since it was looked for.
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                return Ok(RoleDefinitionPut::NameInUse);
+            }
+            Err(error) => return Err(error.into()),
+        }
         let published = publish(&mut transaction, &[document(definition)]).await?;
         transaction.commit().await?;
         let updated = CustomRole {
@@ -196,7 +204,10 @@ impl Store {
         };
         let published = publish(&mut transaction, &[change]).await?;
         transaction.commit().await?;
-        Ok(RoleDefinitionDeletion::Deleted(before.clone(), published))
+        Ok(RoleDefinitionDeletion::Deleted(
+            Box::new(before.clone()),
+            published,
+        ))
     }
 
     /// Whether a scope names something that is there: a subscription, a group of one, or a registry of a group.

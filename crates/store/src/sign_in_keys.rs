@@ -105,7 +105,7 @@ impl Store {
                 )
             })
             .collect();
-        let (known, form) = published_keys(&mut *transaction).await?;
+        let (known, form) = published_keys(&mut transaction).await?;
         let mut changes: Vec<Change> = known
             .keys()
             .filter(|kid| !present.contains_key(*kid))
@@ -134,6 +134,88 @@ impl Store {
         }
         Ok(published)
     }
+}
+
+/// What becomes of the keys before a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormerKeys {
+    /// They sign until the new one does, and tokens that they signed are good until they expire.
+    Retire,
+    /// Nothing that they signed counts any more.
+    Revoke,
+}
+
+impl Store {
+    /// Adds a key, tells nodes, and retires or revokes those before it, in one transaction.
+    pub async fn sign_in_key_rotate(
+        &self,
+        new: &SignInKey,
+        document: config_documents::SignInKey,
+        former: FormerKeys,
+        token_lifetime: Duration,
+    ) -> Result<Published, StoreError> {
+        let mut transaction = self.begin().await?;
+        lock(&mut transaction).await?;
+        let mut changes = match former {
+            FormerKeys::Retire => retire(&mut transaction, new.not_before, token_lifetime).await?,
+            FormerKeys::Revoke => revoke(&mut transaction).await?,
+        };
+        sqlx::query!(
+            "INSERT INTO sign_in_keys (kid, sealed_private, not_before, retired_at) VALUES ($1, $2, $3, $4)",
+            new.kid,
+            new.sealed_private,
+            new.not_before,
+            new.retired_at
+        )
+        .execute(&mut *transaction)
+        .await?;
+        changes.push(Change::Upsert {
+            region: Region::all(),
+            document: Document::SignInKey(document),
+        });
+        let published = publish(&mut transaction, &changes).await?;
+        transaction.commit().await?;
+        Ok(published)
+    }
+}
+
+/// Retires every key at `retired_at`; what nodes have to know. What they know of none cannot be said here: who can open the key says it.
+async fn retire(
+    transaction: &mut Transaction<'_, Postgres>,
+    retired_at: OffsetDateTime,
+    token_lifetime: Duration,
+) -> Result<Vec<Change>, StoreError> {
+    let retired = sqlx::query!(
+        r#"UPDATE sign_in_keys SET retired_at = $1 WHERE retired_at IS NULL OR retired_at > $1
+           RETURNING kid, retired_at AS "retired_at!""#,
+        retired_at
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    let (known, _) = published_keys(&mut *transaction).await?;
+    let mut changes = Vec::with_capacity(retired.len() + 1);
+    for row in retired {
+        let Some(body) = known.get(&row.kid) else {
+            continue;
+        };
+        let parsed = Document::parse(Kind::SignInKey.as_str(), &row.kid, body);
+        if let Ok(Document::SignInKey(mut document)) = parsed {
+            document.ends_at = Some(row.retired_at + token_lifetime);
+            changes.push(Change::Upsert {
+                region: Region::all(),
+                document: Document::SignInKey(document),
+            });
+        }
+    }
+    Ok(changes)
+}
+
+/// Forgets every key; what nodes have to know.
+async fn revoke(transaction: &mut Transaction<'_, Postgres>) -> Result<Vec<Change>, StoreError> {
+    let revoked = sqlx::query_scalar!("DELETE FROM sign_in_keys RETURNING kid")
+        .fetch_all(&mut **transaction)
+        .await?;
+    Ok(revoked.iter().map(|kid| withdrawal(kid)).collect())
 }
 
 fn withdrawal(kid: &str) -> Change {

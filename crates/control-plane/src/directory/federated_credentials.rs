@@ -23,6 +23,7 @@ use crate::limits::{
     MAXIMUM_FEDERATED_AUDIENCES, MAXIMUM_FEDERATED_CREDENTIALS, MAXIMUM_FEDERATED_NAME_CHARACTERS,
     MAXIMUM_FEDERATED_TEXT_CHARACTERS,
 };
+use crate::sign_in::is_own_issuer;
 
 pub(super) fn operations() -> Vec<Operation> {
     let read = Access::Directory(DirectoryRight::Read);
@@ -188,7 +189,7 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let new = Stored {
         credential_id: Uuid::new_v4(),
         name: name(&body.name)?,
-        issuer: issuer(&body.issuer)?,
+        issuer: foreign_issuer(&app, &body.issuer)?,
         subject: text(&body.subject, "subject")?,
         audiences: audiences(&body.audiences)?,
         description: optional_text(body.description.as_deref())?,
@@ -229,7 +230,11 @@ async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         }
     }
     let change = FederatedCredentialChange {
-        issuer: body.issuer.as_deref().map(issuer).transpose()?,
+        issuer: body
+            .issuer
+            .as_deref()
+            .map(|text| foreign_issuer(&app, text))
+            .transpose()?,
         subject: body
             .subject
             .as_deref()
@@ -333,6 +338,19 @@ fn name(value: &str) -> Result<String, ApiError> {
         "it must have 3 to {MAXIMUM_FEDERATED_NAME_CHARACTERS} letters, digits, '-' and '_', begin with a letter or digit, and not be a GUID"
     );
     Err(fault("name", value, &rule))
+}
+
+/// An issuer that is not this installation: with its own tokens, one that is stolen could buy others without end.
+fn foreign_issuer(app: &App, value: &str) -> Result<String, ApiError> {
+    let value = issuer(value)?;
+    if is_own_issuer(&app.installation.public_url, &value) {
+        return Err(fault(
+            "issuer",
+            &value,
+            "it is this installation, whose tokens are taken as they are",
+        ));
+    }
+    Ok(value)
 }
 
 /// An issuer whose keys can be fetched: its discovery document is below it.

@@ -15,6 +15,7 @@ mod organization;
 mod passwords;
 mod query;
 mod references;
+mod relations;
 mod roles;
 mod service_principals;
 mod times;
@@ -35,6 +36,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     operations.extend(groups::operations());
     operations.extend(references::operations());
     operations.extend(objects::operations());
+    operations.extend(relations::operations());
     operations.extend(federated_credentials::operations());
     operations.extend(roles::operations());
     operations.extend(organization::operations());

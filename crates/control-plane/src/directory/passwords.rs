@@ -18,8 +18,10 @@ use super::{hashing, object_id};
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
 use crate::limits::{
-    MAXIMUM_CHOSEN_SECRET_CHARACTERS, MAXIMUM_SECRETS, MINIMUM_CHOSEN_SECRET_CHARACTERS,
+    MAXIMUM_CHOSEN_SECRET_CHARACTERS, MAXIMUM_CHOSEN_SECRETS, MAXIMUM_SECRETS,
+    MINIMUM_CHOSEN_SECRET_CHARACTERS,
 };
+use crate::sign_in::SECRET_LIMITS;
 
 /// How long a secret is good when its request does not say.
 const DEFAULT_VALIDITY: Duration = Duration::days(730);
@@ -249,7 +251,12 @@ async fn add(app: &App, request: &Request, owner: SecretOwner) -> Result<Answer,
         credentials::generate(SecretKind::ServicePrincipalSecret, &*app.randomness)
     });
     let (hint, verifier) = if is_chosen {
-        let verifier = hashing::verifier_of(app, secret.clone()).await?;
+        // Nothing slow for what is refused anyway.
+        let count = app.store.secret_count(owner).await.map_err(store_error)?;
+        if count.ok_or_else(|| owner_not_found(owner))? >= MAXIMUM_SECRETS {
+            return Err(too_many_secrets());
+        }
+        let verifier = hashing::verifier_of(app, request, secret.clone()).await?;
         // Of one that is short enough to be remembered, nothing is given away.
         (String::new(), SecretVerifier::Chosen(verifier))
     } else {
@@ -266,17 +273,14 @@ async fn add(app: &App, request: &Request, owner: SecretOwner) -> Result<Answer,
     };
     let addition = app
         .store
-        .secret_add(owner, &new, MAXIMUM_SECRETS)
+        .secret_add(owner, &new, SECRET_LIMITS)
         .await
         .map_err(store_error)?;
     let published = match addition {
         SecretAddition::Added(published) => published,
         SecretAddition::OwnerNotFound => return Err(owner_not_found(owner)),
-        SecretAddition::TooMany => {
-            return Err(bad_request(format!(
-                "The application and its service principal have {MAXIMUM_SECRETS} secrets, as many as they may. Remove some first."
-            )));
-        }
+        SecretAddition::TooMany => return Err(too_many_secrets()),
+        SecretAddition::TooManyChosen => return Err(too_many_chosen_secrets()),
     };
     let answer = Answer::ok(&PasswordCredential {
         key_id: new.key_id,
@@ -291,6 +295,18 @@ async fn add(app: &App, request: &Request, owner: SecretOwner) -> Result<Answer,
     Ok(answer
         .published(published)
         .header("cache-control", "no-store"))
+}
+
+fn too_many_secrets() -> ApiError {
+    bad_request(format!(
+        "The application and its service principal have {MAXIMUM_SECRETS} secrets, as many as they may. Remove some first."
+    ))
+}
+
+fn too_many_chosen_secrets() -> ApiError {
+    bad_request(format!(
+        "The application and its service principal have {MAXIMUM_CHOSEN_SECRETS} secrets whose text was chosen (secretText), as many as they may. Remove one first, or have one generated: leave secretText out."
+    ))
 }
 
 fn hint(secret: &Secret) -> String {

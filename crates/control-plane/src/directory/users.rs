@@ -289,7 +289,7 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let display_name = display_name(&body.display_name)?;
     let new = NewUser {
         object_id: Uuid::new_v4(),
-        password: hashed(&app, password, &name).await?,
+        password: hashed(&app, &request, password, &name).await?,
         user_principal_name: name,
         display_name,
         mail_nickname: nickname,
@@ -344,12 +344,12 @@ async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         if let Some(password) = profile.password {
             let name = change.user_principal_name.as_deref();
             let name = name.unwrap_or(&known.user_principal_name);
-            change.password = Some(hashed(&app, password, name).await?);
+            change.password = Some(hashed(&app, &request, password, name).await?);
         }
     }
     match app
         .store
-        .user_update(id, &change)
+        .user_update(id, &change, Uuid::new_v4())
         .await
         .map_err(store_error)?
     {
@@ -403,11 +403,16 @@ fn name_taken(name: &str) -> ApiError {
 }
 
 /// A password that is good enough, by its verifier. Its text goes no further.
-async fn hashed(app: &App, password: String, name: &str) -> Result<Password, ApiError> {
+async fn hashed(
+    app: &App,
+    request: &Request,
+    password: String,
+    name: &str,
+) -> Result<Password, ApiError> {
     let password = Secret::new(password);
     check_password(password.expose(), name)?;
     Ok(Password {
-        verifier: hashing::verifier_of(app, password).await?,
+        verifier: hashing::verifier_of(app, request, password).await?,
         credential_id: Uuid::new_v4(),
     })
 }

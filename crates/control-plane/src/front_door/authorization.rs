@@ -1,7 +1,5 @@
 //! Decides about access from an operation's declaration and the facts of the store, by the same call as nodes do.
 
-use std::sync::Arc;
-
 use arm::{ApiError, Kind};
 use rbac::{Action, Scope};
 use store::access::{AccessFacts, Credential, ScopeKeys};
@@ -9,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::authentication::revoked;
-use super::{Access, Caller, DirectoryRight, PathScope, Protocol, Rights, store_error};
+use super::{Access, Caller, DirectoryRight, PathScope, Protocol, Request, Rights, store_error};
 use crate::App;
 
 /// What the path of a request says about the scope.
@@ -74,7 +72,7 @@ pub(crate) struct Question<'a> {
 }
 
 /// Loads the facts and decides. Public operations and those of nodes do not come here.
-pub(crate) async fn decide(app: &Arc<App>, question: &Question<'_>) -> Result<Decided, ApiError> {
+pub(crate) async fn decide(app: &App, question: &Question<'_>) -> Result<Decided, ApiError> {
     if let [first, id, ..] = question.segments
         && first.eq_ignore_ascii_case("subscriptions")
     {
@@ -123,6 +121,28 @@ pub(crate) async fn decide(app: &Arc<App>, question: &Question<'_>) -> Result<De
     Ok(Decided { caller, facts })
 }
 
+/// Decides once more about a request that did slow work after it was let in: whoever lost the right meanwhile changes nothing with it.
+///
+/// # Errors
+/// As the first time.
+pub(crate) async fn decide_again(app: &App, request: &Request) -> Result<(), ApiError> {
+    let caller = request.caller();
+    let object_id = request
+        .parameters
+        .iter()
+        .find(|(name, _)| name == "objectId");
+    let question = Question {
+        access: request.access,
+        protocol: request.protocol,
+        segments: &request.segments,
+        object_id: object_id.map(|(_, value)| value.as_str()),
+        object_id_of_caller: caller.object_id,
+        key_id: caller.key_id,
+        now: (app.clock)(),
+    };
+    decide(app, &question).await.map(|_| ())
+}
+
 /// The part of a list's path that can be a scope.
 fn list_scope(segments: &[String]) -> PathScope {
     let word = |at: usize, word: &str| {
@@ -152,7 +172,7 @@ pub(crate) fn forbidden(caller: &Caller, action: &str, scope: &str) -> ApiError 
 }
 
 async fn directory(
-    app: &Arc<App>,
+    app: &App,
     question: &Question<'_>,
     caller: &Caller,
     right: DirectoryRight,

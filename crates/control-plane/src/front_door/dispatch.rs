@@ -1,9 +1,11 @@
 //! The steps that a request passes, in their order.
 //!
 //! 1. ids; 2. path → operation; 3. api-version; 4. who; 5. body; 6. may they; 7. the handler; 8. propagation; 9. the answer.
+//!
 //! What comes of 5 to 7 is in the activity log before 8.
 //!
-//! The body comes before the decision: a slow one would leave time to lose the right that was found.
+//! The body comes before the decision: a slow one would leave time to lose the right that was found. A handler with slow work of its own
+//! asks again after it ([`super::decide_again`]).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -373,6 +375,8 @@ async fn carry_out(
         headers,
         body,
         caller,
+        access: operation.access,
+        protocol: operation.protocol,
         facts,
     };
     in_time((operation.handler)(Arc::clone(app), request)).await

@@ -15,7 +15,7 @@ mod request;
 mod rights;
 mod router;
 
-pub(crate) use authorization::{hyphenated, subscription_id};
+pub(crate) use authorization::{decide_again, hyphenated, subscription_id};
 pub(crate) use dispatch::dispatch;
 pub(crate) use errors::store_error;
 pub use openapi::document;

@@ -12,6 +12,8 @@ use store::config::Published;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::{Access, Protocol};
+
 /// A request on its way to a handler.
 pub(crate) struct Request {
     pub(crate) request_id: Uuid,
@@ -30,6 +32,9 @@ pub(crate) struct Request {
     pub(crate) body: Bytes,
     /// Present for every operation but public ones and those of nodes.
     pub(crate) caller: Option<Caller>,
+    /// What the operation asks for, to ask again after slow work.
+    pub(crate) access: Access,
+    pub(crate) protocol: Protocol,
     /// Present where the operation's access is an action at a scope.
     pub(crate) facts: Option<AccessFacts>,
 }
@@ -103,7 +108,8 @@ impl Request {
             ApiError::invalid(
                 "InvalidRequestContent",
                 format!(
-                    "The request content was invalid and could not be deserialized: '{error}'."
+                    "The request content was invalid and could not be deserialized: '{}'.",
+                    fault_of(&error)
                 ),
             )
         };
@@ -125,6 +131,30 @@ impl Request {
     pub(crate) fn precondition(&self) -> Precondition {
         let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
         Precondition::new(header("if-match"), header("if-none-match"))
+    }
+}
+
+/// What is wrong with a body, without any value that was in it: one may be a password, and the message goes to logs.
+fn fault_of(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    // Faults of JSON itself, and these two, quote nothing but names of ours.
+    let is_plain = error.classify() != serde_json::error::Category::Data
+        || text.starts_with("missing field `")
+        || text.starts_with("duplicate field `");
+    if is_plain {
+        return text;
+    }
+    let names_expected = ["invalid ", "unknown "]
+        .iter()
+        .any(|start| text.starts_with(start));
+    // What was expected is said last, and by us; the place comes after it.
+    match text.rsplit_once(", expected ") {
+        Some((_, expected)) if names_expected => format!("expected {expected}"),
+        _ => format!(
+            "a value is not of the form that it must have at line {} column {}",
+            error.line(),
+            error.column()
+        ),
     }
 }
 

@@ -16,7 +16,9 @@ use super::tenant::TenantForm;
 use super::token::Failure;
 use crate::App;
 use crate::front_door::Request;
-use crate::limits::{ASSERTION_LIFETIME, ISSUER_RETRY_INTERVAL, MAXIMUM_ASSERTION_BYTES};
+use crate::limits::{
+    ASSERTION_LIFETIME, FEDERATED_TOKEN_LIFETIME, ISSUER_RETRY_INTERVAL, MAXIMUM_ASSERTION_BYTES,
+};
 
 /// The one form of assertions that there is.
 pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -159,7 +161,7 @@ fn of_certificate(
             ),
         ));
     }
-    in_time(&claims, now)?;
+    in_time(&claims, ASSERTION_LIFETIME, now)?;
     certificate_in_force(app_id, certificate, now)?;
     Ok(certificate.key_id)
 }
@@ -190,7 +192,11 @@ fn certificate_in_force(
 }
 
 /// By the clock of this installation, with the tolerance that its own tokens have.
-fn in_time(claims: &AssertionClaims, now: OffsetDateTime) -> Result<(), Refusal> {
+fn in_time(
+    claims: &AssertionClaims,
+    longest: time::Duration,
+    now: OffsetDateTime,
+) -> Result<(), Refusal> {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a time that does not fit is the end of time, which is as wrong"
@@ -198,13 +204,10 @@ fn in_time(claims: &AssertionClaims, now: OffsetDateTime) -> Result<(), Refusal>
     let whole = |seconds: f64| seconds.floor() as i64;
     let ends_at = whole(claims.exp);
     let reason = match check_times(claims.nbf.map(whole), ends_at, now) {
-        Ok(()) if ends_at - now.unix_timestamp() <= ASSERTION_LIFETIME.whole_seconds() => {
+        Ok(()) if ends_at - now.unix_timestamp() <= longest.whole_seconds() => {
             return Ok(());
         }
-        Ok(()) => format!(
-            "it ends in more than {} hours",
-            ASSERTION_LIFETIME.whole_hours()
-        ),
+        Ok(()) => format!("it ends in more than {} hours", longest.whole_hours()),
         Err(TokenError::Expired) => "it has expired".to_owned(),
         Err(_) => "it is not valid yet".to_owned(),
     };
@@ -228,6 +231,12 @@ async fn of_issuer(
 ) -> Result<Uuid, Refusal> {
     // Before anybody is asked for keys: only what an owner named is.
     let credential = matching(app_id, &facts.federated, claims)?;
+    if is_own_issuer(&app.sign_in.public_url, &credential.issuer) {
+        return Err(Refusal::wrong_assertion(
+            700_222,
+            "Tokens of this installation cannot be used as federated tokens.",
+        ));
+    }
     let key = app
         .sign_in
         .issuers
@@ -244,8 +253,17 @@ async fn of_issuer(
             format!("The federated token is not valid: {reason}."),
         )
     })?;
-    in_time(&verified, now)?;
+    in_time(&verified, FEDERATED_TOKEN_LIFETIME, now)?;
     Ok(matching(app_id, &facts.federated, &verified)?.credential_id)
+}
+
+/// Whether an issuer is this installation. With its own tokens, one that is dead or stolen could buy new ones without end.
+pub(crate) fn is_own_issuer(public_url: &str, issuer: &str) -> bool {
+    let (Ok(own), Ok(issuer)) = (reqwest::Url::parse(public_url), reqwest::Url::parse(issuer))
+    else {
+        return false;
+    };
+    own.host() == issuer.host() && own.port_or_known_default() == issuer.port_or_known_default()
 }
 
 /// The federated credential whose issuer, subject and audience a token has, each exactly.
@@ -278,11 +296,11 @@ fn matching<'a>(
 }
 
 fn no_key(issuer: &str, error: &IssuerError) -> Refusal {
-    let message = format!(
-        "The federated token cannot be verified: of the issuer '{}', {error}.",
-        shorten(issuer)
-    );
+    let issuer = shorten(issuer);
     if error.is_passing() {
+        let message = format!(
+            "The federated token cannot be verified: the keys of the issuer '{issuer}' cannot be had now. The log of the control plane says why."
+        );
         return Refusal::later(
             Outcome::IssuerUnavailable,
             actix_web::http::StatusCode::SERVICE_UNAVAILABLE,
@@ -291,5 +309,8 @@ fn no_key(issuer: &str, error: &IssuerError) -> Refusal {
             ISSUER_RETRY_INTERVAL.unsigned_abs(),
         );
     }
-    Refusal::wrong_assertion(50_166, message)
+    Refusal::wrong_assertion(
+        50_166,
+        format!("The federated token cannot be verified: of the issuer '{issuer}', {error}."),
+    )
 }

@@ -50,6 +50,9 @@ impl Subject {
 /// Failures per address, per address and client, and, of what can be guessed, per account.
 pub(super) struct FailureLimiter<C: Clock = DefaultClock> {
     of_address: Limiter<IpAddr, C>,
+    /// The same of what can be guessed, apart: only these failures make what can be guessed be refused unseen, and they cost whoever makes
+    /// them a slow check each. Others cost nothing, and many people may have one address.
+    guesses_of_address: Limiter<IpAddr, C>,
     of_client: Limiter<(IpAddr, Uuid), C>,
     of_account: Limiter<Uuid, C>,
     /// Until when what can be guessed is refused unseen: of an address, of an account, or of both.
@@ -75,6 +78,10 @@ where
         let capacity = u64::try_from(SIGN_IN_FAILURE_ADDRESSES).unwrap_or(u64::MAX);
         Self {
             of_address: RateLimiter::dashmap_with_clock(
+                per_minute(SIGN_IN_FAILURES_OF_ADDRESS),
+                clock.clone(),
+            ),
+            guesses_of_address: RateLimiter::dashmap_with_clock(
                 per_minute(SIGN_IN_FAILURES_OF_ADDRESS),
                 clock.clone(),
             ),
@@ -114,9 +121,18 @@ where
     ) -> Result<(), Duration> {
         let address = self.counted_as(address);
         // The address first: whoever is over its bound adds no more pairs to remember.
-        self.of_address.check_key(&address).map_err(|refusal| {
+        let is_guessable = subject.is_some_and(|subject| subject.is_guessable);
+        let of_address = if is_guessable {
+            &self.guesses_of_address
+        } else {
+            &self.of_address
+        };
+        of_address.check_key(&address).map_err(|refusal| {
             let wait = refusal.wait_time_from(self.clock.now());
-            self.refuse((Some(address), None), wait)
+            if is_guessable {
+                self.refuse((Some(address), None), wait);
+            }
+            wait
         })?;
         let Some(subject) = subject else {
             return Ok(());
@@ -153,14 +169,10 @@ where
     pub(super) fn check(&self, address: Option<IpAddr>, subject: Subject) -> Result<(), Duration> {
         let address = self.counted_as(address);
         let now = self.clock.now();
-        let of_account = (None, Some(subject.id));
-        for what in [
-            (Some(address), None),
-            (Some(address), Some(subject.id)),
-            of_account,
-        ] {
-            let is_theirs =
-                what == of_account && self.familiar.contains_key(&(address, subject.id));
+        let of_both = (Some(address), Some(subject.id));
+        for what in [(Some(address), None), of_both, (None, Some(subject.id))] {
+            // Where somebody signed in before, only that one's own failures count, from there.
+            let is_theirs = what != of_both && self.familiar.contains_key(&(address, subject.id));
             if let Some(until) = self.refused_until.get(&what)
                 && until > now
                 && !is_theirs
@@ -181,6 +193,8 @@ where
     pub(super) fn forget_old(&self) {
         self.of_address.retain_recent();
         self.of_address.shrink_to_fit();
+        self.guesses_of_address.retain_recent();
+        self.guesses_of_address.shrink_to_fit();
         self.of_client.retain_recent();
         self.of_client.shrink_to_fit();
         self.of_account.retain_recent();
@@ -198,7 +212,7 @@ where
                 IpAddr::V6(network.into())
             }
         };
-        if self.of_address.len() < SIGN_IN_FAILURE_ADDRESSES {
+        if self.of_address.len() + self.guesses_of_address.len() < SIGN_IN_FAILURE_ADDRESSES {
             address
         } else {
             OTHERS
@@ -269,6 +283,26 @@ mod tests {
         assert_eq!(limiter.check(here, ben), Ok(()));
         assert_eq!(limiter.check(there, ann), Ok(()));
         clock.advance(wait);
+        assert_eq!(limiter.check(here, ann), Ok(()));
+    }
+
+    #[test]
+    fn failures_that_cost_nothing_keep_nobody_of_the_address_from_signing_in() {
+        let limiter = FailureLimiter::with_clock(FakeRelativeClock::default());
+        let here = address("192.0.2.1");
+        let (ann, ben) = (limiter.named("ann@a.test"), limiter.named("ben@a.test"));
+        failures_until_refused(&limiter, |limiter| limiter.failed(here, None));
+        assert_eq!(limiter.check(here, ann), Ok(()));
+        assert_eq!(limiter.failed(here, Some(ann)), Ok(()));
+        assert_eq!(limiter.check(here, ann), Ok(()));
+        // Guesses do, but for whoever signed in from there.
+        limiter.succeeded(here, ann);
+        let mut name = 0;
+        failures_until_refused(&limiter, |limiter| {
+            name += 1;
+            limiter.failed(here, Some(limiter.named(&name.to_string())))
+        });
+        assert!(limiter.check(here, ben).is_err());
         assert_eq!(limiter.check(here, ann), Ok(()));
     }
 

@@ -7,6 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use credentials::Secret;
 use percent_encoding::percent_decode;
 
+use crate::limits::MAXIMUM_FORM_PARAMETERS;
+
 /// The parameters of a form, each at most once.
 pub(super) struct Form(Vec<(String, Secret)>);
 
@@ -15,7 +17,11 @@ pub(super) struct Form(Vec<(String, Secret)>);
 pub(super) enum InvalidForm {
     #[error("the parameter '{0}' is given more than once")]
     Repeated(String),
-    #[error("the body is not a form of UTF-8 text (application/x-www-form-urlencoded)")]
+    #[error("it has more than {MAXIMUM_FORM_PARAMETERS} parameters")]
+    TooMany,
+    #[error(
+        "the body is not a form of UTF-8 text without zero characters (application/x-www-form-urlencoded)"
+    )]
     Encoding,
     #[error(
         "the 'Authorization' header is not 'Basic' with base64 of client id, ':' and client secret"
@@ -31,6 +37,10 @@ impl Form {
             .split(|byte| *byte == b'&')
             .filter(|pair| !pair.is_empty())
         {
+            // First, because anybody can send a body, and names are compared one by one.
+            if parameters.len() == MAXIMUM_FORM_PARAMETERS {
+                return Err(InvalidForm::TooMany);
+            }
             let mut parts = pair.splitn(2, |byte| *byte == b'=');
             let name = decode(parts.next().unwrap_or_default()).ok_or(InvalidForm::Encoding)?;
             let value = decode(parts.next().unwrap_or_default()).ok_or(InvalidForm::Encoding)?;
@@ -69,6 +79,7 @@ pub(super) fn basic(header: &str) -> Result<(String, Secret), InvalidForm> {
     Ok((client_id, Secret::new(secret)))
 }
 
+/// Text; `None` when it is not UTF-8, or has a zero character, which the database takes in no text.
 fn decode(bytes: &[u8]) -> Option<String> {
     let blanks: Cow<'_, [u8]> = if bytes.contains(&b'+') {
         let with_blanks = bytes
@@ -81,6 +92,7 @@ fn decode(bytes: &[u8]) -> Option<String> {
     percent_decode(&blanks)
         .decode_utf8()
         .ok()
+        .filter(|text| !text.contains('\0'))
         .map(Cow::into_owned)
 }
 
@@ -115,6 +127,23 @@ mod tests {
             Some(InvalidForm::Repeated("a".to_owned()))
         );
         assert_eq!(fault(b"a=%FF"), Some(InvalidForm::Encoding));
+        assert_eq!(fault(b"username=%00"), Some(InvalidForm::Encoding));
+        assert!(basic("Basic YSUwMDpi").is_err(), "a%00:b");
+    }
+
+    #[test]
+    fn a_body_full_of_names_is_refused_before_they_are_compared() {
+        let names: Vec<String> = (0..262_144).map(|n| format!("{n:x}")).collect();
+        let body = names.join("&");
+        let begun = std::time::Instant::now();
+        assert_eq!(
+            Form::parse(body.as_bytes()).err(),
+            Some(InvalidForm::TooMany)
+        );
+        // Comparing each with each takes minutes.
+        assert!(begun.elapsed() < std::time::Duration::from_millis(500));
+        let most = names[..MAXIMUM_FORM_PARAMETERS].join("&");
+        assert!(Form::parse(most.as_bytes()).is_ok());
     }
 
     #[test]

@@ -1,34 +1,42 @@
 //! Keys of external issuers (OpenID Connect Discovery 1.0, 4): fetched over HTTPS within bounds, and kept for a while.
 //!
-//! Only an issuer that a federated credential names is ever asked.
+//! Only an issuer that a federated credential names is ever asked. Anybody who may create an application can name one, and strangers make
+//! it be asked: so few are asked at once, nobody waits for an answer while the key is at hand, and addresses of the inside are not asked.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use credentials::{ForeignKey, UnverifiedHeader};
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use time::OffsetDateTime;
-use tokio::sync::Mutex;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 
+use super::issuer_addresses::{Resolver, is_allowed};
 use crate::limits::{
-    ISSUER_FETCH_INTERVAL, ISSUER_FETCH_TIMEOUT, ISSUER_KEYS_LIFETIME, ISSUER_KEYS_REFRESH,
-    ISSUER_RETRY_INTERVAL, ISSUERS, MAXIMUM_ISSUER_ANSWER_BYTES, MAXIMUM_ISSUER_KEYS,
+    ISSUER_FETCH_INTERVAL, ISSUER_FETCH_TIMEOUT, ISSUER_FETCHES, ISSUER_KEYS_LIFETIME,
+    ISSUER_KEYS_REFRESH, ISSUER_RETRY_INTERVAL, ISSUERS, MAXIMUM_ISSUER_ANSWER_BYTES,
+    MAXIMUM_ISSUER_KEYS,
 };
 
-/// Why there is no key to verify a token with. What the caller is told says nothing of what an address answered.
+/// Why there is no key to verify a token with. Of those that pass the caller is told only that they do: otherwise it could look around in
+/// the network with our eyes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum IssuerError {
     #[error("it is no https URL with a host and without user name, query and fragment")]
     Address,
-    #[error("no answer can be had from {0}")]
-    Unreachable(String),
+    #[error("no answer can be had from {address}: {reason}")]
+    Unreachable { address: String, reason: String },
     #[error(
         "{0} does not answer with status 200 and at most {MAXIMUM_ISSUER_ANSWER_BYTES} bytes of JSON"
     )]
     Answer(String),
+    #[error("{0} is an address of the inside, which is asked only with --issuer-allow-private")]
+    Inside(String),
     #[error("its discovery document is of another issuer")]
     OtherIssuer,
     #[error("its discovery document names no https URL of keys")]
@@ -42,14 +50,34 @@ pub(super) enum IssuerError {
 impl IssuerError {
     /// Whether it may be over soon by itself.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Answer(_))
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Answer(_) | Self::Inside(_)
+        )
     }
 }
 
 /// The issuers that were asked.
 pub(super) struct Issuers {
+    asker: Arc<Asker>,
+    issuers: Cache<String, Arc<Issuer>>,
+}
+
+/// What asks.
+struct Asker {
     client: reqwest::Client,
-    known: Cache<String, Arc<Mutex<Known>>>,
+    /// Where an issuer is asked.
+    places: Semaphore,
+    /// Whether addresses of the inside are asked too.
+    allow_private: bool,
+}
+
+/// An issuer.
+#[derive(Default)]
+struct Issuer {
+    known: Mutex<Known>,
+    /// Held while it is asked.
+    asking: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What is known of an issuer.
@@ -77,9 +105,11 @@ struct KeyDocument {
 }
 
 impl Issuers {
-    pub(super) fn new(tls: ClientConfig) -> reqwest::Result<Self> {
+    /// `allow_private`: whether addresses are asked that are loopback, link-local or private.
+    pub(super) fn new(tls: ClientConfig, allow_private: bool) -> reqwest::Result<Self> {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
+            .dns_resolver(Resolver::new(allow_private))
             .timeout(ISSUER_FETCH_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .https_only(true)
@@ -87,25 +117,65 @@ impl Issuers {
             .pool_max_idle_per_host(0)
             .build()?;
         Ok(Self {
-            client,
-            known: Cache::new(ISSUERS),
+            asker: Arc::new(Asker {
+                client,
+                places: Semaphore::new(ISSUER_FETCHES),
+                allow_private,
+            }),
+            issuers: Cache::new(ISSUERS),
         })
     }
 
     /// The key of an issuer that a token names.
     pub(super) async fn key(
         &self,
-        issuer: &str,
+        name: &str,
         header: &UnverifiedHeader,
         now: OffsetDateTime,
     ) -> Result<ForeignKey, IssuerError> {
-        let known = self
-            .known
-            .get_with(issuer.to_owned(), Arc::<Mutex<Known>>::default);
+        let issuer = self
+            .issuers
+            .get_with(name.to_owned(), Arc::<Issuer>::default);
+        let kid = header.kid.as_deref();
+        let at_hand = issuer.known.lock().key(kid, now);
+        if at_hand.is_ok() {
+            // Whether it is still so is asked aside.
+            if issuer.known.lock().wants_asking(kid, now)
+                && let Ok(turn) = Arc::clone(&issuer.asking).try_lock_owned()
+            {
+                self.ask(&issuer, name, turn, now);
+            }
+            return at_hand;
+        }
         // Whoever comes meanwhile waits, and finds what was fetched.
-        let mut known = known.lock().await;
-        if known.wants_asking(header.kid.as_deref(), now) {
-            let error = match self.fetch(issuer).await {
+        let turn = Arc::clone(&issuer.asking).lock_owned().await;
+        if issuer.known.lock().wants_asking(kid, now) {
+            // It goes on when the caller does not wait any more.
+            let _ = self.ask(&issuer, name, turn, now).await;
+        }
+        issuer.known.lock().key(kid, now)
+    }
+
+    /// Asks an issuer, and keeps what it says.
+    fn ask(
+        &self,
+        issuer: &Arc<Issuer>,
+        name: &str,
+        turn: OwnedMutexGuard<()>,
+        now: OffsetDateTime,
+    ) -> tokio::task::JoinHandle<()> {
+        let (asker, issuer, name) = (Arc::clone(&self.asker), Arc::clone(issuer), name.to_owned());
+        let begun = Instant::now();
+        {
+            let mut known = issuer.known.lock();
+            let fault = known.asked.take().and_then(|(_, fault)| fault);
+            known.asked = Some((now, fault));
+        }
+        tokio::spawn(async move {
+            let said = asker.keys_of(&name).await;
+            let now = now + begun.elapsed();
+            let mut known = issuer.known.lock();
+            let fault = match said {
                 Ok(keys) => {
                     known.keys = Some(Keys {
                         keys,
@@ -115,16 +185,39 @@ impl Issuers {
                 }
                 Err(error) => {
                     tracing::warn!(
-                        issuer,
+                        issuer = name,
                         error.cause = %error,
                         "the keys of an external issuer cannot be had"
                     );
                     Some(error)
                 }
             };
-            known.asked = Some((now, error));
-        }
-        known.key(header.kid.as_deref(), now)
+            known.asked = Some((now, fault));
+            drop(known);
+            drop(turn);
+        })
+    }
+}
+
+impl Asker {
+    /// The keys of an issuer, when its turn comes in time.
+    async fn keys_of(
+        &self,
+        issuer: &str,
+    ) -> Result<Vec<(Option<String>, ForeignKey)>, IssuerError> {
+        let asked = async {
+            let _place = self.places.acquire().await.expect("it is never closed");
+            self.fetch(issuer).await
+        };
+        let both_answers: Duration = ISSUER_FETCH_TIMEOUT * 2;
+        tokio::time::timeout(both_answers, asked)
+            .await
+            .unwrap_or_else(|_| {
+                Err(IssuerError::Unreachable {
+                    address: issuer.to_owned(),
+                    reason: format!("it took more than {} seconds", both_answers.as_secs()),
+                })
+            })
     }
 
     async fn fetch(&self, issuer: &str) -> Result<Vec<(Option<String>, ForeignKey)>, IssuerError> {
@@ -159,21 +252,24 @@ impl Issuers {
     }
 
     async fn get<T: DeserializeOwned>(&self, address: reqwest::Url) -> Result<T, IssuerError> {
-        let unreachable = || IssuerError::Unreachable(address.to_string());
+        if !is_allowed(&address, self.allow_private) {
+            return Err(IssuerError::Inside(address.to_string()));
+        }
+        let unreachable = |error: reqwest::Error| IssuerError::Unreachable {
+            address: address.to_string(),
+            reason: service::errors::chain(&error.without_url()).to_string(),
+        };
         let bad = || IssuerError::Answer(address.to_string());
         let request = self
             .client
             .get(address.clone())
             .header("accept", "application/json");
-        let mut response = request.send().await.map_err(|error| {
-            tracing::debug!(error.cause = %service::errors::chain(&error), "an external issuer does not answer");
-            unreachable()
-        })?;
+        let mut response = request.send().await.map_err(unreachable)?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(bad());
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|_| unreachable())? {
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
             body.extend_from_slice(&chunk);
             if body.len() > MAXIMUM_ISSUER_ANSWER_BYTES {
                 return Err(bad());
@@ -279,7 +375,7 @@ mod tests {
 
     #[test]
     fn keys_outlive_an_issuer_that_is_down_for_an_hour_and_one_that_lies_not_at_all() {
-        let down = IssuerError::Unreachable("https://a".to_owned());
+        let down = IssuerError::Inside("https://a".to_owned());
         let is_down = known("a", Some(down.clone()));
         let later = NOW + Duration::minutes(59);
         assert!(is_down.key(Some("a"), later).is_ok());
@@ -288,6 +384,56 @@ mod tests {
         let lies = known("a", Some(IssuerError::OtherIssuer));
         let refused = lies.key(Some("a"), NOW).map(|_| ());
         assert_eq!(refused, Err(IssuerError::OtherIssuer));
+    }
+
+    #[tokio::test]
+    async fn a_key_at_hand_is_used_while_the_issuer_does_not_answer() {
+        service::install_crypto_provider();
+        let tls = service::tls::client_config(None).expect("the system's authorities");
+        let issuers = Issuers::new(tls, true).expect("a client");
+        // It takes connections and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let name = format!("https://{}", silent.local_addr().expect("an address"));
+        let issuer = Arc::new(Issuer {
+            known: Mutex::new(known("a", None)),
+            ..Issuer::default()
+        });
+        issuers.issuers.insert(name.clone(), Arc::clone(&issuer));
+        let header = UnverifiedHeader {
+            kid: Some("a".to_owned()),
+            thumbprint_sha1: None,
+            thumbprint_sha256: None,
+        };
+        let later = NOW + ISSUER_KEYS_REFRESH;
+        let begun = Instant::now();
+        for _ in 0..2 {
+            assert!(issuers.key(&name, &header, later).await.is_ok());
+        }
+        assert!(begun.elapsed() < ISSUER_FETCH_TIMEOUT / 2);
+        assert!(issuer.asking.try_lock().is_err(), "it is being asked");
+        assert_eq!(issuer.known.lock().asked, Some((later, None)));
+    }
+
+    #[tokio::test]
+    async fn addresses_of_the_inside_are_not_asked() {
+        service::install_crypto_provider();
+        let tls = service::tls::client_config(None).expect("the system's authorities");
+        let issuers = Issuers::new(tls, false).expect("a client");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a socket");
+        let port = listener.local_addr().expect("an address").port();
+        for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
+            let refused = issuers
+                .asker
+                .keys_of(&format!("https://{host}:{port}"))
+                .await;
+            let error = refused.map(|_| ()).expect_err(host);
+            assert!(
+                error.to_string().contains("--issuer-allow-private"),
+                "{error}"
+            );
+            assert!(listener.accept().is_err(), "nobody knocked");
+        }
     }
 
     #[test]

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use credentials::{KeyError, KeyRing, OpenError, PublicKey, SigningKey, TokenVerifier};
 use parking_lot::RwLock;
+use store::config::Published;
 use store::installation::Installation;
-use store::sign_in_keys::SignInKey;
+use store::sign_in_keys::{FormerKeys, SignInKey};
 use store::{Store, StoreError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::audience::Audience;
 use super::tenant::TenantForm;
-use crate::limits::TOKEN_LIFETIME;
+use crate::limits::{SIGN_IN_KEY_LEAD, TOKEN_LIFETIME};
 use crate::sealing::of_sign_in_key;
 
 /// Why there are no keys to sign in with.
@@ -27,6 +28,8 @@ pub enum SignInError {
         #[source]
         source: OpenError,
     },
+    #[error("the installation seals with the key-encryption key {0}, which is not in the file")]
+    SealingKey(String),
     #[error("the authorities by which external issuers are trusted cannot be read")]
     IssuerAuthorities(#[source] service::tls::TlsError),
     #[error("external issuers cannot be asked")]
@@ -76,6 +79,59 @@ async fn make_key(
     Ok(())
 }
 
+/// A new key, and what becomes of those before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotation {
+    pub kid: String,
+    pub signs_from: OffsetDateTime,
+    /// From then on nothing that the keys before signed counts.
+    pub former_end_at: OffsetDateTime,
+    pub published: Published,
+}
+
+/// Makes a new key to sign with. It is shown to everybody who verifies before it signs; those before it go on signing until then, and verify
+/// for as long as a token is good. With [`FormerKeys::Revoke`] the new one signs at once, and nothing counts that the others signed.
+///
+/// # Errors
+/// Those of the database, and that the installation seals with a key that is not in the ring.
+pub async fn rotate_key(
+    store: &Store,
+    key_ring: &KeyRing,
+    former: FormerKeys,
+    now: OffsetDateTime,
+) -> Result<Rotation, SignInError> {
+    let installation = store.installation().await?;
+    let seals = &installation.key_encryption_fingerprint;
+    if !key_ring.seal_with(seals) {
+        return Err(SignInError::SealingKey(seals.clone()));
+    }
+    let (signs_from, former_end_at) = match former {
+        FormerKeys::Retire => {
+            let signs_from = now + SIGN_IN_KEY_LEAD;
+            (signs_from, signs_from + TOKEN_LIFETIME)
+        }
+        FormerKeys::Revoke => (now, now),
+    };
+    let kid = Uuid::new_v4().to_string();
+    let key = SigningKey::generate(&kid);
+    let row = SignInKey {
+        sealed_private: key_ring.seal(key.pkcs8(), &of_sign_in_key(&kid)),
+        kid: kid.clone(),
+        not_before: signs_from,
+        retired_at: None,
+    };
+    let document = Addressing::of(&installation).document(key.public(), None);
+    let published = store
+        .sign_in_key_rotate(&row, document, former, TOKEN_LIFETIME)
+        .await?;
+    Ok(Rotation {
+        kid,
+        signs_from,
+        former_end_at,
+        published,
+    })
+}
+
 /// What tokens of this installation say of their issuer, and of whom they are for.
 struct Addressing {
     tenant_id: Uuid,
@@ -94,6 +150,21 @@ impl Addressing {
                 .to_vec(),
         }
     }
+
+    /// What nodes are told of a key.
+    fn document(
+        &self,
+        public_key: PublicKey,
+        ends_at: Option<OffsetDateTime>,
+    ) -> config_documents::SignInKey {
+        config_documents::SignInKey {
+            public_key,
+            tenant_id: self.tenant_id,
+            issuers: self.issuers.clone(),
+            audiences: self.audiences.clone(),
+            ends_at,
+        }
+    }
 }
 
 /// Tells nodes the keys, if they do not know them.
@@ -106,12 +177,9 @@ async fn publish(
     let documents: Vec<config_documents::SignInKey> = keys
         .in_order
         .iter()
-        .map(|key| config_documents::SignInKey {
-            public_key: key.signing.public(),
-            tenant_id: addressing.tenant_id,
-            issuers: addressing.issuers.clone(),
-            audiences: addressing.audiences.clone(),
-            ends_at: key.retired_at.map(|retired_at| retired_at + TOKEN_LIFETIME),
+        .map(|key| {
+            let ends_at = key.retired_at.map(|retired_at| retired_at + TOKEN_LIFETIME);
+            addressing.document(key.signing.public(), ends_at)
         })
         .collect();
     let published = store

@@ -12,6 +12,7 @@ mod discovery;
 mod failure_limiter;
 mod form;
 mod issue;
+mod issuer_addresses;
 mod issuers;
 mod keys;
 mod metadata;
@@ -25,8 +26,10 @@ mod token;
 mod used;
 mod verification;
 
-pub use keys::{SignInError, ensure_key};
+pub use keys::{Rotation, SignInError, ensure_key, rotate_key};
+pub use store::sign_in_keys::FormerKeys;
 
+pub(crate) use assertion::is_own_issuer;
 pub(crate) use claims::Claims;
 
 use std::sync::Arc;
@@ -36,6 +39,7 @@ use issuers::Issuers;
 use keys::KeySet;
 use refusal::SignInMetrics;
 use slow_checks::SlowChecks;
+use store::directory::SecretLimits;
 use store::installation::Installation;
 use used::UsedCredentials;
 use uuid::Uuid;
@@ -45,8 +49,14 @@ use crate::app::Parts;
 use crate::front_door::Operation;
 use crate::limits;
 
+/// How often control planes read the signing keys: after twice as long every one knows a change.
+pub const KEYS_INTERVAL: std::time::Duration = limits::SIGN_IN_KEYS_INTERVAL;
+
 /// The most secrets that an application and its service principal may have together.
-pub const MAXIMUM_SECRETS: i64 = limits::MAXIMUM_SECRETS;
+pub const SECRET_LIMITS: SecretLimits = SecretLimits {
+    all: limits::MAXIMUM_SECRETS,
+    chosen: limits::MAXIMUM_CHOSEN_SECRETS,
+};
 
 /// Issues and verifies access tokens.
 pub(crate) struct SignIn {
@@ -79,7 +89,9 @@ impl SignIn {
         .await?;
         let issuers = service::tls::client_config(parts.settings.issuer_ca_file.as_deref())
             .map_err(SignInError::IssuerAuthorities)
-            .and_then(|tls| Issuers::new(tls).map_err(SignInError::Client))?;
+            .and_then(|tls| {
+                Issuers::new(tls, parts.settings.issuer_allow_private).map_err(SignInError::Client)
+            })?;
         let sign_in = Arc::new(Self {
             issuers,
             public_url: installation.public_url.clone(),
@@ -108,18 +120,21 @@ async fn keep_fresh(
     clock: crate::Clock,
     shutdown: service::shutdown::Shutdown,
 ) {
-    loop {
+    for round in 1_u32.. {
         tokio::select! {
             () = tokio::time::sleep(limits::SIGN_IN_KEYS_INTERVAL) => {}
             () = shutdown.wait() => return,
         }
-        sign_in.failures.forget_old();
         if let Err(error) = sign_in.keys.refresh(clock()).await {
             tracing::warn!(
                 error.cause = %service::errors::chain(&error),
                 "the sign-in keys could not be read again; those known stay in use"
             );
         }
+        if round % limits::FORGET_ROUNDS != 0 {
+            continue;
+        }
+        sign_in.failures.forget_old();
         if let Err(error) = store.refresh_tokens_forget(clock()).await {
             tracing::debug!(
                 error.cause = %service::errors::chain(&error),

@@ -115,7 +115,7 @@ pub(super) fn disabled(user_principal_name: &str) -> Refusal {
     )
 }
 
-fn to_be_changed(user_principal_name: &str) -> Refusal {
+pub(super) fn to_be_changed(user_principal_name: &str) -> Refusal {
     Refusal::invalid_grant(
         Outcome::PasswordToBeChanged,
         50_055,

@@ -1,18 +1,20 @@
 //! Sessions of people that go on by refresh tokens (RFC 6749, 6): each is used once; one that is used again ends the session for all who
-//! have a token of it.
+//! have a token of it. Only for a moment, and until what followed is used, it may be used again: the Azure CLI's processes share one.
 
 use credentials::{Secret, SecretKind, Verifier};
-use store::refresh_tokens::{NewRefreshToken, RefreshTokenFamily, RefreshTokenUse};
+use store::refresh_tokens::{
+    NewRefreshToken, RefreshTokenFamily, RefreshTokenTerms, RefreshTokenUse,
+};
 use uuid::Uuid;
 
 use super::form::Form;
 use super::issue::{Person, SignedIn};
-use super::password::{disabled, public_client};
+use super::password::{disabled, public_client, to_be_changed};
 use super::refusal::{Outcome, Refusal};
 use super::token::{Attempt, Failure};
 use crate::App;
 use crate::front_door::Request;
-use crate::limits::{REFRESH_TOKEN_LIFETIME, SESSION_LIFETIME};
+use crate::limits::{REFRESH_TOKEN_LEEWAY, REFRESH_TOKEN_LIFETIME, SESSION_LIFETIME};
 
 /// Begins a session; its first refresh token.
 pub(super) async fn begin(app: &App, request: &Request, who: &SignedIn) -> Result<Secret, Failure> {
@@ -25,7 +27,7 @@ pub(super) async fn begin(app: &App, request: &Request, who: &SignedIn) -> Resul
     if app.store.refresh_token_begin(&family, &token).await? {
         Ok(text)
     } else {
-        // The password was replaced since it was checked.
+        // The password was replaced, or the person disabled, since it was checked.
         Err(credential_gone().into())
     }
 }
@@ -49,7 +51,10 @@ pub(super) async fn sign_in(
             token_id,
             &secret,
             &client_id.to_string(),
-            SESSION_LIFETIME,
+            RefreshTokenTerms {
+                family_lifetime: SESSION_LIFETIME,
+                leeway: REFRESH_TOKEN_LEEWAY,
+            },
             &next,
         )
         .await?;
@@ -76,6 +81,9 @@ pub(super) async fn sign_in(
         }
         RefreshTokenUse::CredentialGone => return Err(credential_gone().into()),
         RefreshTokenUse::Disabled => return Err(disabled("of this session").into()),
+        RefreshTokenUse::PasswordToBeChanged {
+            user_principal_name,
+        } => return Err(to_be_changed(&user_principal_name).into()),
     };
     attempt.principal_id = Some(session.principal_id);
     attempt.credential_id = Some(session.credential_id);

@@ -58,15 +58,12 @@ impl Outcome {
         }
     }
 
-    /// Whether it may have been a guess.
+    /// Whether it may have been a guess. Nobody guesses a signature, and whoever sets up a certificate or a federated credential has to see
+    /// what is wrong.
     pub(super) fn is_guess(self) -> bool {
         matches!(
             self,
-            Self::UnknownClient
-                | Self::WrongSecret
-                | Self::WrongPassword
-                | Self::WrongAssertion
-                | Self::WrongRefreshToken
+            Self::UnknownClient | Self::WrongSecret | Self::WrongPassword | Self::WrongRefreshToken
         )
     }
 }

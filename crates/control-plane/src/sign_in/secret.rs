@@ -11,6 +11,7 @@ use super::refusal::{Outcome, Refusal};
 use super::token::{Attempt, Failure};
 use crate::App;
 use crate::front_door::Request;
+use crate::limits::MAXIMUM_PASSWORD_BYTES;
 
 /// The service principal of the application whose secret was shown, and the secret's key id.
 pub(super) async fn check(
@@ -20,6 +21,10 @@ pub(super) async fn check(
     shown: &Secret,
     attempt: &mut Attempt,
 ) -> Result<(Option<SignInPrincipal>, Uuid), Failure> {
+    if shown.expose().len() > MAXIMUM_PASSWORD_BYTES {
+        let reason = format!("it is longer than {MAXIMUM_PASSWORD_BYTES} bytes");
+        return Err(Refusal::wrong_secret(app_id, &reason).into());
+    }
     let kind = credentials::recognise(shown.expose());
     let facts = app
         .store
@@ -85,12 +90,20 @@ async fn chosen_one<'a>(
         return Ok(secret);
     }
     let subject = Subject::chosen(app_id);
+    let in_time: Vec<_> = chosen
+        .iter()
+        .filter(|(secret, _)| in_force(app_id, secret, request.now).is_ok())
+        .collect();
+    if in_time.is_empty() {
+        let reason = "of the secrets that were chosen for it, none is in force";
+        return Err(Refusal::wrong_secret(app_id, reason));
+    }
     let mut place = checks.place().await?;
     sign_in
         .failures
         .check(request.peer, subject)
         .map_err(Refusal::limited)?;
-    for (secret, verifier) in chosen {
+    for (secret, verifier) in in_time {
         let (matches, again) = checks.matches(place, verifier, shown).await;
         if matches {
             checks.remember(verifier, shown);

@@ -200,15 +200,7 @@ async fn token(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         Err(Failure::Error(error)) => return Err(error),
     };
     sign_in.metrics.record(outcome);
-    tracing::info!(
-        grant = attempt.grant.map(Grant::as_str),
-        client.id = attempt.client_id.map(tracing::field::display),
-        client.address = request.peer.map(tracing::field::display),
-        principal.object_id = attempt.principal_id.map(tracing::field::display),
-        credential.id = attempt.credential_id.map(tracing::field::display),
-        outcome = outcome.as_str(),
-        "sign-in"
-    );
+    log(&attempt, &request, outcome);
     let recorded = SignInRecord {
         principal_id: attempt.principal_id,
         client_id: attempt.client_id,
@@ -221,6 +213,34 @@ async fn token(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     Ok(answer
         .header("cache-control", "no-store")
         .header("pragma", "no-cache"))
+}
+
+/// Whoever tries without end must not fill the disk: what is over the bounds is left to the metrics.
+fn log(attempt: &Attempt, request: &Request, outcome: Outcome) {
+    let Attempt {
+        grant,
+        client_id,
+        principal_id,
+        credential_id,
+        ..
+    } = attempt;
+    macro_rules! log {
+        ($level:ident) => {
+            tracing::$level!(
+                grant = grant.map(Grant::as_str),
+                client.id = client_id.map(tracing::field::display),
+                client.address = request.peer.map(tracing::field::display),
+                principal.object_id = principal_id.map(tracing::field::display),
+                credential.id = credential_id.map(tracing::field::display),
+                outcome = outcome.as_str(),
+                "sign-in"
+            )
+        };
+    }
+    match outcome {
+        Outcome::Limited | Outcome::Busy => log!(debug),
+        _ => log!(info),
+    }
 }
 
 /// Counts a refusal that may have been a guess, and replaces it when there were too many.

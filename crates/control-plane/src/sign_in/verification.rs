@@ -177,7 +177,7 @@ mod tests {
             failures: FailureLimiter::new(),
             slow_checks: SlowChecks::new(&SystemRandomness),
             used: UsedCredentials::new(),
-            issuers: Issuers::new(tls).expect("a client"),
+            issuers: Issuers::new(tls, false).expect("a client"),
             metrics: SignInMetrics::new(&Metrics::new("test")),
         }
     }

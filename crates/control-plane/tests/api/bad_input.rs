@@ -212,3 +212,37 @@ async fn a_wrong_method_is_told_the_right_ones(pool: PgPool) {
     allowed.sort_unstable();
     assert_eq!(allowed, ["DELETE", "GET", "PATCH", "PUT"]);
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_value_in_the_wrong_place_is_not_repeated(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let principal = app.create_principal("one").await;
+    let user = |profile: Value| json!({ "userPrincipalName": "a@b.test", "displayName": "A", "accountEnabled": true, "passwordProfile": profile });
+    let password = "Tr0ub4dor, expected hunter2";
+    let add = format!(
+        "/v1.0/servicePrincipals/{}/addPassword",
+        principal.object_id
+    );
+    for (path, body) in [
+        ("/v1.0/users", user(json!(password))),
+        (
+            "/v1.0/users",
+            user(json!({ "forceChangePasswordNextSignIn": password })),
+        ),
+        (&add, json!({ "passwordCredential": password })),
+        (
+            &add,
+            json!({ "passwordCredential": { "secretText": 1_234_567_890_123_456_u64 } }),
+        ),
+        (
+            "/v1.0/applications",
+            json!({ "displayName": "a", "keyCredentials": [{ "key": format!("-{password}") }] }),
+        ),
+    ] {
+        let reply = app.post(path, body).await;
+        assert_eq!(reply.status, 400, "{path}: {}", reply.body);
+        for part in ["Tr0ub4dor", "hunter2", "1234567890123456"] {
+            assert!(!reply.body.to_string().contains(part), "{}", reply.body);
+        }
+    }
+}

@@ -500,7 +500,7 @@ async fn secrets_are_bounded_in_number(pool: PgPool) {
         .post(APPLICATIONS, json!({ "displayName": "hoarder" }))
         .await;
     let path = format!("{APPLICATIONS}/{}/addPassword", text(&created.body["id"]));
-    for _ in 0..control_plane::sign_in::MAXIMUM_SECRETS {
+    for _ in 0..control_plane::sign_in::SECRET_LIMITS.all {
         assert_eq!(app.post(&path, json!({})).await.status, 200);
     }
     let reply = app.post(&path, json!({})).await;

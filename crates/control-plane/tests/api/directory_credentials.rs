@@ -131,6 +131,18 @@ async fn federated_credentials_are_created_found_changed_and_removed(pool: PgPoo
     };
     let id = text(&created.body["id"]);
     assert_eq!(credentials().await, [id.as_str()]);
+    // Its own tokens would buy new ones for ever.
+    for own in ["", "/adfs"] {
+        let mut body = body.clone();
+        body["name"] = json!("own");
+        body["issuer"] = json!(format!("{}{own}", app.base.replace("http:", "https:")));
+        let refused = app.post(&path, body.clone()).await;
+        assert_eq!(refused.status, 400, "{}", refused.body);
+        assert!(refused.body.to_string().contains("this installation"));
+        let change = json!({ "issuer": body["issuer"] });
+        let refused = patch(&app, &format!("{path}/main"), &app.token, change).await;
+        assert_eq!(refused.status, 400, "{}", refused.body);
+    }
     let same_name = app.post(&path, body.clone()).await;
     assert_eq!(same_name.status, 409, "{}", same_name.body);
     let mut same_subject = body.clone();
@@ -216,4 +228,30 @@ async fn a_chosen_secret_is_kept_slowly_and_nothing_of_it_is_shown(pool: PgPool)
     );
     let document = principal_document(&pool, &bot.object_id).await.unwrap();
     assert!(document.chosen_secrets.is_empty());
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn of_chosen_secrets_there_are_few(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let bot = app.create_principal("bot").await;
+    let path = format!("{PRINCIPALS}/{}/addPassword", bot.object_id);
+    let add = |number: u32| {
+        let text = format!("a chosen secret {number}");
+        app.post(
+            &path,
+            json!({ "passwordCredential": { "secretText": text } }),
+        )
+    };
+    for number in 1..=4 {
+        let added = add(number).await;
+        assert_eq!(added.status, 200, "{}", added.body);
+    }
+    let refused = add(5).await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    assert!(refused.body.to_string().contains("have 4 secrets"));
+    assert_eq!(
+        app.post(&path, json!({})).await.status,
+        200,
+        "a generated one"
+    );
 }

@@ -239,3 +239,40 @@ async fn assign_to_group(app: &TestApp, group: &str) {
     let reply = app.put(&path, body).await;
     assert_eq!(reply.status, 201, "{}", reply.body);
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn owners_do_not_manage_what_administers_the_directory(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let (alice, bot) = (
+        app.create_principal("alice").await,
+        app.create_principal("bot").await,
+    );
+    let application = application_of(&app, &bot).await;
+    let owner =
+        json!({ "@odata.id": format!("https://w/v1.0/directoryObjects/{}", alice.object_id) });
+    let objects = [
+        format!("{APPLICATIONS}/{application}"),
+        format!("{PRINCIPALS}/{}", bot.object_id),
+    ];
+    for object in &objects {
+        let added = app
+            .post(&format!("{object}/owners/$ref"), owner.clone())
+            .await;
+        assert_eq!(added.status, 204);
+    }
+    let secrets = || async {
+        let mut statuses = Vec::new();
+        for object in &objects {
+            let path = format!("{object}/addPassword");
+            statuses.push(send(&app, &alice, Method::POST, &path, json!({})).await);
+        }
+        statuses
+    };
+    assert_eq!(secrets().await, [200, 200]);
+    let administrator = role(&app, "Global Administrator").await;
+    assert_eq!(give(&app, &administrator, &bot.object_id).await.status, 204);
+    assert_eq!(secrets().await, [403, 403]);
+    let path = format!("{ROLES}/{administrator}/members/{}/$ref", bot.object_id);
+    assert_eq!(app.delete(&path).await.status, 204);
+    assert_eq!(secrets().await, [200, 200]);
+}

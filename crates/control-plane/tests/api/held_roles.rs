@@ -121,11 +121,11 @@ async fn a_group_holds_roles_for_its_members_however_deep(pool: PgPool) {
     let held = format!("assignedTo('{}')", member.object_id);
     assert_eq!(
         holders(&app, &app.subscription(), &held).await,
-        [outer.clone()]
+        [outer.as_str()]
     );
     assert_eq!(
         holders(&app, &contoso, &format!("atScope() and {held}")).await,
-        [outer.clone()]
+        [outer.as_str()]
     );
     let direct = format!("principalId eq '{}'", member.object_id);
     assert_eq!(holders(&app, &app.subscription(), &direct).await, [""; 0]);
@@ -136,7 +136,7 @@ async fn a_group_holds_roles_for_its_members_however_deep(pool: PgPool) {
             &format!("principalId eq '{outer}'")
         )
         .await,
-        [outer.clone()]
+        [outer.as_str()]
     );
     let path = format!(
         "{}/providers/Microsoft.Authorization/roleAssignments?api-version={ASSIGNMENTS}&$filter=assignedTo('{outer}')",
@@ -226,6 +226,17 @@ async fn a_condition_is_understood_or_refused_and_never_lost(pool: PgPool) {
             refused.body
         );
     }
+    let mut of_nothing = with(json!(CONDITION), json!("2.0"));
+    of_nothing["properties"]["roleDefinitionId"] = json!(READER);
+    let refused = app
+        .put(&assignment(&contoso, Uuid::new_v4()), of_nothing)
+        .await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (400, "InvalidCondition"),
+        "{}",
+        refused.body
+    );
     // Another condition for the same assignment, which nodes are told of.
     let changed = CONDITION.replace("backend/", "frontend/");
     let reply = app
@@ -506,7 +517,15 @@ async fn the_role_assignment_mode_is_chosen_and_nodes_are_told(pool: PgPool) {
     )
     .await;
     assert_eq!(unknown.status, 400, "{}", unknown.body);
-    assert_eq!(app.put(&path, replaced).await.status, 200);
+    // What `az acr create` sends for a registry that is there.
+    assert_eq!(app.put(&path, replaced.clone()).await.status, 200);
+    assert_eq!(
+        mode(&app.get(&path).await.body),
+        "AbacRepositoryPermissions"
+    );
+    let mut said = replaced;
+    said["properties"]["roleAssignmentMode"] = json!("LegacyRegistryPermissions");
+    assert_eq!(app.put(&path, said).await.status, 200);
     assert_eq!(
         mode(&app.get(&path).await.body),
         "LegacyRegistryPermissions"

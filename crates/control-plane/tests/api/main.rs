@@ -4,6 +4,7 @@
 
 mod access_walk;
 mod activity_log;
+mod assertions;
 mod bad_input;
 mod cluster;
 mod config_feed;
@@ -16,6 +17,7 @@ mod directory_lists;
 mod directory_people;
 mod directory_rights;
 mod held_roles;
+mod key_rotation;
 mod node_renewal;
 mod people_sign_in;
 mod registries;

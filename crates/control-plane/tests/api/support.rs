@@ -306,7 +306,7 @@ impl TestApp {
     }
 }
 
-fn key_ring() -> KeyRing {
+pub(crate) fn key_ring() -> KeyRing {
     KeyRing::parse("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap()
 }
 
@@ -328,6 +328,8 @@ async fn serve(
         settings: Settings {
             self_service_applications: true,
             issuer_ca_file,
+            // Those of tests are on loopback.
+            issuer_allow_private: true,
             cors_allowed_origins: vec!["https://portal.example".to_owned()],
             activity_retention_days: 30,
         },

@@ -11,7 +11,10 @@ use std::{fmt, sync::LazyLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{Action, ActionPattern, limits::CONDITION_LENGTH_MAXIMUM};
+use crate::{
+    Action, ActionPattern, RoleDefinition, limits::CONDITION_LENGTH_MAXIMUM,
+    registry::RepositoryPermission,
+};
 use syntax::Expression;
 
 /// The only attribute that a condition can ask for.
@@ -130,10 +133,22 @@ impl Condition {
     /// Whether the assignment counts for a data action on a repository. Of an action that is not about one repository (`None`, as the
     /// catalog is) it is unknown which ones it would reach, so a condition that names it does not hold.
     pub fn holds(&self, action: &Action, repository: Option<&str>) -> bool {
-        if !self.actions.iter().any(|pattern| pattern.matches(action)) {
+        if !self.speaks_of(action) {
             return true;
         }
         repository.is_some_and(|name| self.names.iter().any(|test| test.holds(name)))
+    }
+
+    /// Whether it restricts anything that a role allows: a condition that speaks of nothing in the role would be there for show only.
+    pub fn restricts(&self, role: &RoleDefinition) -> bool {
+        RepositoryPermission::ALL
+            .into_iter()
+            .map(RepositoryPermission::data_action)
+            .any(|action| self.speaks_of(action) && role.permits_data(action))
+    }
+
+    fn speaks_of(&self, action: &Action) -> bool {
+        self.actions.iter().any(|pattern| pattern.matches(action))
     }
 }
 

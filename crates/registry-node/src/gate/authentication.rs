@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     config::RegistryEntry,
+    limits::MAXIMUM_PASSWORD_BYTES,
     names::shown,
     oci::{OciError, RequiredAccess},
 };
@@ -128,6 +129,11 @@ impl Gate {
         entry: &RegistryEntry,
         login: &Login,
     ) -> Result<Caller, Refused> {
+        if login.password.expose().len() > MAXIMUM_PASSWORD_BYTES
+            && !login::is_token_user(&login.user)
+        {
+            return Err(LoginFailure::MalformedSecret.into());
+        }
         if login::is_token_user(&login.user) {
             let token = self
                 .registry_token(login.password.expose(), entry)
@@ -289,7 +295,8 @@ pub(super) fn shown_user(user: &str) -> String {
     let is_secret = SecretKind::ALL
         .into_iter()
         .any(|kind| user.contains(kind.prefix()));
-    if is_secret {
+    // How every token begins: base64 of '{"'.
+    if is_secret || user.starts_with("eyJ") {
         return "(looks like a secret)".to_owned();
     }
     shown(user)

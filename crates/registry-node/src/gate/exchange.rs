@@ -94,7 +94,8 @@ impl Gate {
         };
         let signed_in = verified.map_err(|error| {
             let address = self.client_address(request, &entry.registry.login_server);
-            tracing::info!(
+            // Anybody can send rubbish without end, and must not fill the disk with it.
+            tracing::debug!(
                 registry = %entry.registry.name,
                 login.failure = error.as_str(),
                 peer = %address,

@@ -224,7 +224,8 @@ impl World {
                 repository,
             )
         } else {
-            rbac::decide(candidates, &caller, &scope, permission.management_action())
+            let plain = candidates.filter(|candidate| candidate.condition.is_none());
+            rbac::decide(plain, &caller, &scope, permission.management_action())
         }
     }
 }

@@ -122,12 +122,15 @@ async fn repository_roles_count_and_the_registrys_own_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_registry_of_the_older_mode_repository_roles_and_conditions_do_not_count() {
+async fn in_a_registry_of_the_older_mode_neither_repository_roles_nor_conditional_assignments_count()
+ {
     let mut node = start(RoleAssignmentMode::LegacyRegistryPermissions).await;
     let writer = add(&mut node, 1, &[(WRITER, None)]);
     assert_eq!(writer.base(&node).await, 401);
     let only = Some("StringEqualsIgnoreCase 'frontend'");
     let puller = add(&mut node, 2, &[("AcrPull", only)]);
+    assert_eq!(puller.base(&node).await, 401);
+    let puller = add(&mut node, 3, &[("AcrPull", None)]);
     assert_eq!(puller.walk(&node, "backend").await, [200, 401, 401]);
 }
 

@@ -21,25 +21,27 @@ pub enum OwnerAddition {
 
 impl Store {
     /// Whether a principal may manage an object: as its owner (who owns an application owns its service principal), or, where the object is
-    /// an application or service principal, as an application administrator. These leave alone what administers the directory, or they
-    /// could make themselves its administrators.
+    /// an application or service principal, as an application administrator. All of these leave alone what administers the directory, or
+    /// they could make themselves its administrators; only that service principal itself manages its own.
     pub async fn directory_manages(
         &self,
         object_id: Uuid,
         principal_id: Uuid,
     ) -> Result<bool, StoreError> {
         let manages = sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT 1 FROM directory_owners WHERE object_id = $1 AND owner_id = $2)
+            r#"SELECT (EXISTS (SELECT 1 FROM directory_owners WHERE object_id = $1 AND owner_id = $2)
                  OR EXISTS (SELECT 1 FROM service_principals s
                       JOIN applications a ON a.app_id = s.app_id
                       JOIN directory_owners o ON o.object_id = a.object_id
                       WHERE s.object_id = $1 AND o.owner_id = $2)
-                 OR EXISTS (SELECT 1 FROM applications a
-                      LEFT JOIN service_principals s ON s.app_id = a.app_id
-                      JOIN directory_role_members d ON d.role = 'application-administrator' AND d.principal_id = $2
-                      WHERE (a.object_id = $1 OR s.object_id = $1)
-                        AND NOT EXISTS (SELECT 1 FROM directory_role_members x
-                              WHERE x.role = 'administrator' AND x.principal_id = s.object_id)) AS "manages!""#,
+                 OR (EXISTS (SELECT 1 FROM directory_role_members d
+                        WHERE d.role = 'application-administrator' AND d.principal_id = $2)
+                      AND (EXISTS (SELECT 1 FROM applications a WHERE a.object_id = $1)
+                        OR EXISTS (SELECT 1 FROM service_principals s WHERE s.object_id = $1))))
+               AND NOT EXISTS (SELECT 1 FROM service_principals s
+                 JOIN applications a ON a.app_id = s.app_id
+                 JOIN directory_role_members x ON x.principal_id = s.object_id AND x.role = 'administrator'
+                 WHERE (s.object_id = $1 OR a.object_id = $1) AND s.object_id <> $2) AS "manages!""#,
             object_id,
             principal_id
         )

@@ -62,6 +62,15 @@ impl SecretOwner {
     }
 }
 
+/// How many secrets an application and its service principal may have together.
+#[derive(Debug, Clone, Copy)]
+pub struct SecretLimits {
+    /// Of both kinds.
+    pub all: i64,
+    /// That somebody chose.
+    pub chosen: i64,
+}
+
 /// What came of adding a secret.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SecretAddition {
@@ -70,6 +79,8 @@ pub enum SecretAddition {
     OwnerNotFound,
     /// The application and its service principal have as many secrets as they may.
     TooMany,
+    /// As many of those that somebody chose.
+    TooManyChosen,
 }
 
 /// What came of removing a secret.
@@ -83,30 +94,47 @@ pub enum SecretRemoval {
 }
 
 impl Store {
-    /// Adds a secret to an object, unless the application and its service principal have `maximum` of them already.
+    /// Adds a secret to an object, unless the application and its service principal have as many as they may.
     pub async fn secret_add(
         &self,
         owner: SecretOwner,
         secret: &NewSecret,
-        maximum: i64,
+        limits: SecretLimits,
     ) -> Result<SecretAddition, StoreError> {
         let mut transaction = self.begin().await?;
         let Some(app_id) = lock_application_of(&mut transaction, owner).await? else {
             return Ok(SecretAddition::OwnerNotFound);
         };
-        let count = sqlx::query_scalar!(
-            r#"SELECT count(*) AS "count!" FROM application_secrets WHERE app_id = $1"#,
+        let known = sqlx::query!(
+            r#"SELECT count(*) AS "all!", count(chosen_verifier) AS "chosen!" FROM application_secrets WHERE app_id = $1"#,
             app_id
         )
         .fetch_one(&mut *transaction)
         .await?;
-        if count >= maximum {
+        if known.all >= limits.all {
             return Ok(SecretAddition::TooMany);
+        }
+        if matches!(secret.verifier, SecretVerifier::Chosen(_)) && known.chosen >= limits.chosen {
+            return Ok(SecretAddition::TooManyChosen);
         }
         insert(&mut transaction, app_id, owner.object_id(), secret).await?;
         let published = publish_application(&mut transaction, app_id).await?;
         transaction.commit().await?;
         Ok(SecretAddition::Added(published))
+    }
+
+    /// How many secrets an object's application and its service principal have; `None` when the object is not there.
+    pub async fn secret_count(&self, owner: SecretOwner) -> Result<Option<i64>, StoreError> {
+        let count = sqlx::query_scalar!(
+            r#"SELECT (SELECT count(*) FROM application_secrets s WHERE s.app_id = a.app_id) AS "count!"
+               FROM applications a LEFT JOIN service_principals p ON p.app_id = a.app_id
+               WHERE CASE WHEN $2 THEN p.object_id ELSE a.object_id END = $1"#,
+            owner.object_id(),
+            matches!(owner, SecretOwner::ServicePrincipal(_))
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(count)
     }
 
     /// Removes a secret from the object that shows it.

@@ -160,11 +160,13 @@ impl Store {
         Ok(UserCreation::Created(published))
     }
 
-    /// Changes a user. A new password, like a disabled account, ends every session at once.
+    /// Changes a user. A new password, like a disabled account, ends every session at once; `fresh_credential_id`, never used before, takes
+    /// the place of a disabled account's, so that nothing from before counts when it is enabled again.
     pub async fn user_update(
         &self,
         object_id: Uuid,
         change: &UserChange,
+        fresh_credential_id: Uuid,
     ) -> Result<UserUpdate, StoreError> {
         let mut transaction = self.begin().await?;
         if principals::lock(&mut transaction, object_id).await? != Some(PrincipalKind::User) {
@@ -175,7 +177,8 @@ impl Store {
         {
             return Ok(UserUpdate::NameTaken);
         }
-        let mut must_publish = write_change(&mut transaction, object_id, change).await?;
+        let mut must_publish =
+            write_change(&mut transaction, object_id, change, fresh_credential_id).await?;
         if let Some(enabled) = change.enabled {
             match principals::enable(&mut transaction, object_id, enabled).await? {
                 Ok(changed) => must_publish |= changed,
@@ -265,6 +268,7 @@ async fn write_change(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
     change: &UserChange,
+    fresh_credential_id: Uuid,
 ) -> Result<bool, StoreError> {
     let name_key = change.display_name.as_deref().map(arm::canonical_key);
     sqlx::query!(
@@ -276,6 +280,9 @@ async fn write_change(
     .execute(&mut **transaction)
     .await?;
     let password = change.password.as_ref();
+    let credential_id = password
+        .map(|password| password.credential_id)
+        .or_else(|| (change.enabled == Some(false)).then_some(fresh_credential_id));
     sqlx::query!(
         "UPDATE users SET mail_nickname = coalesce($2, mail_nickname),
            must_change_password = coalesce($3, must_change_password),
@@ -285,14 +292,14 @@ async fn write_change(
         change.mail_nickname,
         change.must_change_password,
         password.map(|password| password.verifier.as_str()),
-        password.map(|password| password.credential_id)
+        credential_id
     )
     .execute(&mut **transaction)
     .await?;
-    if password.is_some() || change.enabled == Some(false) {
+    if credential_id.is_some() {
         end_sessions(transaction, object_id).await?;
     }
-    Ok(password.is_some())
+    Ok(credential_id.is_some())
 }
 
 /// Forgets the refresh tokens of a principal.

@@ -262,12 +262,12 @@ async fn renew_bootstrap(
     let work = async {
         let owner = SecretOwner::Application(application.object_id);
         match store
-            .secret_add(owner, &new, control_plane::sign_in::MAXIMUM_SECRETS)
+            .secret_add(owner, &new, control_plane::sign_in::SECRET_LIMITS)
             .await?
         {
             SecretAddition::Added(_) => Ok(()),
             SecretAddition::OwnerNotFound => Err(AdminError::BootstrapDeleted),
-            SecretAddition::TooMany => Err(AdminError::TooManySecrets),
+            SecretAddition::TooMany | SecretAddition::TooManyChosen => Err(AdminError::TooManySecrets),
         }
     };
     let operation = "Microsoft.Directory/applications/addPassword/action";

@@ -4,6 +4,7 @@ mod administrator;
 mod epoch;
 mod init;
 mod key_encryption;
+mod keys;
 mod node;
 mod recording;
 mod region;
@@ -26,6 +27,8 @@ pub(crate) enum AdminCommand {
     Init(init::Arguments),
     #[command(subcommand)]
     KeyEncryptionKey(key_encryption::KeyEncryptionKeyCommand),
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     #[command(subcommand)]
     Node(node::NodeCommand),
     #[command(subcommand)]
@@ -73,7 +76,7 @@ pub(crate) enum AdminError {
     NameTaken(String),
     #[error("nobody who can administer the directory would be left")]
     LastAdministrator,
-    #[error("sign-in keys cannot be made")]
+    #[error("the keys that sign access tokens cannot be made")]
     SignIn(#[from] control_plane::sign_in::SignInError),
     #[error("--{argument} '{value}' is invalid: {rule}")]
     Argument {
@@ -128,6 +131,7 @@ pub(crate) fn run(command: AdminCommand) -> Result<(), AdminError> {
             AdminCommand::Epoch(command) => epoch::run(&command).await,
             AdminCommand::Init(arguments) => init::run(&arguments).await,
             AdminCommand::KeyEncryptionKey(command) => key_encryption::run(&command).await,
+            AdminCommand::Keys(command) => keys::run(&command).await,
             AdminCommand::Node(command) => node::run(&command).await,
             AdminCommand::Region(command) => region::run(&command).await,
             AdminCommand::Subscription(command) => subscription::run(&command).await,

@@ -19,12 +19,12 @@ use uuid::Uuid;
 use super::{AdminError, open, recorded, say};
 
 /// How long a removal is watched: nodes that do not answer are out of their lease by then.
-const REMOVAL_WATCHED: Duration = Duration::from_secs(LEASE.as_secs() + 5);
+pub(super) const REMOVAL_WATCHED: Duration = Duration::from_secs(LEASE.as_secs() + 5);
 
 /// How long a rotation is watched while the node is connected.
 const ROTATION_WATCHED: Duration = Duration::from_secs(60);
 
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Registry nodes
 #[derive(Subcommand)]
@@ -288,12 +288,15 @@ fn resource(node_id: Uuid) -> String {
     format!("/providers/Wharfinger/nodes/{node_id}")
 }
 
-fn describe(node: &NodeState) -> String {
+pub(super) fn describe(node: &NodeState) -> String {
     format!("{} ({}, {})", node.node_id, node.region, node.address)
 }
 
 /// The nodes that do not have a revision and may serve, and whether one of them may have it any moment.
-fn missing<'a>(nodes: &'a [NodeState], published: &Published) -> (Vec<&'a NodeState>, bool) {
+pub(super) fn missing<'a>(
+    nodes: &'a [NodeState],
+    published: &Published,
+) -> (Vec<&'a NodeState>, bool) {
     let has = |node: &NodeState| {
         node.is_fenced
             || node.progress.as_ref().is_some_and(|progress| {
@@ -359,7 +362,7 @@ async fn rotate(arguments: &NodeArguments) -> Result<(), AdminError> {
 }
 
 /// Only for speed: control planes look by themselves now and then.
-async fn announce(store: &Store) {
+pub(super) async fn announce(store: &Store) {
     if let Err(error) = config::notify(store, OPERATOR).await {
         let line = service::errors::chain(&error);
         let _closed = writeln!(

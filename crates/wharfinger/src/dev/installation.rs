@@ -314,7 +314,9 @@ impl Installation {
             "Control plane: starting on {}",
             plan.control_plane_url()
         ));
-        let mut arguments: Vec<OsString> = vec![CONTROL_PLANE.into()];
+        // Who tries federated tokens has the issuer on the same machine.
+        let mut arguments: Vec<OsString> =
+            vec![CONTROL_PLANE.into(), "--issuer-allow-private".into()];
         arguments.extend([
             "--database-url-file".into(),
             plan.database_url_file.clone().into(),

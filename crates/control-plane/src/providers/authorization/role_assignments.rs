@@ -17,7 +17,9 @@ use uuid::Uuid;
 
 use super::{DETAILED_VERSIONS, SCOPES, VERSIONS, has_details, operation_id, shorten};
 use crate::App;
-use crate::front_door::{Access, Answer, Operation, PathScope, Request, hyphenated, store_error};
+use crate::front_door::{
+    Access, Answer, Operation, PathScope, Request, built_in_role, hyphenated, store_error,
+};
 use crate::limits::MAXIMUM_ROLE_DESCRIPTION_CHARACTERS;
 use crate::providers::resources::{group_of, missing_subscription};
 use crate::providers::{is_full, page, page_size};
@@ -393,9 +395,40 @@ fn wanted(
     })
 }
 
+/// A condition has to restrict something that the role allows, or whoever set it would be mistaken about what it gives away.
+async fn check_condition(app: &App, wanted: &NewRoleAssignment) -> Result<(), ApiError> {
+    let details = wanted.details.as_ref();
+    let Some(condition) = details.and_then(|details| details.condition.as_ref()) else {
+        return Ok(());
+    };
+    let id = wanted.role_definition_id;
+    let custom;
+    let role = match built_in_role(id) {
+        Some(role) => Some(role),
+        None => {
+            let found = app.store.role_definition_get(id).await;
+            custom = found.map_err(store_error)?.map(|role| role.definition);
+            custom.as_ref()
+        }
+    };
+    match role {
+        Some(role) if !condition.restricts(role) => Err(ApiError::invalid(
+            "InvalidCondition",
+            format!(
+                "The role assignment's condition was refused: the role '{}' allows none of the data actions that it names, so it would restrict nothing. Leave the condition out, or assign a role with data actions, such as 'Container Registry Repository Reader'.",
+                role.role_name
+            ),
+        )
+        .with_target("properties.condition")),
+        // A role that is not there is refused by what follows.
+        _ => Ok(()),
+    }
+}
+
 async fn put(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let input: RoleAssignmentInput = request.json()?;
     let wanted = wanted(&input.properties, &request)?;
+    check_condition(&app, &wanted).await?;
     match app
         .store
         .role_assignment_put(&wanted)

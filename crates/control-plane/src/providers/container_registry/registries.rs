@@ -13,7 +13,7 @@ use super::READ;
 use super::credentials::seal;
 use super::model::{RegistryBody, RegistryList};
 use super::validation::{RegistryInput, check};
-use super::versions::{VERSIONS, has_role_assignment_mode};
+use super::versions::VERSIONS;
 use crate::App;
 use crate::front_door::{Access, Answer, Operation, PathScope, Request, store_error};
 use crate::providers::resources::{check_group_of_list, group_of, known_location};
@@ -412,13 +412,9 @@ fn merged(
         None if replaces => changed.admin_user_enabled = false,
         None => {}
     }
-    match wanted.role_assignment_mode {
-        Some(mode) => changed.role_assignment_mode = mode,
-        // A version that cannot say the mode must not change which rights count.
-        None if replaces && has_role_assignment_mode(version(request)?) => {
-            changed.role_assignment_mode = RoleAssignmentMode::LegacyRegistryPermissions;
-        }
-        None => {}
+    // Which rights count is changed by whoever says so: `az acr create` on a registry that is there replaces it without a word about it.
+    if let Some(mode) = wanted.role_assignment_mode {
+        changed.role_assignment_mode = mode;
     }
     changed.generation += 1;
     changed.system_data.last_modified_at = request.now;

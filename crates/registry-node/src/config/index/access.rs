@@ -43,8 +43,11 @@ impl Index {
         })
     }
 
-    /// The assignments that may count: those of the caller and its groups at the registry's scope and above it.
+    /// The assignments that may count: those of the caller and its groups at the registry's scope and above it. A condition speaks of data
+    /// actions, which do not count in the older mode: what it was to restrict is not given there at all.
     fn candidates<'a>(&'a self, entry: &'a RegistryEntry, caller: &Closure) -> Vec<Candidate<'a>> {
+        let takes_conditions =
+            entry.registry.role_assignment_mode == RoleAssignmentMode::AbacRepositoryPermissions;
         let mut candidates = Vec::new();
         for principal_id in caller.iter() {
             let held = self.assignments.held_by(principal_id);
@@ -54,7 +57,10 @@ impl Index {
             let scopes = entry.scope.ancestors_and_self().zip(&entry.scope_numbers);
             for (scope_key, number) in scopes {
                 let at_scope = assignments::held_at(held, *number);
-                candidates.extend(at_scope.iter().filter_map(|held| {
+                let counting = at_scope
+                    .iter()
+                    .filter(|held| takes_conditions || held.condition.is_none());
+                candidates.extend(counting.filter_map(|held| {
                     Some(Candidate {
                         scope_key,
                         principal_id,
