@@ -282,7 +282,9 @@ mod tests {
             value: value.into(),
         };
         assert_eq!(
-            parse("eventTimestamp ge 2026-11-23T11:48:54.207542 and eventTimestamp le '2026-11-23T12:00:00+01:00'"),
+            parse(
+                "eventTimestamp ge 2026-11-23T11:48:54.207542 and eventTimestamp le '2026-11-23T12:00:00+01:00'"
+            ),
             Ok(vec![
                 bound(Bound::AtLeast, "2026-11-23T11:48:54.207542"),
                 bound(Bound::AtMost, "2026-11-23T12:00:00+01:00")

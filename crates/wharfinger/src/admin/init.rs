@@ -267,7 +267,9 @@ async fn renew_bootstrap(
         {
             SecretAddition::Added(_) => Ok(()),
             SecretAddition::OwnerNotFound => Err(AdminError::BootstrapDeleted),
-            SecretAddition::TooMany | SecretAddition::TooManyChosen => Err(AdminError::TooManySecrets),
+            SecretAddition::TooMany | SecretAddition::TooManyChosen => {
+                Err(AdminError::TooManySecrets)
+            }
         }
     };
     let operation = "Microsoft.Directory/applications/addPassword/action";
