@@ -119,7 +119,8 @@ def own(issuer):
     """An installation that trusts the throw-away issuer's authority, and whose keys are rotated."""
     installation = Installation()
     try:
-        installation.spawn({"WHARFINGER_ISSUER_CA_FILE": str(issuer.ca_file)})
+        trust = {"WHARFINGER_ISSUER_CA_FILE": str(issuer.ca_file), "WHARFINGER_ISSUER_ALLOW_PRIVATE": "true"}
+        installation.spawn(trust)
         installation.wait_ready()
         yield installation
     finally:

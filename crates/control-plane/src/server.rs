@@ -48,7 +48,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", env = "WHARFINGER_ISSUER_CA_FILE")]
     issuer_ca_file: Option<PathBuf>,
     /// Ask external issuers of federated tokens also at loopback, link-local and private addresses
-    #[arg(long)]
+    #[arg(long, env = "WHARFINGER_ISSUER_ALLOW_PRIVATE")]
     issuer_allow_private: bool,
     /// Let only directory administrators create applications and service principals
     #[arg(long)]

@@ -548,6 +548,56 @@ async fn an_application_signs_in_while_it_has_an_enabled_principal_and_a_secret_
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_chosen_secret_signs_in_also_while_others_guess_until_it_is_removed(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let scope = arm_scope(&app);
+    let bot = app.create_principal("bot").await;
+    let chosen = "a secret that a script brings";
+    let path = format!("/v1.0/servicePrincipals/{}", bot.object_id);
+    let added = app
+        .post(
+            &format!("{path}/addPassword"),
+            json!({ "passwordCredential": { "secretText": chosen } }),
+        )
+        .await;
+    assert_eq!(added.status, 200, "{}", added.body);
+    let key_id = added.body["keyId"].clone();
+    let first = sign_in(&app, &bot.app_id, chosen, &scope).await;
+    assert_eq!(first.status, 200, "{}", first.body);
+    let mut guesses = 0;
+    while sign_in(&app, &bot.app_id, "another that somebody guesses", &scope)
+        .await
+        .status
+        == 401
+    {
+        guesses += 1;
+        assert!(guesses < 50, "guesses are limited");
+    }
+    // Remembered, so it is not checked slowly; and a generated one never waits.
+    for secret in [chosen, &bot.secret] {
+        let reply = sign_in(&app, &bot.app_id, secret, &scope).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+    let shown = app.get(&path).await.body["passwordCredentials"].clone();
+    let used = |credential: &Value| credential["lastUsedDateTime"].is_string();
+    assert!(shown.as_array().unwrap().iter().any(used), "{shown}");
+    let removed = app
+        .post(
+            &format!("{path}/removePassword"),
+            json!({ "keyId": key_id }),
+        )
+        .await;
+    assert_eq!(removed.status, 204, "{}", removed.body);
+    let reply = sign_in(&app, &bot.app_id, chosen, &scope).await;
+    assert!(reply.status == 401 || reply.status == 429, "{}", reply.body);
+    let token = first.body["access_token"].as_str().unwrap();
+    let dead = app
+        .send(Method::GET, "/v1.0/applications", token, None)
+        .await;
+    assert_eq!(dead.status, 401);
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn forged_and_foreign_tokens_are_refused(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     let claims: Value = {
