@@ -213,12 +213,16 @@ class Program:
 
 
 def is_alive(pid):
-    """Whether the process runs; one that ended and was not yet collected by its parent does not."""
+    """Whether any thread of the process runs; one that ended and was not yet collected by its parent does not.
+
+    A killed process counts as a zombie as soon as its first thread is gone: another one, in the middle of an fsync,
+    may still hold its ports and locks.
+    """
     try:
         state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state not in "ZX"
 
 
 def clean_environment():

@@ -76,7 +76,12 @@ class Node(Process):
         return status is not None and all(status[name] == value for name, value in expected.items()) and status
 
     def until(self, what, timeout=30.0, **expected):
-        return wait_until(lambda: self.has(**expected), what, timeout)
+        try:
+            return wait_until(lambda: self.has(**expected), what, timeout)
+        except AssertionError as fault:
+            if self.program.process is None:
+                raise
+            raise AssertionError(f"{fault}\n{self.program.log_tail()}") from None
 
 
 def run(*arguments, timeout=60):
