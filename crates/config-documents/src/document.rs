@@ -25,7 +25,9 @@ pub enum Kind {
 
 /// Each kind with its name on the wire and the newest form that this build writes and reads.
 const KINDS: [(Kind, &str, u32); 9] = [
-    (Kind::Registry, "registry", 1),
+    // Form 2 adds anonymous pull, retention and the quota. Without them an earlier build lets nobody in and removes nothing; storage it
+    // never limited.
+    (Kind::Registry, "registry", 2),
     (Kind::RegistryName, "registry-name", 1),
     (Kind::Node, "node", 1),
     // Form 2 adds secrets that the caller chose, and credentials that only sign in. An earlier build denies what they would allow.
@@ -106,6 +108,30 @@ pub struct Registry {
     /// Absent while the admin account is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_user: Option<AdminUser>,
+    /// Whether everybody may pull, without credentials (form 2).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous_pull_enabled: bool,
+    /// Which manifests without a tag are removed (form 2). Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// Pushes are refused while more is stored (form 2). Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
+}
+
+/// A manifest that no tag names is removed when every rule that is here allows it; one that is not here allows it always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retention {
+    /// It was pushed so many days ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days_since_push: Option<u32>,
+    /// It was not pulled for so many days. One that was never pulled counts from its push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days_since_pull: Option<u32>,
+    /// It is not among so many of its repository that were pushed last and have no tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_newest: Option<u32>,
 }
 
 /// Which rights count in a registry's data plane (`roleAssignmentMode`).
@@ -344,6 +370,12 @@ impl Document {
             return None;
         }
         let older = match self {
+            Self::Registry(content) if form == 1 => Self::Registry(Registry {
+                anonymous_pull_enabled: false,
+                retention: None,
+                quota_bytes: None,
+                ..content.clone()
+            }),
             Self::Principal(content) if form == 1 => Self::Principal(Principal {
                 chosen_secrets: Vec::new(),
                 sign_in_credentials: Vec::new(),
@@ -365,6 +397,11 @@ impl Document {
     pub fn is_whole_in_form(&self, form: u32) -> bool {
         match self {
             _ if form == 0 => false,
+            Self::Registry(content) if form == 1 => {
+                !content.anonymous_pull_enabled
+                    && content.retention.is_none()
+                    && content.quota_bytes.is_none()
+            }
             Self::Principal(content) if form == 1 => {
                 content.chosen_secrets.is_empty() && content.sign_in_credentials.is_empty()
             }

@@ -11,7 +11,7 @@ mod stream;
 pub use checksum::Checksum;
 pub use document::{
     AdminPassword, AdminPasswordSlot, AdminUser, ChosenSecret, Document, Group, Kind,
-    MalformedDocument, Node, Principal, PrincipalSecret, Registry, RegistryName,
+    MalformedDocument, Node, Principal, PrincipalSecret, Registry, RegistryName, Retention,
     RoleAssignmentMode, SignInCredential, SignInKey, SigningKey, forms,
 };
 pub use enrolment::{

@@ -3,7 +3,7 @@
 use config_documents::{
     AdminPassword, AdminPasswordSlot, AdminUser, Checksum, ChosenSecret, ControlPlaneMessage,
     Document, Epoch, Group, Kind, MalformedDocument, Node, NodeMessage, Principal, PrincipalSecret,
-    Region, Registry, RegistryName, Rejected, Revision, RoleAssignmentMode, STREAM_FORM,
+    Region, Registry, RegistryName, Rejected, Retention, Revision, RoleAssignmentMode, STREAM_FORM,
     SignInCredential, SignInKey, SigningKey, StoredDocument, UsedCredential, UsedCredentialId,
     forms,
 };
@@ -94,9 +94,11 @@ fn registry() -> impl Strategy<Value = Document> {
         region(),
         any::<bool>(),
         option::of(admin_user()),
+        (any::<bool>(), option::of(retention()), any::<Option<u64>>()),
     )
         .prop_map(
-            |(uid, name, resource_id, login_server, home_region, legacy, admin_user)| {
+            |(uid, name, resource_id, login_server, home_region, legacy, admin_user, form_2)| {
+                let (anonymous_pull_enabled, retention, quota_bytes) = form_2;
                 Document::Registry(Registry {
                     uid,
                     name,
@@ -109,9 +111,22 @@ fn registry() -> impl Strategy<Value = Document> {
                         RoleAssignmentMode::AbacRepositoryPermissions
                     },
                     admin_user,
+                    anonymous_pull_enabled,
+                    retention,
+                    quota_bytes,
                 })
             },
         )
+}
+
+fn retention() -> impl Strategy<Value = Retention> {
+    any::<[Option<u32>; 3]>().prop_map(|[days_since_push, days_since_pull, keep_newest]| {
+        Retention {
+            days_since_push,
+            days_since_pull,
+            keep_newest,
+        }
+    })
 }
 
 fn registry_name() -> impl Strategy<Value = Document> {
@@ -529,6 +544,49 @@ fn unknown_kinds_and_form_0_are_named_in_the_refusal() {
         refused("group", "{}"),
         "the body of kind 'group' is malformed"
     );
+}
+
+#[test]
+fn form_1_of_a_registry_lets_nobody_in_and_removes_nothing() {
+    let plain = Registry {
+        uid: Uuid::from_u128(7),
+        name: "contoso".to_owned(),
+        resource_id: "/subscriptions/1".to_owned(),
+        login_server: "contoso.registry.example".to_owned(),
+        home_region: Region("westus".to_owned()),
+        role_assignment_mode: RoleAssignmentMode::LegacyRegistryPermissions,
+        admin_user: None,
+        anonymous_pull_enabled: false,
+        retention: None,
+        quota_bytes: None,
+    };
+    let kept_for_7_days = Retention {
+        days_since_push: Some(7),
+        days_since_pull: None,
+        keep_newest: None,
+    };
+    let more = [
+        Registry {
+            anonymous_pull_enabled: true,
+            ..plain.clone()
+        },
+        Registry {
+            retention: Some(kept_for_7_days),
+            ..plain.clone()
+        },
+        Registry {
+            quota_bytes: Some(0),
+            ..plain.clone()
+        },
+    ];
+    let plain = Document::Registry(plain);
+    assert!(plain.is_whole_in_form(1));
+    for document in more.map(Document::Registry) {
+        let body = document.body_in_form(1).expect("it says enough");
+        let read = Document::parse("registry", &document.key(), &body).expect("it is read");
+        assert_eq!(read, plain);
+        assert!(!document.is_whole_in_form(1) && document.is_whole_in_form(2));
+    }
 }
 
 #[test]

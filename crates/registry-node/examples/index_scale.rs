@@ -113,6 +113,9 @@ fn registry(number: u128) -> Document {
         home_region: Region("westus".to_owned()),
         role_assignment_mode: RoleAssignmentMode::LegacyRegistryPermissions,
         admin_user: None,
+        anonymous_pull_enabled: false,
+        retention: None,
+        quota_bytes: None,
     })
 }
 

@@ -142,6 +142,9 @@ impl Scale {
                 username: registry(number),
                 passwords: AdminPasswordSlot::ALL.map(password).to_vec(),
             }),
+            anonymous_pull_enabled: false,
+            retention: None,
+            quota_bytes: None,
         }
     }
 

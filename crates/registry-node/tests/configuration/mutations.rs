@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config_documents::{
     ControlPlaneMessage, Document, Epoch, Kind, Node as NodeDocument, NodeMessage, Region,
-    Rejected, Revision, RoleAssignmentMode, SignInKey, StoredDocument,
+    Rejected, Retention, Revision, RoleAssignmentMode, SignInKey, StoredDocument,
 };
 use credentials::{SecretKind, SigningKey};
 use rbac::registry::RepositoryPermissions;
@@ -53,6 +53,15 @@ fn documents() -> Vec<Document> {
         let mut registry = registry(number, &format!("Contoso{number}"), 5443, &[(&password, 1)]);
         if number % 4 == 0 {
             registry.role_assignment_mode = RoleAssignmentMode::AbacRepositoryPermissions;
+        }
+        if number % 3 == 0 {
+            registry.anonymous_pull_enabled = true;
+            registry.quota_bytes = Some(1 << 30);
+            registry.retention = Some(Retention {
+                days_since_push: Some(7),
+                days_since_pull: Some(0),
+                keep_newest: Some(3),
+            });
         }
         documents.push(registry_name(&registry, REGION));
         documents.push(Document::Registry(registry));

@@ -207,6 +207,9 @@ pub(crate) fn registry(uid: u128, name: &str, port: u16, passwords: &[(&Secret, 
         home_region: region(),
         role_assignment_mode: RoleAssignmentMode::LegacyRegistryPermissions,
         admin_user,
+        anonymous_pull_enabled: false,
+        retention: None,
+        quota_bytes: None,
     }
 }
 

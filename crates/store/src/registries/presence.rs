@@ -145,6 +145,9 @@ pub(super) fn registry_changes(
         home_region: presence.home.clone(),
         role_assignment_mode: registry.role_assignment_mode,
         admin_user,
+        anonymous_pull_enabled: false,
+        retention: None,
+        quota_bytes: None,
     });
     presence
         .regions()
