@@ -168,22 +168,21 @@ class ControlPlane:
         EVIDENCE.secret(password["secretText"], "a service principal's secret")
         return password
 
+    def assignment_of(self, principal, role, scope):
+        """Path and body with which a built-in role is assigned anew."""
+        path = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+        role_definition = f"{self.subscription}/providers/Microsoft.Authorization/roleDefinitions/{ROLES[role]}"
+        properties = {
+            "roleDefinitionId": role_definition,
+            "principalId": principal.object_id,
+            "principalType": "ServicePrincipal",
+        }
+        return path, {"properties": properties}
+
     def assign(self, principal, role, scope, expected=201):
         """Assigns a built-in role and returns the assignment."""
-        return self.expect(
-            expected,
-            "PUT",
-            f"{scope}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}",
-            ASSIGNMENTS,
-            json={
-                "properties": {
-                    "roleDefinitionId": f"{self.subscription}/providers/Microsoft.Authorization"
-                    f"/roleDefinitions/{ROLES[role]}",
-                    "principalId": principal.object_id,
-                    "principalType": "ServicePrincipal",
-                }
-            },
-        )
+        path, body = self.assignment_of(principal, role, scope)
+        return self.expect(expected, "PUT", path, ASSIGNMENTS, json=body)
 
     def new_principal_with(self, role, scope):
         principal = self.new_principal()
