@@ -30,6 +30,13 @@ pub const UPLOAD_CHUNK_BYTES_ADVISED: u64 = 1024 * 1024;
 /// A request body that brings no byte for this long is given up.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Of a refused request's body so much is read, so that clients that send to the end before they read see the refusal: a manifest that is too
+/// large, a chunk that goes elsewhere …
+pub const UNREAD_BODY_BYTES_MAXIMUM: usize = 8 * 1024 * 1024;
+
+/// … and it is not waited for longer than this.
+pub const UNREAD_BODY_TIME_MAXIMUM: Duration = Duration::from_secs(1);
+
 /// A client that takes nothing of an answer for this long is given up. A blob's bytes come in pieces of 64 KiB.
 pub const READER_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 

@@ -10,12 +10,13 @@ use actix_web::{
     FromRequest, HttpRequest, HttpResponse,
     body::{BodySize, BoxBody, MessageBody},
     dev,
+    error::PayloadError,
     http::StatusCode,
     web::{self, Payload},
 };
 use bytes::Bytes;
 use config_documents::Region;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -338,9 +339,13 @@ impl NodeMetrics {
     }
 
     /// Counts a request's body as it is read.
-    pub(crate) async fn count_received(&self, request: &HttpRequest, payload: Payload) -> Payload {
+    pub(crate) async fn count_received(
+        &self,
+        request: &HttpRequest,
+        body: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
+    ) -> Payload {
         let received = self.received_bytes.clone();
-        let counted = payload.into_inner().inspect(move |chunk| {
+        let counted = body.inspect(move |chunk| {
             if let Ok(bytes) = chunk {
                 received.inc_by(bytes.len() as u64);
             }

@@ -57,6 +57,7 @@ use chosen_secrets::ChosenSecrets;
 use content_changes::ContentChange;
 use forwarding::Destination;
 use token::Tokens;
+use unread_body::Lent;
 
 /// The gate of a node, shared by all requests.
 pub struct Gate {
@@ -265,17 +266,20 @@ impl Gate {
             };
             return self.forward(request, payload, &destination).await;
         }
-        let payload = payload.take().expect("nobody took the body before");
-        let payload = self.metrics.count_received(request, payload).await;
+        let body = Lent::new(payload.take().expect("nobody took the body before"));
+        let counted = self.metrics.count_received(request, body.reader()).await;
         let result = crate::oci::serve(
             &self.content,
             entry.registry.uid,
             caller,
             route,
             request,
-            payload,
+            counted,
         )
         .await;
+        if result.is_err() {
+            *payload = body.rest();
+        }
         result.map_err(|error| match error.code {
             ErrorCode::Denied => self.no_longer_allowed(entry, caller, required),
             _ => error,

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -62,13 +63,15 @@ impl Connection {
     }
 }
 
-/// The fields of a POST with a body of five bytes, in HPACK without compression.
-fn fields(authority: &str, path: &str) -> Vec<u8> {
-    let mut fields = vec![0x83, 0x87];
+/// The fields of a request with a body of five bytes, in HPACK without compression.
+fn fields(method: &str, authority: &str, path: &str, authorization: &str) -> Vec<u8> {
+    let mut fields = vec![0x87];
     for (name, value) in [
-        (&[0x01_u8][..], authority),
+        (&[0x02_u8][..], method),
+        (&[0x01], authority),
         (&[0x04], path),
         (&[0x0f, 0x0d], "5"),
+        (&[0x0f, 0x08], authorization),
     ] {
         fields.extend(name);
         fields.push(u8::try_from(value.len()).expect("short"));
@@ -82,9 +85,17 @@ fn fields(authority: &str, path: &str) -> Vec<u8> {
 async fn a_refused_request_with_a_small_body_is_answered_without_a_reset() {
     let node = Node::start().await;
     let authority = format!("contoso.registry.localhost:{}", node.port);
-    for path in ["/oauth2/exchange", "/v2/app/blobs/uploads/"] {
+    let login = BASE64_STANDARD.encode(format!("contoso:{}", node.passwords[0].expose()));
+    let (nobody, admin) = (String::new(), format!("Basic {login}"));
+    let unknown_upload = "/v2/app/blobs/uploads/00000000-0000-0000-0000-000000000000";
+    for (method, path, authorization) in [
+        ("POST", "/oauth2/exchange", &nobody),
+        ("POST", "/v2/app/blobs/uploads/", &nobody),
+        // What is refused only where the body would be taken.
+        ("PATCH", unknown_upload, &admin),
+    ] {
         let mut connection = Connection::open(&node).await;
-        let fields = fields(&authority, path);
+        let fields = fields(method, &authority, path, authorization);
         connection.send(HEADERS, END_HEADERS, 1, &fields).await;
         let mut seen = Vec::new();
         // An answer that does not wait for the body comes now.
@@ -104,7 +115,7 @@ async fn a_refused_request_with_a_small_body_is_answered_without_a_reset() {
         }
         assert!(
             seen.iter().all(|(kind, _)| *kind != RESET),
-            "{path}: {seen:?}"
+            "{method} {path}: {seen:?}"
         );
     }
 }
