@@ -5,6 +5,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -235,6 +236,7 @@ impl LocalCopy {
         };
         let file = path.to_owned();
         let open = move || -> Result<Database, DatabaseError> {
+            make_private(&file)?;
             Builder::new()
                 .set_cache_size(CACHE_BYTES)
                 .set_check_integrity_on_open(true)
@@ -501,6 +503,13 @@ fn unescaped(part: &[u8]) -> Option<String> {
         });
     }
     String::from_utf8(text).ok()
+}
+
+/// A new copy is for its owner only: it has verifiers of secrets, some of which people chose.
+fn make_private(path: &Path) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map(drop)
 }
 
 fn is_damage(error: &io::Error) -> bool {

@@ -9,6 +9,7 @@ mod mutations;
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -476,6 +477,15 @@ fn the_copy_holds_what_was_applied_also_in_another_process() {
         again.applier.begin_stream().map(|state| state.revision),
         Some(Revision(2))
     );
+}
+
+#[test]
+fn the_copy_is_for_its_owner_only() {
+    let directory = directory();
+    drop(Feed::new(directory.path()));
+    let file = directory.path().join("configuration.redb");
+    let mode = fs::metadata(file).expect("the copy").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]
