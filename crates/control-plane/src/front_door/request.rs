@@ -104,6 +104,14 @@ impl Request {
                 "The request needs a JSON body and has none.",
             ));
         }
+        // A list would be taken for a model's members in their order.
+        let first = self.body.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first != Some(&b'{') {
+            return Err(ApiError::invalid(
+                "InvalidRequestContent",
+                "The request content was invalid: it must be a JSON object.",
+            ));
+        }
         let unreadable = |error: serde_json::Error| {
             ApiError::invalid(
                 "InvalidRequestContent",
@@ -134,7 +142,8 @@ impl Request {
     }
 }
 
-/// What is wrong with a body, without any value that was in it: one may be a password, and the message goes to logs.
+/// What is wrong with a body, without any value that was in it: one may be a password, and the message goes to logs. A member that is not
+/// known is named.
 fn fault_of(error: &serde_json::Error) -> String {
     let text = error.to_string();
     // Faults of JSON itself, and these two, quote nothing but names of ours.
@@ -149,6 +158,10 @@ fn fault_of(error: &serde_json::Error) -> String {
         .any(|start| text.starts_with(start));
     // What was expected is said last, and by us; the place comes after it.
     match text.rsplit_once(", expected ") {
+        Some((found, expected)) if found.starts_with(UNKNOWN_MEMBER) => {
+            let name = found[UNKNOWN_MEMBER.len()..].trim_end_matches('`');
+            format!("there is no member `{name}` here, expected {expected}")
+        }
         Some((_, expected)) if names_expected => format!("expected {expected}"),
         _ => format!(
             "a value is not of the form that it must have at line {} column {}",
@@ -157,6 +170,9 @@ fn fault_of(error: &serde_json::Error) -> String {
         ),
     }
 }
+
+/// How serde begins what it says of a member that a model does not have.
+const UNKNOWN_MEMBER: &str = "unknown field `";
 
 /// Where in a document a text, or a member's name, contains U+0000; recursion ends where the parser's does.
 fn place_of_nul(value: &Value) -> Option<String> {

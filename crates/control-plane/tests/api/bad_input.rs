@@ -214,6 +214,33 @@ async fn a_wrong_method_is_told_the_right_ones(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_body_is_a_json_object_of_known_members(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.put(
+        &at(&app.group("g"), GROUPS),
+        json!({ "location": "westus" }),
+    )
+    .await;
+    let registry = at(&app.registry("g", "contoso"), REGISTRIES);
+    for (body, part) in [
+        (
+            json!(["westus", null, { "name": "Basic" }, null, null, null, null, null, null]),
+            "it must be a JSON object",
+        ),
+        (json!("westus"), "it must be a JSON object"),
+        (
+            json!({ "location": "westus", "skew": { "name": "Basic" } }),
+            "there is no member `skew` here, expected one of `location`",
+        ),
+    ] {
+        let reply = app.put(&registry, body).await;
+        assert_eq!(reply.code(), "InvalidRequestContent", "{}", reply.body);
+        assert!(reply.message().contains(part), "{}", reply.body);
+    }
+    assert_eq!(app.get(&registry).await.status, 404);
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_value_in_the_wrong_place_is_not_repeated(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     let principal = app.create_principal("one").await;
