@@ -100,6 +100,21 @@ fn a_port_in_use_is_refused_and_the_ready_file_of_an_earlier_run_removed() {
 }
 
 #[test]
+fn one_port_for_both_planes_is_refused_before_it_is_fixed() {
+    let mut place = Place::new();
+    place.registry_port = place.port;
+    let port = place.port;
+    assert_eq!(
+        place.refused(),
+        format!(
+            "error: port {port} cannot be that of the control plane and that of the login servers; choose another with --port or --registry-port"
+        )
+    );
+    let state = fs::read_to_string(place.state_dir.join("state.json")).expect("it was begun");
+    assert!(!state.contains(&port.to_string()), "{state}");
+}
+
+#[test]
 fn a_second_run_on_a_state_directory_is_refused_and_the_first_ones_ready_file_kept() {
     let place = Place::with("x", "");
     let directory = File::open(&place.state_dir).expect("open");
@@ -151,6 +166,23 @@ fn a_damaged_state_directory_is_told_by_what_is_wrong_with_it() {
         let line = Place::with(file, content).refused();
         assert!(line.contains(fault), "{file} {content:?}: {line}");
     }
+}
+
+#[test]
+fn a_database_that_is_gone_is_not_made_again() {
+    let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let place = Place::with("key-encryption-key", key);
+    let installed = format!(
+        r#"{{"layout": 1, "installed": {{"port": {}, "registry_port": {}, "region": "westus"}}}}"#,
+        place.port, place.registry_port
+    );
+    fs::write(place.state_dir.join("state.json"), installed).expect("write");
+    let line = place.refused();
+    assert!(
+        line.contains("is damaged: postgres/data is missing"),
+        "{line}"
+    );
+    assert!(!place.state_dir.join("postgres/data").exists());
 }
 
 #[test]

@@ -60,6 +60,10 @@ pub(crate) enum DevError {
         address: SocketAddr,
         flag: &'static str,
     },
+    #[error(
+        "port {port} cannot be that of the control plane and that of the login servers; choose another with --port or --registry-port"
+    )]
+    OnePort { port: u16 },
     #[error("cannot listen on {address}; choose another port with {flag}")]
     Listen {
         address: SocketAddr,

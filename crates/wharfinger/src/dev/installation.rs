@@ -114,6 +114,11 @@ impl Installation {
         state: &mut StateDirectory,
     ) -> Result<Serving, DevError> {
         let installed = self.chosen(state)?;
+        if installed.port == installed.registry_port {
+            return Err(DevError::OnePort {
+                port: installed.port,
+            });
+        }
         let addresses = ports::loopback_addresses();
         ports::check(&addresses, installed.port, "--port")?;
         ports::check(&addresses, installed.registry_port, "--registry-port")?;

@@ -63,6 +63,12 @@ impl Postgres {
         let data = directory.join("data");
         let password_file = state.join("postgres-password");
         let made_by = made_by(state, &data)?;
+        // An empty one in its place would look as if everything had been deleted.
+        if made_by.is_none() && state.remembered().installed.is_some() {
+            return Err(
+                state.damaged("postgres/data is missing, and DATABASE_URL names no other database")
+            );
+        }
         let programs = choose(&data, made_by.as_deref())?;
         if let Some(owner) = owner {
             check_reachable(&directory, owner)?;
