@@ -55,6 +55,14 @@ pub enum StoreError {
     Unavailable(#[source] sqlx::Error),
     #[error("the database refused a statement")]
     Database(#[source] sqlx::Error),
+    #[error("the database URL is not of the form postgres://user:password@host:port/name")]
+    InvalidUrl(#[source] sqlx::Error),
+    #[error("cannot connect to Postgres at {address}")]
+    Unreachable {
+        address: String,
+        #[source]
+        source: sqlx::Error,
+    },
     #[error("a row of '{table}' cannot be read: {reason}")]
     Corrupt { table: &'static str, reason: String },
     #[error("the migrations of the database and of this build do not fit")]
@@ -111,13 +119,16 @@ pub async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
-        let late = std::io::Error::new(
-            std::io::ErrorKind::TimedOut,
-            format!("no answer within {} seconds", limit.as_secs_f64()),
-        );
-        Err(StoreError::Unavailable(sqlx::Error::Io(late)))
-    })
+    tokio::time::timeout(limit, call)
+        .await
+        .unwrap_or_else(|_| Err(StoreError::Unavailable(late(limit))))
+}
+
+fn late(limit: Duration) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(
+        std::io::ErrorKind::TimedOut,
+        format!("no answer within {} seconds", limit.as_secs_f64()),
+    ))
 }
 
 /// The database of an installation. Cheap to clone.
@@ -132,7 +143,8 @@ impl Store {
     /// # Errors
     /// A malformed URL.
     pub fn open(database_url: &str) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(database_url)?
+        let options = PgConnectOptions::from_str(database_url)
+            .map_err(StoreError::InvalidUrl)?
             .application_name("wharfinger")
             .options([("lock_timeout", format!("{}ms", LOCK_TIMEOUT.as_millis()))])
             .options(PLANS);
@@ -176,6 +188,27 @@ impl Store {
 
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// Connects once, for whoever wants to know why it cannot be done: the pool only says that it waited.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreachable`].
+    pub async fn reach(&self) -> Result<(), StoreError> {
+        let options = self.pool.connect_options();
+        let unreachable = |source| StoreError::Unreachable {
+            address: match options.get_socket() {
+                Some(directory) => directory.display().to_string(),
+                None => format!("{}:{}", options.get_host(), options.get_port()),
+            },
+            source,
+        };
+        let connecting = sqlx::PgConnection::connect_with(&options);
+        let connection = tokio::time::timeout(ACQUIRE_TIMEOUT, connecting)
+            .await
+            .unwrap_or_else(|_| Err(late(ACQUIRE_TIMEOUT)))
+            .map_err(unreachable)?;
+        connection.close().await.map_err(unreachable)
     }
 
     /// Brings the schema to this build's version; only forward.

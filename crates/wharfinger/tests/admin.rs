@@ -78,6 +78,31 @@ fn assert_done(output: &Output) {
     );
 }
 
+#[test]
+fn a_database_that_cannot_be_used_is_named_with_the_reason() {
+    for (url, line) in [
+        (
+            "postgres://nobody:secret@127.0.0.1:1/none",
+            "error: the database cannot be used: cannot connect to Postgres at 127.0.0.1:1: ",
+        ),
+        (
+            "127.0.0.1:5432",
+            "error: the database cannot be used: the database URL is not of the form postgres://user:password@host:port/name: ",
+        ),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_wharfinger"))
+            .args(["migrate", "--database-url", url])
+            .output()
+            .expect("the program runs");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert!(said.starts_with(line), "{said}");
+        assert!(
+            said.lines().count() == 1 && !said.contains("secret"),
+            "{said}"
+        );
+    }
+}
+
 #[sqlx::test(migrations = false)]
 async fn an_empty_database_is_named_as_such(_pool: PgPoolOptions, database: PgConnectOptions) {
     let place = Place::new(&database);

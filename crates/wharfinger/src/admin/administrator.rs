@@ -86,7 +86,7 @@ async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
             rule: "a password has 12 characters or more",
         });
     }
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let object_id = Uuid::new_v4();
     let new = NewUser {
         object_id,
@@ -151,14 +151,14 @@ async fn make_administrator(
 }
 
 async fn add(arguments: &PrincipalArguments) -> Result<(), AdminError> {
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let object_id = principal(&store, &arguments.principal).await?.object_id;
     make_administrator(&store, object_id, &arguments.principal).await?;
     say(&format!("{object_id} administers the directory"))
 }
 
 async fn remove(arguments: &PrincipalArguments) -> Result<(), AdminError> {
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let object_id = principal(&store, &arguments.principal).await?.object_id;
     let work = async {
         match store
@@ -176,7 +176,7 @@ async fn remove(arguments: &PrincipalArguments) -> Result<(), AdminError> {
 
 async fn list(arguments: &ListArguments) -> Result<(), AdminError> {
     const PAGE: i64 = 500;
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let mut after = Uuid::nil();
     loop {
         let page = store

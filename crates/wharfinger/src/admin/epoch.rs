@@ -21,7 +21,7 @@ pub(crate) struct BeginArguments {
 
 pub(super) async fn run(command: &EpochCommand) -> Result<(), AdminError> {
     let EpochCommand::Begin(arguments) = command;
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let before = config::head(&store).await?.position;
     let work = async { Ok(config::epoch_begin(&store, before.epoch, Cause::Operator).await?) };
     let resource = "/providers/Wharfinger/epochs";

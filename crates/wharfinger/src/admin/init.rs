@@ -70,7 +70,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), AdminError> {
     let public_url = public_url(&arguments.public_url)?;
     let suffix = login_server_suffix(&arguments.login_server_suffix)?;
     let key_ring = KeyFile(arguments.key_encryption_key_file.clone()).read()?;
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     store.migrate().await?;
     match store.installation_if_any().await? {
         Some(existing) => {

@@ -47,7 +47,7 @@ pub(super) async fn run(command: &KeyEncryptionKeyCommand) -> Result<(), AdminEr
     match command {
         KeyEncryptionKeyCommand::Status(arguments) => status(arguments).await,
         KeyEncryptionKeyCommand::Rotate(arguments) => {
-            let store = open(&arguments.database)?;
+            let store = open(&arguments.database).await?;
             let key_ring = KeyFile(arguments.key_encryption_key_file.clone()).read()?;
             let resource = format!(
                 "/providers/Wharfinger/keyEncryptionKeys/{}",
@@ -60,7 +60,7 @@ pub(super) async fn run(command: &KeyEncryptionKeyCommand) -> Result<(), AdminEr
 }
 
 async fn status(arguments: &StatusArguments) -> Result<(), AdminError> {
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let seals = store.installation().await?.key_encryption_fingerprint;
     say(&format!("key {seals} seals"))?;
     for sealed in store.sealed_count().await? {

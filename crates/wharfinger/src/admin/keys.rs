@@ -13,7 +13,7 @@ use store::nodes::{self, NodeState};
 use time::OffsetDateTime;
 
 use super::node::{POLL_INTERVAL, REMOVAL_WATCHED, announce, describe, missing};
-use super::{AdminError, open, recorded, say};
+use super::{AdminError, open, recorded, say, time_text};
 
 /// Keys that sign access tokens
 #[derive(Subcommand)]
@@ -37,7 +37,7 @@ pub(crate) struct RotateArguments {
 
 pub(super) async fn run(command: &KeysCommand) -> Result<(), AdminError> {
     let KeysCommand::Rotate(arguments) = command;
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let key_ring = KeyFile(arguments.key_encryption_key_file.clone()).read()?;
     let former = if arguments.revoke {
         FormerKeys::Revoke
@@ -55,7 +55,10 @@ pub(super) async fn run(command: &KeysCommand) -> Result<(), AdminError> {
     match former {
         FormerKeys::Retire => say(&format!(
             "key {} signs from {} on (revision {}); what the keys before signed is good until it expires, at the latest at {}",
-            rotation.kid, rotation.signs_from, rotation.published.revision, rotation.former_end_at
+            rotation.kid,
+            time_text(rotation.signs_from),
+            rotation.published.revision,
+            time_text(rotation.former_end_at)
         )),
         FormerKeys::Revoke => {
             say(&format!(

@@ -16,6 +16,8 @@ use recording::recorded;
 use service::configuration::{ConfigurationError, DatabaseUrlArguments};
 use store::directory::FoundPrincipal;
 use store::{Store, StoreError};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Operates an installation, by way of its database
 #[derive(Subcommand)]
@@ -142,11 +144,14 @@ pub(crate) fn run(command: AdminCommand) -> Result<(), AdminError> {
 
 /// Runs `migrate`.
 pub(crate) fn migrate(arguments: &MigrateArguments) -> Result<(), AdminError> {
-    block_on(async { Ok(open(&arguments.database)?.migrate().await?) })
+    block_on(async { Ok(open(&arguments.database).await?.migrate().await?) })
 }
 
-fn open(database: &DatabaseUrlArguments) -> Result<Store, AdminError> {
-    Ok(Store::open(&database.resolve()?)?)
+/// The database, which answers.
+async fn open(database: &DatabaseUrlArguments) -> Result<Store, AdminError> {
+    let store = Store::open(&database.resolve()?)?;
+    store.reach().await?;
+    Ok(store)
 }
 
 /// The user or service principal that an operator means: by object id, application id or user principal name.
@@ -177,6 +182,14 @@ fn block_on<T>(work: impl Future<Output = Result<T, AdminError>>) -> Result<T, A
         .build()
         .map_err(AdminError::Runtime)?
         .block_on(work)
+}
+
+/// A time as people read it, to the second.
+fn time_text(time: OffsetDateTime) -> String {
+    let seconds = time.replace_nanosecond(0).unwrap_or(time);
+    seconds
+        .format(&Rfc3339)
+        .unwrap_or_else(|_| time.to_string())
 }
 
 /// A line for whoever typed the command.

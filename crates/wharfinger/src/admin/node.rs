@@ -13,10 +13,9 @@ use store::Store;
 use store::config::{self, OPERATOR, Position, Published};
 use store::nodes::{self, LEASE, NodeState, RETIRED_KEY_VALIDITY};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::{AdminError, open, recorded, say};
+use super::{AdminError, open, recorded, say, time_text};
 
 /// How long a removal is watched: nodes that do not answer are out of their lease by then.
 pub(super) const REMOVAL_WATCHED: Duration = Duration::from_secs(LEASE.as_secs() + 5);
@@ -89,7 +88,7 @@ pub(super) async fn run(command: &NodeCommand) -> Result<(), AdminError> {
 }
 
 async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let region = Region(arguments.region.clone());
     let now = OffsetDateTime::now_utc();
     let token_id = Uuid::now_v7();
@@ -177,11 +176,7 @@ impl Shown {
             self.node_id.to_string(),
             self.region.clone(),
             self.address.clone(),
-            self.enrolled_at
-                .replace_nanosecond(0)
-                .unwrap_or(self.enrolled_at)
-                .format(&Rfc3339)
-                .unwrap_or_else(|_| none()),
+            time_text(self.enrolled_at),
             state.to_owned(),
             self.revision.to_string(),
             self.lag.to_string(),
@@ -206,7 +201,7 @@ const HEADINGS: [&str; 11] = [
 ];
 
 async fn list(arguments: &ListArguments) -> Result<(), AdminError> {
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let nodes = nodes::list(&store).await?;
     // Read last, so that no node is ahead of it.
     let head = config::head(&store).await?.position;
@@ -244,7 +239,7 @@ fn table(nodes: &[Shown]) -> String {
 }
 
 async fn remove(arguments: &NodeArguments) -> Result<(), AdminError> {
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let node_id = arguments.node_id;
     let work = async {
         nodes::remove(&store, node_id)
@@ -309,7 +304,7 @@ pub(super) fn missing<'a>(
 }
 
 async fn rotate(arguments: &NodeArguments) -> Result<(), AdminError> {
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let node_id = arguments.node_id;
     let before = nodes::rotation_state(&store, node_id)
         .await?

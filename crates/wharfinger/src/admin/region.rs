@@ -27,7 +27,7 @@ pub(crate) struct CreateArguments {
 pub(super) async fn run(command: &RegionCommand) -> Result<(), AdminError> {
     let RegionCommand::Create(arguments) = command;
     let region = parse(&arguments.name, arguments.display_name.as_deref())?;
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let resource = format!("/providers/Wharfinger/regions/{}", region.name);
     let work = async { Ok(store.region_put(&region).await?) };
     recorded(&store, "Wharfinger/regions/write", &resource, work).await?;

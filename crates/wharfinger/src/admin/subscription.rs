@@ -56,7 +56,7 @@ pub(super) async fn run(command: &SubscriptionCommand) -> Result<(), AdminError>
 
 async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
     let name = display_name("name", &arguments.name)?;
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let installation = store.installation().await?;
     let owner = principal(&store, &arguments.owner).await?;
     let subscription = Subscription {
@@ -88,7 +88,7 @@ async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
 }
 
 async fn list(arguments: &ListArguments) -> Result<(), AdminError> {
-    for subscription in open(&arguments.database)?.subscription_list().await? {
+    for subscription in open(&arguments.database).await?.subscription_list().await? {
         say(&format!(
             "{}  {}",
             subscription.subscription_id, subscription.display_name
@@ -100,7 +100,7 @@ async fn list(arguments: &ListArguments) -> Result<(), AdminError> {
 async fn rename(arguments: &RenameArguments) -> Result<(), AdminError> {
     let name = display_name("name", &arguments.name)?;
     let id = arguments.subscription_id;
-    let store = open(&arguments.database)?;
+    let store = open(&arguments.database).await?;
     let work = async {
         if store.subscription_rename(id, name).await? {
             Ok(())

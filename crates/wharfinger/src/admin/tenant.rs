@@ -31,7 +31,7 @@ pub(crate) struct RenameArguments {
 pub(super) async fn run(command: &TenantCommand) -> Result<(), AdminError> {
     match command {
         TenantCommand::Show(arguments) => {
-            let installation = open(&arguments.database)?.installation().await?;
+            let installation = open(&arguments.database).await?.installation().await?;
             say(&format!(
                 "{}  {}",
                 installation.tenant_id, installation.tenant_display_name
@@ -39,7 +39,7 @@ pub(super) async fn run(command: &TenantCommand) -> Result<(), AdminError> {
         }
         TenantCommand::Rename(arguments) => {
             let name = display_name("name", &arguments.name)?;
-            let store = open(&arguments.database)?;
+            let store = open(&arguments.database).await?;
             let rename = async { Ok(store.tenant_rename(name).await?) };
             let tenant = "/providers/Wharfinger/tenant";
             recorded(&store, "Wharfinger/tenant/write", tenant, rename).await?;
