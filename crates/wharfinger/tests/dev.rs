@@ -47,6 +47,16 @@ impl Place {
         place
     }
 
+    /// An installation was made here.
+    fn installed(self) -> Self {
+        let installed = format!(
+            r#"{{"layout": 1, "installed": {{"port": {}, "registry_port": {}, "region": "westus"}}}}"#,
+            self.port, self.registry_port
+        );
+        fs::write(self.state_dir.join("state.json"), installed).expect("write");
+        self
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wharfinger"));
         command
@@ -171,18 +181,23 @@ fn a_damaged_state_directory_is_told_by_what_is_wrong_with_it() {
 #[test]
 fn a_database_that_is_gone_is_not_made_again() {
     let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
-    let place = Place::with("key-encryption-key", key);
-    let installed = format!(
-        r#"{{"layout": 1, "installed": {{"port": {}, "registry_port": {}, "region": "westus"}}}}"#,
-        place.port, place.registry_port
-    );
-    fs::write(place.state_dir.join("state.json"), installed).expect("write");
+    let place = Place::with("key-encryption-key", key).installed();
     let line = place.refused();
     assert!(
         line.contains("is damaged: postgres/data is missing"),
         "{line}"
     );
     assert!(!place.state_dir.join("postgres/data").exists());
+}
+
+#[test]
+fn a_node_that_was_removed_is_named_with_what_to_do() {
+    let place = Place::with("node-westus/removed.json", "{}").installed();
+    let line = place.refused();
+    assert!(
+        line.contains("/node-westus was removed with `wharfinger admin node remove`; delete that"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -46,6 +46,12 @@ pub(crate) enum DevError {
         state_dir: PathBuf,
         process_ids: Vec<i32>,
     },
+    #[error(
+        "the registry node of {} was removed with `wharfinger admin node remove`; delete that directory, and another one \
+         is enrolled in its place",
+        directory.display()
+    )]
+    NodeRemoved { directory: PathBuf },
     #[error("cannot {action} {}", path.display())]
     File {
         action: &'static str,

@@ -14,6 +14,9 @@ use super::{ports, steps};
 /// What the node keeps in its state directory once it has joined.
 const NODE_CREDENTIAL: &str = "credential.json";
 
+/// What is there while the node knows that it was removed.
+const NODE_REMOVED: &str = "removed.json";
+
 /// One registry node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
@@ -56,6 +59,10 @@ pub(super) fn choose(
                 number,
                 port: installed.registry_port,
             };
+            let directory = state.join(node.name());
+            if directory.join(NODE_REMOVED).exists() {
+                return Err(DevError::NodeRemoved { directory });
+            }
             if !nodes.is_empty() {
                 node.port = port_of(state, installed, &node.role())?;
             }
