@@ -6,7 +6,7 @@ use super::Serving;
 
 /// The whole text.
 pub(crate) fn text(serving: &Serving, state_dir: &Path, seconds: f32) -> String {
-    let ca = serving.ca_file.display();
+    let ca = shell_word(&serving.ca_file);
     let url = &serving.control_plane;
     let state_dir = state_dir.display();
     let Serving {
@@ -52,4 +52,33 @@ Where a client wants the certificate authority ({ca}):
 Ctrl-C ends everything; started again it is as it was.",
         host_suffix = suffix.split(':').next().unwrap_or(suffix),
     )
+}
+
+/// A path as one word of a shell.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%".contains(&byte);
+    if text.bytes().all(is_plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell_whatever_it_holds() {
+        for (path, word) in [
+            (
+                "/var/lib/wharfinger-dev/ca.pem",
+                "/var/lib/wharfinger-dev/ca.pem",
+            ),
+            ("/home/a b/ca.pem", "'/home/a b/ca.pem'"),
+            ("/home/a'$(b)/ca.pem", r"'/home/a'\''$(b)/ca.pem'"),
+        ] {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
+    }
 }
