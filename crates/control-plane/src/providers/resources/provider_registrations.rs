@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::RESOURCE_VERSIONS;
 use crate::App;
 use crate::front_door::{Access, Answer, Operation, PathScope, Request, store_error};
-use crate::providers::{authorization, container_registry};
+use crate::providers::{authorization, container_registry, insights};
 
 pub(crate) fn operations() -> Vec<Operation> {
     vec![
@@ -117,6 +117,8 @@ const AUTHORIZATION: &[ResourceType] = &[
     global("providerOperations", authorization::VERSIONS),
 ];
 
+const INSIGHTS: &[ResourceType] = &[global("eventtypes", insights::VERSIONS)];
+
 const RESOURCES: &[ResourceType] = &[
     global("tenants", super::SUBSCRIPTION_VERSIONS),
     global("subscriptions", super::SUBSCRIPTION_VERSIONS),
@@ -130,6 +132,7 @@ const RESOURCES: &[ResourceType] = &[
 const NAMESPACES: &[(&str, &[ResourceType])] = &[
     ("Microsoft.ContainerRegistry", CONTAINER_REGISTRY),
     ("Microsoft.Authorization", AUTHORIZATION),
+    ("Microsoft.Insights", INSIGHTS),
     ("Microsoft.Resources", RESOURCES),
 ];
 
@@ -183,4 +186,27 @@ async fn get(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         )
     })?;
     Answer::ok(&found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_namespace_that_is_served_is_listed() {
+        for operation in crate::operations() {
+            let segments: Vec<&str> = arm::split_path(&operation.path).collect();
+            let served = segments
+                .windows(2)
+                .filter(|pair| pair[0] == "providers" && !pair[1].starts_with('{'))
+                .map(|pair| pair[1]);
+            for namespace in served {
+                assert!(
+                    NAMESPACES.iter().any(|(known, _)| *known == namespace),
+                    "{}: {namespace}",
+                    operation.id
+                );
+            }
+        }
+    }
 }
