@@ -43,6 +43,12 @@ pub const READER_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Downloads of blobs under way at once; each holds bytes that its client has not taken yet.
 pub const DOWNLOADS_MAXIMUM: usize = 4096;
 
+/// Ranges of a blob that one request may ask for, all together no longer than the blob; with more, the whole blob is sent.
+pub const BLOB_RANGES_MAXIMUM: usize = 1024;
+
+/// Repositories that are looked through for a blob to mount when the request does not say from where.
+pub const MOUNT_SOURCES_MAXIMUM: usize = 100;
+
 /// Entries of one page of a listing, when the request names no number and at most.
 pub const PAGE_ENTRIES_MAXIMUM: usize = 1000;
 

@@ -3,14 +3,16 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
 
 use super::error::ContentError;
 use super::layout;
+use super::manifests::LOOKUPS_IN_FLIGHT;
 use super::record_store::Durability;
 use super::records::{BlobRecord, CONFLICT_ATTEMPTS, DataPiece, Versioned};
 use super::{Content, Repository};
-use crate::limits::DOWNLOADS_MAXIMUM;
+use crate::limits::{DOWNLOADS_MAXIMUM, MOUNT_SOURCES_MAXIMUM};
 use crate::names::{Digest, RepositoryName};
 
 /// A blob that the repository may serve.
@@ -69,8 +71,7 @@ impl Repository<'_> {
         &self,
         blob: &Blob,
         range: Range<u64>,
-    ) -> Result<impl Stream<Item = Result<Bytes, ContentError>> + Send + 'static, ContentError>
-    {
+    ) -> Result<BoxStream<'static, Result<Bytes, ContentError>>, ContentError> {
         if self.data().streams() >= DOWNLOADS_MAXIMUM {
             return Err(ContentError::TooManyDownloads);
         }
@@ -88,7 +89,7 @@ impl Repository<'_> {
                 return Err(ContentError::DamagedData(blob.digest.clone()));
             }
         }
-        Ok(stream::iter(first?.map(Ok)).chain(bytes))
+        Ok(stream::iter(first?.map(Ok)).chain(bytes).boxed())
     }
 
     /// Takes the blob out of this repository. Its bytes stay while others use them, and until collection otherwise.
@@ -137,6 +138,44 @@ impl Repository<'_> {
         };
         self.link_blob(digest, &record).await?;
         Ok(true)
+    }
+
+    /// The same where the client does not say which repository has the blob: the first is taken that does, of those that
+    /// `may_read` says yes to. At most [`MOUNT_SOURCES_MAXIMUM`] repositories are looked at.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn mount_found_blob(
+        &self,
+        digest: &Digest,
+        may_read: impl Fn(&RepositoryName) -> bool,
+    ) -> Result<bool, ContentError> {
+        let key = layout::blob(self.registry, digest);
+        if self.records().version(&key).await?.is_none() {
+            return Ok(false);
+        }
+        let candidates = self
+            .content
+            .repositories(self.registry, None, MOUNT_SOURCES_MAXIMUM)
+            .await?
+            .entries
+            .into_iter()
+            .filter(may_read);
+        let mut sources = stream::iter(candidates)
+            .map(|name| async move {
+                let key = layout::link(self.registry, &name, digest);
+                let link = self.records().version(&key).await?;
+                Ok::<_, ContentError>(link.map(|_| name))
+            })
+            .buffered(LOOKUPS_IN_FLIGHT);
+        while let Some(source) = sources.try_next().await? {
+            if let Some(source) = source
+                && self.mount_blob(digest, &source).await?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub(super) async fn link(

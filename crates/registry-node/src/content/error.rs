@@ -148,6 +148,12 @@ pub enum ContentError {
         /// The digest of what came.
         actual: Digest,
     },
+    /// What the caller takes for granted does not hold.
+    #[error("{}", of_precondition(current.as_ref()))]
+    PreconditionFailed {
+        /// What is there.
+        current: Option<Digest>,
+    },
     /// The manifest cannot be taken as it is.
     #[error(transparent)]
     Manifest(#[from] ManifestFault),
@@ -169,4 +175,13 @@ pub enum ContentError {
     /// There is no such repository.
     #[error("no such repository")]
     RepositoryUnknown,
+}
+
+fn of_precondition(current: Option<&Digest>) -> String {
+    match current {
+        Some(digest) => {
+            format!("If-Match or If-None-Match does not hold: what is there is {digest}")
+        }
+        None => "If-Match does not hold: nothing is there".to_owned(),
+    }
 }

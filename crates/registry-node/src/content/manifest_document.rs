@@ -90,6 +90,8 @@ struct Fields<'a> {
     artifact_type: Option<&'a RawValue>,
     #[serde(borrow)]
     annotations: Option<&'a RawValue>,
+    #[serde(borrow, rename = "fsLayers")]
+    fs_layers: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -130,19 +132,22 @@ pub(crate) fn read_manifest(
         .map_err(|error| ManifestFault::Malformed(error.to_string()))?;
     let inside: Option<String> = strictly("mediaType", fields.media_type)?;
     let schema_version = fields.schema_version.map(RawValue::get);
-    if schema_version == Some("1") || inside.as_deref().is_some_and(is_schema_one) {
+    let has_members_of_schema_one = schema_version == Some("1") && fields.fs_layers.is_some();
+    if has_members_of_schema_one || inside.as_deref().is_some_and(is_schema_one) {
         return Err(ManifestFault::SchemaOne);
     }
     let media_type = agreed_media_type(declared, inside, &fields)?;
     check_one_meaning(&fields)?;
 
+    let is_type = |known: &str| media_type.eq_ignore_ascii_case(known);
     let is_known = [
         OCI_MANIFEST,
         OCI_INDEX,
         DOCKER_MANIFEST,
         DOCKER_MANIFEST_LIST,
     ]
-    .contains(&media_type.as_str());
+    .into_iter()
+    .any(is_type);
     if is_known && schema_version != Some("2") {
         return Err(ManifestFault::Malformed(format!(
             "schemaVersion must be 2 in a {media_type}"
@@ -158,7 +163,7 @@ pub(crate) fn read_manifest(
         (OCI_INDEX, "manifests", manifests.is_some()),
         (DOCKER_MANIFEST_LIST, "manifests", manifests.is_some()),
     ] {
-        if media_type == holder && !is_there {
+        if is_type(holder) && !is_there {
             return Err(ManifestFault::Malformed(format!(
                 "a {media_type} must have the member {name}"
             )));
@@ -193,14 +198,16 @@ pub(crate) fn read_manifest(
 }
 
 fn is_schema_one(media_type: &str) -> bool {
-    media_type.starts_with("application/vnd.docker.distribution.manifest.v1+")
+    media_type
+        .to_ascii_lowercase()
+        .starts_with("application/vnd.docker.distribution.manifest.v1+")
 }
 
-/// The media type of a Content-Type header: without parameters, lower case.
+/// The media type of a Content-Type header: without parameters, and otherwise as it came, because it is sent back so.
 fn media_type_of_header(header: &str) -> Result<String, ManifestFault> {
     let media_type = header.split(';').next().unwrap_or_default().trim();
     checked_media_type(media_type)?;
-    Ok(media_type.to_ascii_lowercase())
+    Ok(media_type.to_owned())
 }
 
 fn checked_media_type(media_type: &str) -> Result<(), ManifestFault> {
@@ -232,7 +239,8 @@ fn agreed_media_type(
         (Some(declared), Some(inside)) if declared.eq_ignore_ascii_case(&inside) => Ok(inside),
         // Clients that do not set a type leave these; the manifest knows better.
         (Some(declared), Some(inside))
-            if declared == "application/json" || declared == "application/octet-stream" =>
+            if ["application/json", "application/octet-stream"]
+                .contains(&declared.to_ascii_lowercase().as_str()) =>
         {
             checked_media_type(&inside)?;
             Ok(inside)

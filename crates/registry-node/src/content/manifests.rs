@@ -86,8 +86,8 @@ impl Repository<'_> {
     /// returns. `declared` is the media type that the request names.
     ///
     /// # Errors
-    /// [`ContentError::Manifest`], [`ContentError::DigestMismatch`], [`ContentError::ReferencesMissing`], or when the store
-    /// fails.
+    /// [`ContentError::Manifest`], [`ContentError::DigestMismatch`], [`ContentError::ReferencesMissing`],
+    /// [`ContentError::PreconditionFailed`], or when the store fails.
     pub async fn put_manifest(
         &self,
         reference: &Reference,
@@ -97,8 +97,9 @@ impl Repository<'_> {
     ) -> Result<PutManifest, ContentError> {
         let document = read_manifest(&bytes, declared)?;
         let digest = checked_digest(reference, bytes.clone()).await?;
+        self.check_precondition(reference).await?;
         self.touch_references(&document).await?;
-        let push = Push {
+        let mut push = Push {
             repository: *self,
             document,
             digest,
@@ -110,6 +111,8 @@ impl Repository<'_> {
             push.write_repository().await?;
             if let Reference::Tag(tag) = reference {
                 push.write_tag(tag).await?;
+                // It held when the tag was written; what is there from now on is this push's own.
+                push.repository.precondition = None;
                 if !self.is_live_at(&push.digest, &version).await? {
                     // Deleted between the two writes: the tag would point to nothing.
                     continue;
@@ -128,7 +131,7 @@ impl Repository<'_> {
     /// Deletes a manifest and with it all its tags.
     ///
     /// # Errors
-    /// [`ContentError::ManifestUnknown`], or when the store fails.
+    /// [`ContentError::ManifestUnknown`], [`ContentError::PreconditionFailed`], or when the store fails.
     pub async fn delete_manifest(&self, digest: &Digest) -> Result<(), ContentError> {
         let key = layout::manifest(self.registry, self.name, digest);
         for _ in 0..CONFLICT_ATTEMPTS {
@@ -139,6 +142,9 @@ impl Repository<'_> {
             if manifest.value.deleting {
                 self.finish_deletion(digest, &manifest).await?;
                 return Err(ContentError::ManifestUnknown);
+            }
+            if let Some(precondition) = self.precondition {
+                precondition.check(Some(digest))?;
             }
             manifest.value.deleting = true;
             let marked = self
@@ -168,7 +174,7 @@ impl Repository<'_> {
     /// Deletes a tag; the manifest stays.
     ///
     /// # Errors
-    /// [`ContentError::TagUnknown`], or when the store fails.
+    /// [`ContentError::TagUnknown`], [`ContentError::PreconditionFailed`], or when the store fails.
     pub async fn delete_tag(&self, tag: &Tag) -> Result<(), ContentError> {
         let key = layout::tag(self.registry, self.name, tag);
         for _ in 0..CONFLICT_ATTEMPTS {
@@ -176,6 +182,9 @@ impl Repository<'_> {
                 .tag_record(tag)
                 .await?
                 .ok_or_else(|| ContentError::TagUnknown(tag.clone()))?;
+            if let Some(precondition) = self.precondition {
+                precondition.check(Some(&record.value.digest))?;
+            }
             let removed = self
                 .records()
                 .remove(&key, &record.version, Durability::OnReturn)
@@ -186,6 +195,31 @@ impl Repository<'_> {
             }
         }
         Err(ContentError::Contended { key })
+    }
+
+    /// Refuses a push early, before it leaves anything; a tag is judged again when it is written.
+    async fn check_precondition(&self, reference: &Reference) -> Result<(), ContentError> {
+        let Some(precondition) = self.precondition else {
+            return Ok(());
+        };
+        let current = self.manifest(reference).await?;
+        precondition.check(current.map(|manifest| manifest.digest).as_ref())
+    }
+
+    /// Whether a tag that was read may be changed. One whose manifest is deleted counts as absent.
+    async fn check_precondition_of_tag(
+        &self,
+        found: Option<&Versioned<TagRecord>>,
+    ) -> Result<(), ContentError> {
+        let Some(precondition) = self.precondition else {
+            return Ok(());
+        };
+        let digest = found.map(|found| &found.value.digest);
+        let is_there = match digest {
+            Some(digest) => self.manifest_by_digest(digest).await?.is_some(),
+            None => false,
+        };
+        precondition.check(digest.filter(|_| is_there))
     }
 
     pub(super) async fn tag_record(
@@ -547,6 +581,7 @@ impl Push<'_> {
         };
         for _ in 0..CONFLICT_ATTEMPTS {
             let found = repository.tag_record(tag).await?;
+            repository.check_precondition_of_tag(found.as_ref()).await?;
             let Some(found) = found else {
                 let created = records
                     .create(&key, &record, &[], Durability::OnReturn)

@@ -14,6 +14,7 @@ mod layout;
 mod listings;
 mod manifest_document;
 mod manifests;
+mod precondition;
 pub mod record_store;
 mod records;
 mod sources;
@@ -34,6 +35,7 @@ pub use manifest_document::{
     DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, ManifestFault, OCI_INDEX, OCI_MANIFEST,
 };
 pub use manifests::{Manifest, PutManifest};
+pub use precondition::{EntityTags, Precondition};
 pub use sources::Sources;
 pub use uploads::Upload;
 
@@ -129,6 +131,7 @@ impl Content {
             content: self,
             registry,
             name,
+            precondition: None,
         }
     }
 
@@ -156,7 +159,7 @@ impl Content {
         (self.sources.now)()
     }
 
-    fn random_id(&self) -> Uuid {
+    pub(crate) fn random_id(&self) -> Uuid {
         (self.sources.random_id)()
     }
 
@@ -172,9 +175,19 @@ pub struct Repository<'a> {
     content: &'a Content,
     registry: Uuid,
     name: &'a RepositoryName,
+    precondition: Option<&'a Precondition>,
 }
 
-impl Repository<'_> {
+impl<'a> Repository<'a> {
+    /// The same repository for a change of a tag or manifest that is made only if `precondition` holds of it.
+    #[must_use]
+    pub fn provided_that(self, precondition: &'a Precondition) -> Self {
+        Self {
+            precondition: Some(precondition).filter(|precondition| !precondition.is_empty()),
+            ..self
+        }
+    }
+
     fn records(&self) -> &Records {
         &self.content.records
     }

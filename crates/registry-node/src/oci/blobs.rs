@@ -1,13 +1,19 @@
 //! Reading and deleting blobs.
 
-use actix_web::HttpResponse;
-use actix_web::body::SizedStream;
+use std::ops::Range;
+
+use actix_web::body::{MessageBody, SizedStream};
 use actix_web::http::StatusCode;
 use actix_web::http::header;
+use actix_web::{HttpResponse, HttpResponseBuilder};
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 
+use super::conditions::{answer_without_content, entity_tag};
 use super::download::{Download, PIECE_BYTES};
 use super::error::{ErrorCode, OciError};
+use super::multipart::Multipart;
 use super::range::RangeRequest;
 use super::{DOCKER_CONTENT_DIGEST, HeadBody, Operation, RepositoryAction};
 use crate::content::{Blob, ContentError};
@@ -27,39 +33,69 @@ pub(super) async fn read(
         repository.blob(digest).await?
     };
     let blob = blob.ok_or_else(|| ContentError::BlobUnknown(digest.clone()))?;
-    let entity_tag = format!("\"{digest}\"");
-    if operation.has_already(&entity_tag) {
-        return Ok(HttpResponse::NotModified()
-            .insert_header((header::ETAG, entity_tag))
-            .insert_header((DOCKER_CONTENT_DIGEST, digest.as_str()))
-            .finish());
+    if let Some(answer) = answer_without_content(&operation.precondition(), digest)? {
+        return Ok(answer);
     }
-    let asked = requested_range(&operation, &entity_tag, blob.size());
-    let (status, range) = match asked {
-        RangeRequest::Whole => (StatusCode::OK, 0..blob.size()),
-        RangeRequest::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+    let asked = requested_range(&operation, &blob);
+    let mut response = match &asked {
+        RangeRequest::Whole => HttpResponse::Ok(),
+        RangeRequest::Part(_) | RangeRequest::Parts(_) => HttpResponse::PartialContent(),
         RangeRequest::Unsatisfiable => return Err(unsatisfiable(&operation, &blob)),
     };
-    let mut response = HttpResponse::build(status);
     response
         .content_type("application/octet-stream")
         .insert_header((header::ACCEPT_RANGES, "bytes"))
-        .insert_header((header::ETAG, entity_tag))
+        .insert_header((header::ETAG, entity_tag(digest)))
         .insert_header((DOCKER_CONTENT_DIGEST, digest.as_str()));
-    if status == StatusCode::PARTIAL_CONTENT {
-        let last = range.end - 1;
-        let content_range = format!("bytes {}-{last}/{}", range.start, blob.size());
-        response.insert_header((header::CONTENT_RANGE, content_range));
-    }
-    let length = range.end - range.start;
     if operation.is_head() {
-        return Ok(response.body(HeadBody(length)));
+        return Ok(response.body(HeadBody(blob.size())));
     }
+    if let RangeRequest::Parts(ranges) = asked {
+        return parts(operation, blob, ranges, response).await;
+    }
+    let range = match asked {
+        RangeRequest::Part(range) => {
+            let (first, last) = (range.start, range.end - 1);
+            let content_range = format!("bytes {first}-{last}/{}", blob.size());
+            response.insert_header((header::CONTENT_RANGE, content_range));
+            range
+        }
+        _ => 0..blob.size(),
+    };
+    let length = range.end - range.start;
     let bytes = repository.read_blob(&blob, range).await?;
+    Ok(response.body(transfer(&operation, digest, length, bytes)))
+}
+
+/// Several ranges of a blob.
+async fn parts(
+    operation: Operation<'_>,
+    blob: Blob,
+    ranges: Vec<Range<u64>>,
+    mut response: HttpResponseBuilder,
+) -> Result<HttpResponse, OciError> {
+    let digest = blob.digest().clone();
+    let multipart = Multipart::new(operation.content.random_id(), ranges, blob.size());
+    response.content_type(multipart.content_type());
+    let length = multipart.length();
+    let (content, name) = (operation.content.clone(), operation.name.clone());
+    let bytes = multipart
+        .read(content, operation.registry, name, blob)
+        .await?;
+    Ok(response.body(transfer(&operation, &digest, length, bytes)))
+}
+
+/// Bytes of a blob on their way to the client.
+fn transfer(
+    operation: &Operation<'_>,
+    digest: &Digest,
+    length: u64,
+    bytes: BoxStream<'static, Result<Bytes, ContentError>>,
+) -> impl MessageBody + 'static {
     let digest = digest.clone();
     // What fits one piece is handed over at once.
     let bytes = match length > PIECE_BYTES as u64 {
-        true => Download::new(bytes.boxed(), operation.request.version()).boxed_local(),
+        true => Download::new(bytes, operation.request.version()).boxed_local(),
         false => bytes.boxed_local(),
     };
     let bytes = bytes.inspect_err(move |error| match error {
@@ -71,17 +107,20 @@ pub(super) async fn read(
             tracing::error!(blob.digest = %digest, error, "a transfer of a blob broke off");
         }
     });
-    Ok(response.body(SizedStream::new(length, Box::pin(bytes))))
+    SizedStream::new(length, Box::pin(bytes))
 }
 
-/// The range asked for; `If-Range` with anything but this content asks for all of it.
-fn requested_range(operation: &Operation<'_>, entity_tag: &str, size: u64) -> RangeRequest {
-    let Some(range) = operation.header(header::RANGE) else {
+/// The range asked for; `If-Range` with anything but this content asks for all of it. Only GET has ranges (RFC 9110, 14.2).
+fn requested_range(operation: &Operation<'_>, blob: &Blob) -> RangeRequest {
+    let Some(range) = operation
+        .header(header::RANGE)
+        .filter(|_| !operation.is_head())
+    else {
         return RangeRequest::Whole;
     };
     match operation.header(header::IF_RANGE) {
-        Some(condition) if condition.trim() != entity_tag => RangeRequest::Whole,
-        _ => RangeRequest::parse(range, size),
+        Some(condition) if condition.trim() != entity_tag(blob.digest()) => RangeRequest::Whole,
+        _ => RangeRequest::parse(range, blob.size()),
     }
 }
 

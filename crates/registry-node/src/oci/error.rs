@@ -10,7 +10,7 @@ use crate::content::{BodyError, ContentError};
 use crate::limits::{RETRY_AFTER_SECONDS, UPLOAD_CHUNKS_MAXIMUM};
 use crate::names::NameError;
 
-/// A code of the specification, or of Docker's older one where that has none.
+/// A code of the specification, of Docker's older one where that has none, or of this registry where neither has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
     /// No such blob in the repository.
@@ -45,6 +45,8 @@ pub enum ErrorCode {
     OperationUnknown,
     /// A page was asked for with a wrong number.
     PaginationNumberInvalid,
+    /// What `If-Match` or `If-None-Match` says does not hold.
+    PreconditionFailed,
     /// The service cannot answer now.
     Unavailable,
     /// The fault is the service's.
@@ -72,6 +74,7 @@ impl ErrorCode {
             Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::OperationUnknown => "OPERATION_UNKNOWN",
             Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
+            Self::PreconditionFailed => "PRECONDITION_FAILED",
             Self::Unavailable => "UNAVAILABLE",
             Self::Unknown => "UNKNOWN",
         }
@@ -191,6 +194,11 @@ impl From<ContentError> for OciError {
                 ErrorCode::DigestInvalid,
             )
             .with_detail(json!({ "expected": expected.as_str(), "actual": actual.as_str() })),
+            ContentError::PreconditionFailed { .. } => Self::new(
+                StatusCode::PRECONDITION_FAILED,
+                ErrorCode::PreconditionFailed,
+                message,
+            ),
             ContentError::Manifest(_) => bad_request(ErrorCode::ManifestInvalid),
             ContentError::ReferencesMissing { missing } => references_missing(&missing),
             ContentError::ManifestUnknown | ContentError::TagUnknown(_) => {

@@ -6,6 +6,7 @@ use actix_web::http::header;
 use actix_web::web::Payload;
 
 use super::body::{read_body, too_large};
+use super::conditions::{answer_without_content, entity_tag};
 use super::error::{ErrorCode, OciError};
 use super::{DOCKER_CONTENT_DIGEST, HeadBody, OCI_SUBJECT, Operation};
 use crate::limits::MANIFEST_BYTES_MAXIMUM;
@@ -24,18 +25,13 @@ pub(super) async fn read(
             format!("repository {} has no manifest {reference}", operation.name),
         )
     })?;
-    let entity_tag = format!("\"{}\"", manifest.digest);
-    let status = match operation.has_already(&entity_tag) {
-        true => StatusCode::NOT_MODIFIED,
-        false => StatusCode::OK,
-    };
-    let mut response = HttpResponse::build(status);
-    response
-        .insert_header((header::ETAG, entity_tag))
-        .insert_header((DOCKER_CONTENT_DIGEST, manifest.digest.as_str()));
-    if status == StatusCode::NOT_MODIFIED {
-        return Ok(response.finish());
+    if let Some(answer) = answer_without_content(&operation.precondition(), &manifest.digest)? {
+        return Ok(answer);
     }
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((header::ETAG, entity_tag(&manifest.digest)))
+        .insert_header((DOCKER_CONTENT_DIGEST, manifest.digest.as_str()));
     response.insert_header((header::CONTENT_TYPE, manifest.media_type));
     if operation.is_head() {
         return Ok(response.body(HeadBody(manifest.bytes.len() as u64)));
@@ -57,8 +53,10 @@ pub(super) async fn put(
     }
     let bytes = read_body(payload, MANIFEST_BYTES_MAXIMUM, || operation.may_push()).await?;
     let declared = operation.header(header::CONTENT_TYPE);
+    let precondition = operation.precondition();
     let put = operation
         .repository()
+        .provided_that(&precondition)
         .put_manifest(reference, declared, bytes, operation.caller.name())
         .await?;
     let location = format!("/v2/{}/manifests/{}", operation.name, put.digest);
@@ -77,7 +75,8 @@ pub(super) async fn delete(
     operation: Operation<'_>,
     reference: &Reference,
 ) -> Result<HttpResponse, OciError> {
-    let repository = operation.repository();
+    let precondition = operation.precondition();
+    let repository = operation.repository().provided_that(&precondition);
     match reference {
         Reference::Digest(digest) => repository.delete_manifest(digest).await?,
         Reference::Tag(tag) => repository.delete_tag(tag).await?,

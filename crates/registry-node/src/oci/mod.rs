@@ -3,15 +3,18 @@
 
 mod blobs;
 mod body;
+mod conditions;
 mod download;
 mod error;
 mod listings;
 mod manifests;
+mod multipart;
 mod range;
 mod route;
 mod uploads;
 
 use actix_web::body::{BodySize, MessageBody};
+use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
@@ -22,9 +25,9 @@ use uuid::Uuid;
 
 pub use error::{ErrorCode, OciError};
 pub use range::{ChunkRange, RangeRequest, received_range};
-pub use route::{PageRequest, RepositoryAction, RepositoryRoute, RequiredAccess, Route};
+pub use route::{Mount, PageRequest, RepositoryAction, RepositoryRoute, RequiredAccess, Route};
 
-use crate::content::Content;
+use crate::content::{Content, Precondition};
 use crate::names::RepositoryName;
 
 /// `Docker-Content-Digest`.
@@ -118,18 +121,12 @@ impl<'a> Operation<'a> {
     }
 
     fn is_head(&self) -> bool {
-        self.request.method() == actix_web::http::Method::HEAD
+        self.request.method() == Method::HEAD
     }
 
-    /// Whether the client has the very content already (RFC 9110, 13.1.2).
-    fn has_already(&self, entity_tag: &str) -> bool {
-        let Some(tags) = self.header(actix_web::http::header::IF_NONE_MATCH) else {
-            return false;
-        };
-        tags.split(',').map(str::trim).any(|tag| {
-            let tag = tag.strip_prefix("W/").unwrap_or(tag);
-            tag == "*" || tag == entity_tag
-        })
+    /// What the request takes for granted of the content it reads or changes.
+    fn precondition(&self) -> Precondition {
+        conditions::precondition(self.request.headers())
     }
 }
 

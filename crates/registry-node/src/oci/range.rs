@@ -2,13 +2,17 @@
 
 use std::ops::Range;
 
+use crate::limits::BLOB_RANGES_MAXIMUM;
+
 /// What a `Range` header asks of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RangeRequest {
-    /// All of it: no range, several ranges, another unit, or no range at all. A server may ignore `Range` (RFC 9110, 14.2).
+    /// All of it: no range, another unit, or what is no range at all. A server may ignore `Range` (RFC 9110, 14.2).
     Whole,
     /// These bytes.
     Part(Range<u64>),
+    /// These bytes, in this order, two or more times.
+    Parts(Vec<Range<u64>>),
     /// Bytes that the blob does not have.
     Unsatisfiable,
 }
@@ -17,34 +21,56 @@ impl RangeRequest {
     /// Reads the header's value against a blob of `size` bytes.
     #[must_use]
     pub fn parse(header: &str, size: u64) -> Self {
-        parse_single(header, size).unwrap_or(Self::Whole)
+        parse_set(header, size).unwrap_or(Self::Whole)
     }
 }
 
 /// `None` where the header is to be ignored.
-fn parse_single(header: &str, size: u64) -> Option<RangeRequest> {
+fn parse_set(header: &str, size: u64) -> Option<RangeRequest> {
     let (unit, set) = header.trim().split_once('=')?;
-    if !unit.trim().eq_ignore_ascii_case("bytes") {
+    // Some clients ask for `bytes=0-` whatever they read; of an empty blob that is all of it.
+    if !unit.trim().eq_ignore_ascii_case("bytes") || size == 0 {
         return None;
     }
-    let (first, last) = set.trim().split_once('-')?;
+    let specifiers: Vec<&str> = set
+        .split(',')
+        .map(str::trim)
+        .filter(|specifier| !specifier.is_empty())
+        .take(BLOB_RANGES_MAXIMUM + 1)
+        .collect();
+    if specifiers.is_empty() || specifiers.len() > BLOB_RANGES_MAXIMUM {
+        return None;
+    }
+    let mut ranges = Vec::with_capacity(specifiers.len());
+    for specifier in specifiers {
+        // A range that ends before it begins is refused like one that the blob does not have: all bytes would hide the client's
+        // fault (RFC 9110, 14.2, leaves it to the server).
+        let range = parse_specifier(specifier, size)?;
+        ranges.extend((range.start < range.end).then_some(range));
+    }
+    // Ranges that overlap would make an answer larger than the blob.
+    let asked_bytes: u64 = ranges
+        .iter()
+        .map(|range| range.end - range.start)
+        .fold(0, u64::saturating_add);
+    Some(match ranges.as_slice() {
+        [] => RangeRequest::Unsatisfiable,
+        [range] => RangeRequest::Part(range.clone()),
+        _ if asked_bytes > size => return None,
+        _ => RangeRequest::Parts(ranges),
+    })
+}
+
+/// One range, not past the end of the blob; empty if there is nothing there. `None` if it is no range at all.
+fn parse_specifier(specifier: &str, size: u64) -> Option<Range<u64>> {
+    let (first, last) = specifier.split_once('-')?;
     let (first, last) = (first.trim(), last.trim());
-    let range = match (first.is_empty(), last.is_empty()) {
+    Some(match (first.is_empty(), last.is_empty()) {
         (true, true) => return None,
         (true, false) => size.saturating_sub(number(last)?)..size,
         (false, true) => number(first)?..size,
-        (false, false) => {
-            let (first, last) = (number(first)?, number(last)?);
-            if last < first {
-                return None;
-            }
-            first..size.min(last.saturating_add(1))
-        }
-    };
-    if range.start >= range.end {
-        return Some(RangeRequest::Unsatisfiable);
-    }
-    Some(RangeRequest::Part(range))
+        (false, false) => number(first)?..number(last)?.saturating_add(1).min(size),
+    })
 }
 
 /// Digits only, unlike `u64::from_str`, which takes a sign. Numbers too large for the type are as good as its largest.

@@ -12,6 +12,9 @@ use super::error::{ErrorCode, OciError};
 use crate::limits::{PAGE_ENTRIES_MAXIMUM, PATH_BYTES_MAXIMUM};
 use crate::names::{Digest, DigestAlgorithm, NameError, Reference, RepositoryName, shown};
 
+/// Whatever can be read has a HEAD too (RFC 9110, 9.1).
+const READ: &[Method] = &[Method::GET, Method::HEAD];
+
 /// Which part of a listing is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageRequest {
@@ -90,7 +93,7 @@ pub enum RepositoryRoute {
         /// The body is all of this blob.
         whole: Option<Digest>,
         /// This blob may be in another repository.
-        mount: Option<(Digest, RepositoryName)>,
+        mount: Option<Mount>,
     },
     /// `GET blobs/uploads/<id>`.
     UploadStatus(Uuid),
@@ -100,6 +103,15 @@ pub enum RepositoryRoute {
     FinishUpload(Uuid, Digest),
     /// `DELETE blobs/uploads/<id>`.
     CancelUpload(Uuid),
+}
+
+/// A blob that need not be uploaded if it is somewhere in the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The blob.
+    pub digest: Digest,
+    /// The repository that has it, or any that the caller may read.
+    pub from: Option<RepositoryName>,
 }
 
 impl Route {
@@ -133,9 +145,9 @@ impl Route {
             .collect();
         let query = Query(query);
         match segments.as_slice() {
-            ["v2"] => only(method, &[Method::GET, Method::HEAD]).map(|()| Self::Base),
+            ["v2"] => only(method, READ).map(|()| Self::Base),
             ["v2", "_catalog"] => {
-                only(method, &[Method::GET])?;
+                only(method, READ)?;
                 Ok(Self::Catalog(query.page()?))
             }
             ["v2", rest @ ..] => in_repository(method, &path, rest, &query),
@@ -143,7 +155,7 @@ impl Route {
         }
     }
 
-    /// The rights this operation takes, all of them. The source of a mount is not among them: without the right to read it
+    /// The rights this operation takes, all of them. The source of a mount is not among them: without the right to read one
     /// the mount becomes an ordinary upload.
     #[must_use]
     pub fn required_access(&self) -> Vec<RequiredAccess> {
@@ -192,16 +204,19 @@ fn in_repository(
         [name @ .., "blobs", "uploads"] => (name, start_upload(method, query)?),
         [name @ .., "blobs", "uploads", id] => (name, in_upload(method, id, query)?),
         [name @ .., "tags", "list"] => {
-            only(method, &[Method::GET])?;
+            only(method, READ)?;
             (name, RepositoryRoute::ListTags(query.page()?))
         }
         [name @ .., "manifests", reference] => (name, of_manifest(method, reference)?),
         [name @ .., "blobs", digest] => (name, of_blob(method, digest)?),
         [name @ .., "referrers", subject] => {
-            only(method, &[Method::GET])?;
+            only(method, READ)?;
             let route = RepositoryRoute::ListReferrers {
                 subject: digest(subject)?,
-                artifact_type: query.get("artifactType").map(Cow::into_owned),
+                artifact_type: query
+                    .get("artifactType")
+                    .filter(|artifact_type| !artifact_type.is_empty())
+                    .map(Cow::into_owned),
                 page: query.page()?,
             };
             (name, route)
@@ -273,19 +288,26 @@ fn start_upload(method: &Method, query: &Query<'_>) -> Result<RepositoryRoute, O
     let mounted = query.get("mount").map(|text| digest(&text)).transpose()?;
     let from = query
         .get("from")
+        .filter(|text| !text.is_empty())
         .map(|text| repository_name(&text))
         .transpose()?;
     Ok(RepositoryRoute::StartUpload {
         algorithm,
         whole,
-        mount: mounted.zip(from),
+        mount: mounted.map(|digest| Mount { digest, from }),
     })
 }
 
 fn in_upload(method: &Method, id: &str, query: &Query<'_>) -> Result<RepositoryRoute, OciError> {
     only(
         method,
-        &[Method::GET, Method::PATCH, Method::PUT, Method::DELETE],
+        &[
+            Method::GET,
+            Method::HEAD,
+            Method::PATCH,
+            Method::PUT,
+            Method::DELETE,
+        ],
     )?;
     let id = Uuid::try_parse(id).map_err(|_| {
         OciError::new(

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::body::{NoBody, body_stream};
 use super::error::{ErrorCode, OciError};
 use super::range::{ChunkRange, received_range};
+use super::route::Mount;
 use super::{
     DOCKER_CONTENT_DIGEST, DOCKER_UPLOAD_UUID, OCI_CHUNK_MIN_LENGTH, Operation, RepositoryAction,
 };
@@ -21,15 +22,14 @@ pub(super) async fn start(
     operation: Operation<'_>,
     algorithm: DigestAlgorithm,
     whole: Option<Digest>,
-    mount: Option<(Digest, RepositoryName)>,
+    mount: Option<Mount>,
     payload: Payload,
 ) -> Result<HttpResponse, OciError> {
     let repository = operation.repository();
-    if let Some((digest, from)) = mount
-        && operation.caller.may(&from, RepositoryAction::Pull)
-        && repository.mount_blob(&digest, &from).await?
+    if let Some(mount) = mount
+        && is_mounted(&operation, &mount).await?
     {
-        return Ok(created(&operation, &digest));
+        return Ok(created(&operation, &mount.digest));
     }
     if let Some(digest) = whole {
         let announced = content_length(&operation)?;
@@ -47,6 +47,21 @@ pub(super) async fn start(
     Ok(progress(HttpResponse::Accepted(), &operation, upload)
         .insert_header((OCI_CHUNK_MIN_LENGTH, UPLOAD_CHUNK_BYTES_ADVISED))
         .finish())
+}
+
+/// Makes the repository serve the blob if the registry has it where the caller may read it. A client that does not say where has
+/// the repositories looked through ("automatic content discovery"), a bounded number of them.
+async fn is_mounted(operation: &Operation<'_>, mount: &Mount) -> Result<bool, ContentError> {
+    let repository = operation.repository();
+    if repository.promised_blob(&mount.digest).await?.is_some() {
+        return Ok(true);
+    }
+    let may_read = |name: &RepositoryName| operation.caller.may(name, RepositoryAction::Pull);
+    match &mount.from {
+        Some(from) if may_read(from) => repository.mount_blob(&mount.digest, from).await,
+        Some(_) => Ok(false),
+        None => repository.mount_found_blob(&mount.digest, may_read).await,
+    }
 }
 
 /// `GET`: how far an upload is.

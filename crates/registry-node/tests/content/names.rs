@@ -84,10 +84,20 @@ proptest! {
     }
 
     #[test]
-    fn a_range_lies_inside_the_blob(header in "bytes=[0-9]{0,21}-[0-9]{0,21}", size in 0_u64..1000) {
-        if let RangeRequest::Part(range) = RangeRequest::parse(&header, size) {
-            prop_assert!(range.start < range.end && range.end <= size);
-        }
+    fn ranges_lie_inside_the_blob_and_are_no_longer_than_it(
+        header in "bytes=[0-9]{0,21}-[0-9]{0,21}(,[0-9]{0,3}-[0-9]{0,3}){0,5}",
+        size in 0_u64..1000,
+    ) {
+        let ranges = match RangeRequest::parse(&header, size) {
+            RangeRequest::Part(range) => vec![range],
+            RangeRequest::Parts(ranges) => {
+                prop_assert!(ranges.len() > 1);
+                ranges
+            }
+            RangeRequest::Whole | RangeRequest::Unsatisfiable => vec![],
+        };
+        prop_assert!(ranges.iter().all(|range| range.start < range.end && range.end <= size));
+        prop_assert!(ranges.iter().map(|range| range.end - range.start).sum::<u64>() <= size);
     }
 
     #[test]
@@ -96,20 +106,21 @@ proptest! {
         let parsed = RangeRequest::parse(&format!("bytes={first}-{last}"), size);
         let expected = match first < size {
             true => RangeRequest::Part(first..size.min(last + 1)),
+            false if size == 0 => RangeRequest::Whole,
             false => RangeRequest::Unsatisfiable,
         };
         prop_assert_eq!(parsed, expected);
         let suffix = RangeRequest::parse(&format!("bytes=-{length}"), size);
         let expected = match size {
-            0 => RangeRequest::Unsatisfiable,
+            0 => RangeRequest::Whole,
             _ => RangeRequest::Part(size.saturating_sub(length)..size),
         };
         prop_assert_eq!(suffix, expected);
     }
 
     #[test]
-    fn what_is_no_single_range_of_bytes_is_ignored(
-        header in "|bytes|bytes=|bytes=-|bytes=a-b|bytes=0-1,3-4|items=0-1|bytes=5-4|bytes=\\+1-2",
+    fn what_is_no_range_of_bytes_is_ignored(
+        header in "|bytes|bytes=|bytes=-|bytes=a-b|bytes=0-1,b|items=0-1|bytes=0-,0-|bytes=\\+1-2",
     ) {
         prop_assert_eq!(RangeRequest::parse(&header, 100), RangeRequest::Whole);
     }
