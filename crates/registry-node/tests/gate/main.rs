@@ -4,6 +4,7 @@
 mod support;
 
 mod access;
+mod anonymous;
 mod chosen_secrets;
 mod content_changes;
 mod exchange;
