@@ -118,6 +118,13 @@ pub const USED_CREDENTIALS_TOLD_AT_ONCE: usize = 2_000;
 /// … and how far apart such messages are.
 pub const USED_CREDENTIALS_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often a node adds what it wrote and took away to the sum of a registry's bytes that the region's nodes share; about so old is the
+/// sum by which a quota admits.
+pub const USAGE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How many registries' sums one message to the control plane tells of.
+pub const USAGES_TOLD_AT_ONCE: usize = 2_000;
+
 /// A request's head must arrive within this.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 

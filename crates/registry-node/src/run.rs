@@ -45,6 +45,8 @@ use crate::{
 
 /// Threads for the configuration, signals and the like; requests have their own.
 const RUNTIME_THREADS: usize = 2;
+/// How long the content store may take for the last sums of bytes when the node ends.
+const SETTLING_TIMEOUT: Duration = Duration::from_secs(2);
 const JOIN_RETRY_MAXIMUM: Duration = Duration::from_secs(5);
 
 pub(crate) const CONFIGURATION: &str = "configuration";
@@ -274,9 +276,13 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         }) => {}
         () = shutdown.wait() => return Ok(()),
     }
+    tokio::spawn(watching::add_up_usage(
+        content.clone(),
+        Arc::clone(&configuration),
+    ));
     let gate = Gate::new(
         configuration,
-        content,
+        content.clone(),
         identities,
         node_metrics,
         sources,
@@ -286,6 +292,14 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     shutdown.request();
     // The follower ends at once; a panic in it has been reported by the runtime.
     let _ = following.await;
+    if tokio::time::timeout(SETTLING_TIMEOUT, content.settle_usage())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "what was written last is missing in the sums of registries until the next collection"
+        );
+    }
     tracing::info!("the node has stopped");
     served
 }

@@ -48,6 +48,11 @@ pub(crate) fn deleted(registry: Uuid) -> String {
     format!("r/{registry}/deleted")
 }
 
+/// The sum of the registry's bytes.
+pub(crate) fn usage(registry: Uuid) -> String {
+    format!("r/{registry}/usage")
+}
+
 /// The session of an upload.
 pub(crate) fn upload(registry: Uuid, upload: Uuid) -> String {
     format!("r/{registry}/up/{upload}")

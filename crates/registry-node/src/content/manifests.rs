@@ -161,6 +161,9 @@ impl Repository<'_> {
                 continue;
             };
             manifest.version = version;
+            self.content
+                .stored
+                .shrank(self.registry, manifest.value.size);
             self.content.manifest_cache.0.invalidate(&key);
             if let Err(error) = self.finish_deletion(digest, &manifest).await {
                 // It is deleted all the same; whoever meets it cleans up.
@@ -479,10 +482,16 @@ impl Push<'_> {
             attributes: Default::default(),
             deleting: false,
         };
-        self.repository
+        let repository = &self.repository;
+        let created = repository
             .records()
             .create(key, &record, &self.bytes, Durability::OnReturn)
-            .await
+            .await?;
+        if created.is_some() {
+            let stored = &repository.content.stored;
+            stored.grew(repository.registry, record.size);
+        }
+        Ok(created)
     }
 
     async fn renew_manifest(

@@ -18,6 +18,7 @@ mod precondition;
 pub mod record_store;
 mod records;
 mod sources;
+mod stored_bytes;
 mod uploads;
 
 use std::path::Path;
@@ -45,6 +46,7 @@ use data::DataStore;
 use manifests::ManifestCache;
 use record_store::{Durability, LocalRecords, RecordStore, probe};
 use records::{DeletedRecord, FormatRecord, Records};
+use stored_bytes::StoredBytes;
 
 /// How a content root is opened.
 #[derive(Debug, Clone)]
@@ -62,6 +64,7 @@ pub struct Content {
     data: DataStore,
     sources: Sources,
     manifest_cache: ManifestCache,
+    stored: StoredBytes,
 }
 
 impl Content {
@@ -121,6 +124,7 @@ impl Content {
             data,
             sources,
             manifest_cache: ManifestCache::new(),
+            stored: StoredBytes::default(),
         })
     }
 

@@ -131,6 +131,27 @@ pub(crate) struct UploadRecord {
     pub(crate) finishing: bool,
 }
 
+/// What a registry's content comes to: the sum that the region's nodes share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UsageRecord {
+    /// Of blobs and manifests.
+    pub(crate) bytes: u64,
+    /// When all of it was last counted; `None`: never.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
+    pub(crate) counted: Option<OffsetDateTime>,
+    /// When a node last added to it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
+    pub(crate) changed: Option<OffsetDateTime>,
+}
+
 /// A record as read, with the version it was read at.
 #[derive(Debug, Clone)]
 pub(crate) struct Versioned<T> {

@@ -10,4 +10,5 @@ mod names;
 mod races;
 mod record_stores;
 mod routes;
+mod stored_bytes;
 mod uploads;

@@ -13,6 +13,7 @@ mod http2;
 mod logins;
 mod node;
 mod parsers;
+mod quota;
 mod refusing;
 mod repositories;
 mod tokens;
