@@ -4,6 +4,7 @@
 //! understands and answers it; `content` keeps what it is about. [`run`] puts them together. A node
 //! never needs the control plane to serve: what it knows is on its own disk.
 
+pub mod collecting;
 pub mod config;
 pub mod content;
 pub mod gate;

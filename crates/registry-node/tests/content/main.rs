@@ -1,6 +1,8 @@
 //! The content of registries and the OCI Distribution API on it, over real HTTP and a real directory; and over stores in memory
 //! that fail where a test wants them to.
 
+mod collection;
+mod collection_crashes;
 mod crashes;
 mod faulty_stores;
 mod harness;
@@ -10,5 +12,5 @@ mod names;
 mod races;
 mod record_stores;
 mod routes;
-mod stored_bytes;
+mod simulation;
 mod uploads;

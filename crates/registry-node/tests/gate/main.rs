@@ -4,7 +4,6 @@
 mod support;
 
 mod access;
-mod anonymous;
 mod chosen_secrets;
 mod content_changes;
 mod exchange;
@@ -13,7 +12,6 @@ mod http2;
 mod logins;
 mod node;
 mod parsers;
-mod quota;
 mod refusing;
 mod repositories;
 mod tokens;
