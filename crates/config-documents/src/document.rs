@@ -51,7 +51,7 @@ pub fn forms() -> BTreeMap<String, u32> {
 }
 
 /// The newest form of the stream's messages that this build understands.
-const NEWEST_STREAM_FORM: u32 = 3;
+const NEWEST_STREAM_FORM: u32 = 4;
 
 impl Kind {
     pub fn parse(name: &str) -> Option<Self> {

@@ -19,8 +19,8 @@ pub use enrolment::{
     REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS, REGISTRY_TOKEN_LIFETIME_SECONDS, RotateRequest,
 };
 pub use stream::{
-    ControlPlaneMessage, NodeMessage, Rejected, STREAM_FORM, StoredDocument, UsedCredential,
-    UsedCredentialId,
+    ControlPlaneMessage, NodeMessage, RegistryUsage, Rejected, STREAM_FORM, StoredDocument,
+    UsedCredential, UsedCredentialId,
 };
 
 use serde::{Deserialize, Serialize};

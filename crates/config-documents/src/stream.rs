@@ -56,6 +56,19 @@ pub enum NodeMessage {
     /// Credentials that were used here since the last such message, to the hour; only to control planes that announced form 3 of
     /// [`STREAM_FORM`] (see [`ControlPlaneMessage::Greeting`]).
     Used { credentials: Vec<UsedCredential> },
+    /// How much registries store, of those where it changed since the last such message; only to control planes that announced form 4 of
+    /// [`STREAM_FORM`].
+    Usage { registries: Vec<RegistryUsage> },
+}
+
+/// How much a registry stores: what all nodes of its region counted together, so of several reports the latest counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryUsage {
+    pub registry_uid: Uuid,
+    pub bytes: u64,
+    /// When that was so.
+    #[serde(with = "time::serde::rfc3339")]
+    pub counted_at: OffsetDateTime,
 }
 
 /// When a credential was used.
@@ -125,5 +138,5 @@ pub enum ControlPlaneMessage {
 }
 
 /// The name under which a node announces, beside the forms of documents, which messages of the stream it understands.
-/// Form 1: all but `rotate` and `removed`. Form 2: all but `greeting` and `used`.
+/// Form 1: all but `rotate` and `removed`. Form 2: all but `greeting` and `used`. Form 3: all but `usage`.
 pub const STREAM_FORM: &str = "stream";

@@ -3,9 +3,9 @@
 use config_documents::{
     AdminPassword, AdminPasswordSlot, AdminUser, Checksum, ChosenSecret, ControlPlaneMessage,
     Document, Epoch, Group, Kind, MalformedDocument, Node, NodeMessage, Principal, PrincipalSecret,
-    Region, Registry, RegistryName, Rejected, Retention, Revision, RoleAssignmentMode, STREAM_FORM,
-    SignInCredential, SignInKey, SigningKey, StoredDocument, UsedCredential, UsedCredentialId,
-    forms,
+    Region, Registry, RegistryName, RegistryUsage, Rejected, Retention, Revision,
+    RoleAssignmentMode, STREAM_FORM, SignInCredential, SignInKey, SigningKey, StoredDocument,
+    UsedCredential, UsedCredentialId, forms,
 };
 use credentials::{
     PasswordVerifier, PublicKey, Randomness, Secret, SecretKind, Verifier, generate,
@@ -510,6 +510,15 @@ fn node_message() -> impl Strategy<Value = NodeMessage> {
                 },
                 hour,
             }],
+        }),
+        (id(), any::<u64>(), moment()).prop_map(|(registry_uid, bytes, counted_at)| {
+            NodeMessage::Usage {
+                registries: vec![RegistryUsage {
+                    registry_uid,
+                    bytes,
+                    counted_at,
+                }],
+            }
         }),
     ]
 }

@@ -245,3 +245,7 @@ pub(crate) const MAXIMUM_ROLE_PATTERN_CHARACTERS: usize = 256;
 
 /// Scopes at which one custom role can be assigned.
 pub(crate) const MAXIMUM_ASSIGNABLE_SCOPES: usize = 100;
+
+/// The longest times, in days, and the highest number of manifests to keep that a registry's retention policy may name.
+pub(crate) const RETENTION_DAYS_MAXIMUM: u32 = 365;
+pub(crate) const RETENTION_KEPT_MAXIMUM: u32 = 100_000;

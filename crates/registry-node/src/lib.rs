@@ -4,7 +4,6 @@
 //! understands and answers it; `content` keeps what it is about. [`run`] puts them together. A node
 //! never needs the control plane to serve: what it knows is on its own disk.
 
-pub mod collecting;
 pub mod config;
 pub mod content;
 pub mod gate;

@@ -27,7 +27,6 @@ use tokio::sync::{
 use uuid::Uuid;
 
 use crate::{
-    collecting::{self, CollectionWatch, Collector},
     config::{
         self, Applier, BootClock, Configuration, ControlPlane, ControlPlaneError, CopyError,
         Follower, Identities, LocalCopy, Standing, StandingError,
@@ -36,8 +35,8 @@ use crate::{
     content::{Content, OpenError, OpenOptions, Sources},
     gate::{Forwarding, Gate, GateServer, ListenError},
     limits::{
-        GRACE_PERIOD, GRACE_PERIOD_MINIMUM, IDLE_CONNECTION_TIME, JOIN_TIMEOUT,
-        JOIN_TIMEOUT_MINIMUM, SHUTDOWN_TIMEOUT, STALENESS_BOUND_MINIMUM,
+        IDLE_CONNECTION_TIME, JOIN_TIMEOUT, JOIN_TIMEOUT_MINIMUM, SHUTDOWN_TIMEOUT,
+        STALENESS_BOUND_MINIMUM,
     },
     metrics::NodeMetrics,
     status::{self, Status},
@@ -46,6 +45,8 @@ use crate::{
 
 /// Threads for the configuration, signals and the like; requests have their own.
 const RUNTIME_THREADS: usize = 2;
+/// How long the content store may take for the last sums of bytes when the node ends.
+const SETTLING_TIMEOUT: Duration = Duration::from_secs(2);
 const JOIN_RETRY_MAXIMUM: Duration = Duration::from_secs(5);
 
 pub(crate) const CONFIGURATION: &str = "configuration";
@@ -94,9 +95,6 @@ pub struct Arguments {
     /// Refuse every request once no control plane has confirmed the configuration for this long, at least 10 (default: serve on)
     #[arg(long, value_name = "SECONDS")]
     pub staleness_bound: Option<u32>,
-    /// Content that nothing refers to is kept for this long, at least 3600
-    #[arg(long, value_name = "SECONDS", default_value_t = GRACE_PERIOD.as_secs())]
-    pub grace_period: u64,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -205,13 +203,6 @@ fn check(arguments: &Arguments) -> Result<(), StartError> {
             "it is a host, a colon and a port",
         );
     }
-    if Duration::from_secs(arguments.grace_period) < GRACE_PERIOD_MINIMUM {
-        return refuse(
-            "grace-period",
-            &arguments.grace_period.to_string(),
-            "it is at least 3600 seconds",
-        );
-    }
     if let Some(seconds) = arguments.staleness_bound
         && Duration::from_secs(seconds.into()) < STALENESS_BOUND_MINIMUM
     {
@@ -249,15 +240,8 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     let forwarding = Forwarding::new(region.clone(), peers);
     let (configuration, copy) = open_copy(&arguments)?;
     let (enrolled, enrolment) = watch::channel(None);
-    let collection = CollectionWatch::default();
     if let Some(listen) = arguments.metrics_listen {
-        let page = status_page(
-            &arguments,
-            &configuration,
-            enrolment,
-            &readiness,
-            &collection,
-        );
+        let page = status_page(&arguments, &configuration, enrolment, &readiness);
         observe::serve_with(listen, metrics, readiness.clone(), page)?;
     }
     tokio::spawn(watching::watch(
@@ -292,20 +276,13 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         }) => {}
         () = shutdown.wait() => return Ok(()),
     }
-    let collector = Collector {
-        content: content.clone(),
-        configuration: Arc::clone(&configuration),
-        retention: collecting::retention_of(&configuration),
-        grace_period: Duration::from_secs(arguments.grace_period),
-        metrics: node_metrics.clone(),
-        watch: collection,
-        shutdown: shutdown.clone(),
-    };
-    tokio::spawn(collector.run());
-    let writing_pulls = tokio::spawn(collecting::write_pulls(content.clone(), shutdown.clone()));
+    tokio::spawn(watching::add_up_usage(
+        content.clone(),
+        Arc::clone(&configuration),
+    ));
     let gate = Gate::new(
         configuration,
-        content,
+        content.clone(),
         identities,
         node_metrics,
         sources,
@@ -315,7 +292,14 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     shutdown.request();
     // The follower ends at once; a panic in it has been reported by the runtime.
     let _ = following.await;
-    let _ = writing_pulls.await;
+    if tokio::time::timeout(SETTLING_TIMEOUT, content.settle_usage())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "what was written last is missing in the sums of registries until the next collection"
+        );
+    }
     tracing::info!("the node has stopped");
     served
 }
@@ -346,10 +330,8 @@ fn status_page(
     configuration: &Arc<Configuration>,
     enrolment: watch::Receiver<Option<Arc<Identities>>>,
     readiness: &Readiness,
-    collection: &CollectionWatch,
 ) -> Page {
     let (region, readiness) = (arguments.region.clone(), readiness.clone());
-    let collection = collection.clone();
     let configuration = Arc::clone(configuration);
     let show = move || {
         let identities = enrolment.borrow().clone();
@@ -359,7 +341,6 @@ fn status_page(
             &configuration,
             identities.as_ref(),
             &readiness,
-            collection.now(),
             now,
         );
         serde_json::to_value(status).expect("a status has string keys only")

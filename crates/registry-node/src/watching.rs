@@ -1,5 +1,5 @@
-//! What a node does beside serving: it keeps readiness, metrics and logs at how its configuration stands, and marks the content of deleted
-//! registries.
+//! What a node does beside serving: it keeps readiness, metrics and logs at how its configuration stands, marks the content of deleted
+//! registries, and adds up how much registries store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     config::{self, Configuration, Connection, DeletedRegistries, Progress, StandingNow},
     content::Content,
-    limits::AGE_LOG_INTERVAL,
+    limits::{AGE_LOG_INTERVAL, USAGE_INTERVAL},
     metrics::NodeMetrics,
     run::CONFIGURATION,
 };
@@ -128,6 +128,17 @@ pub(crate) async fn mark_deleted(
                 "the content of a deleted registry will be marked once more: {}",
                 service::errors::chain(&error)
             );
+        }
+    }
+}
+
+/// Adds up how much registries store, and has it told to the control plane.
+pub(crate) async fn add_up_usage(content: Content, configuration: Arc<Configuration>) {
+    let mut tick = interval(USAGE_INTERVAL);
+    loop {
+        tick.tick().await;
+        for usage in content.settle_usage().await {
+            configuration.usage().note(usage);
         }
     }
 }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use crate::registries::Registry;
+use crate::registries::{Registry, RetentionPolicy};
 use crate::resource_groups::ResourceGroup;
 use crate::{Store, StoreError};
 
@@ -140,7 +140,8 @@ impl Store {
                  g.tags AS "group_tags?", g.created_at AS "group_created_at?",
                  r.uid AS "uid?", r.name AS "name?", r.login_server AS "login_server?", r.location AS "location?",
                  r.sku AS "sku?", r.tags AS "tags?", r.admin_user_enabled AS "admin_user_enabled?",
-                 r.role_assignment_mode AS "role_assignment_mode?",
+                 r.role_assignment_mode AS "role_assignment_mode?", r.anonymous_pull_enabled AS "anonymous_pull_enabled?",
+                 r.retention AS "retention?: Json<RetentionPolicy>",
                  r.created_at AS "created_at?", r.created_by AS "created_by?", r.created_by_type AS "created_by_type?",
                  r.last_modified_at AS "last_modified_at?", r.last_modified_by AS "last_modified_by?",
                  r.last_modified_by_type AS "last_modified_by_type?", r.generation AS "generation?"
@@ -189,6 +190,8 @@ impl Store {
                 role_assignment_mode: crate::registries::read_mode(
                     &row.role_assignment_mode.unwrap_or_default(),
                 )?,
+                anonymous_pull_enabled: row.anonymous_pull_enabled.unwrap_or_default(),
+                retention: crate::registries::read_retention(row.retention),
                 system_data: crate::registries::read_system_data(
                     row.created_by.unwrap_or_default(),
                     &row.created_by_type.unwrap_or_default(),

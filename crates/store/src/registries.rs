@@ -1,20 +1,30 @@
 //! Registries and the passwords of their admin accounts. In which regions a registry is known is in [`presence`].
 
+mod passwords;
 mod presence;
+mod retention;
+mod row;
+mod usage;
 
-use arm::{CreatedByType, ResourceId, SystemData, Tags};
+use arm::{ResourceId, SystemData, Tags};
 use config_documents::{AdminPassword, AdminPasswordSlot, RoleAssignmentMode};
 use credentials::Verifier;
-use time::OffsetDateTime;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::config::{Published, publish};
 use crate::role_assignments::delete_at_and_below;
 use crate::{Store, StoreError};
 
+use passwords::{admin_password, new_generation, sealed_password};
 pub use presence::RegistryPresence;
 pub(crate) use presence::{Presence, deletions};
 use presence::{name_change, registry_changes};
+pub use retention::RetentionPolicy;
+use row::{RegistryRow, created_by_type_text, mode_text};
+pub(crate) use row::{read_mode, read_retention, read_system_data, read_tags};
+use usage::storage_limits;
+pub use usage::{RegistryUsage, STORAGE_SKUS, StorageLimit, usage_record};
 
 /// The type of a registry, as ids carry it.
 pub const RESOURCE_TYPE: &str = "Microsoft.ContainerRegistry/registries";
@@ -33,6 +43,8 @@ pub struct Registry {
     pub admin_user_enabled: bool,
     /// Which rights count for its content.
     pub role_assignment_mode: RoleAssignmentMode,
+    pub anonymous_pull_enabled: bool,
+    pub retention: RetentionPolicy,
     pub system_data: SystemData,
     /// Goes up with each change; the entity tag.
     pub generation: i64,
@@ -46,6 +58,16 @@ impl Registry {
             RESOURCE_TYPE,
             &self.name,
         )
+    }
+
+    /// Whether nodes are told the same of both.
+    fn is_same_for_nodes(&self, other: &Self) -> bool {
+        self.admin_user_enabled == other.admin_user_enabled
+            && self.role_assignment_mode == other.role_assignment_mode
+            && self.anonymous_pull_enabled == other.anonymous_pull_enabled
+            && self.retention.in_force() == other.retention.in_force()
+            // By it the quota is found.
+            && self.sku == other.sku
     }
 }
 
@@ -100,14 +122,15 @@ impl Store {
         passwords: &[SealedPassword; 2],
     ) -> Result<RegistryCreate, StoreError> {
         let mut transaction = self.begin().await?;
+        let limits = storage_limits(&mut transaction).await?;
         let system_data = &registry.system_data;
         let row = sqlx::query!(
             r#"WITH parent AS (SELECT uid FROM resource_groups WHERE uid = $2 FOR KEY SHARE),
                created AS (
                  INSERT INTO registries (uid, resource_group_uid, subscription_id, name, name_key, login_server,
-                   location, sku, tags, admin_user_enabled, role_assignment_mode, created_at, created_by, created_by_type,
-                   last_modified_at, last_modified_by, last_modified_by_type, generation)
-                 SELECT $1, parent.uid, $3, $4, $5, $6, $7, $8, $9, $10, $17, $11, $12, $13, $11, $12, $13, 1 FROM parent
+                   location, sku, tags, admin_user_enabled, role_assignment_mode, anonymous_pull_enabled, retention,
+                   created_at, created_by, created_by_type, last_modified_at, last_modified_by, last_modified_by_type, generation)
+                 SELECT $1, parent.uid, $3, $4, $5, $6, $7, $8, $9, $10, $17, $18, $19, $11, $12, $13, $11, $12, $13, 1 FROM parent
                  ON CONFLICT (name_key) DO NOTHING RETURNING uid),
                secrets AS (
                  INSERT INTO registry_passwords (registry_uid, slot, sealed, verifier, generation)
@@ -131,6 +154,8 @@ impl Store {
             &passwords.iter().map(|password| password.sealed.clone()).collect::<Vec<_>>(),
             &passwords.iter().map(|password| password.verifier.to_bytes()).collect::<Vec<_>>(),
             mode_text(registry.role_assignment_mode),
+            registry.anonymous_pull_enabled,
+            Json(&registry.retention) as _,
         )
         .fetch_one(&mut *transaction)
         .await?;
@@ -146,7 +171,7 @@ impl Store {
             verifier: password.verifier.clone(),
         });
         let presence = Presence::at_home(registry);
-        let mut changes = registry_changes(registry, admin_passwords.collect(), &presence);
+        let mut changes = registry_changes(registry, admin_passwords.collect(), &presence, &limits);
         changes.push(name_change(registry, &presence));
         let published = publish(&mut transaction, &changes).await?;
         transaction.commit().await?;
@@ -162,9 +187,14 @@ impl Store {
         before: &Registry,
     ) -> Result<RegistryUpdate, StoreError> {
         let mut transaction = self.begin().await?;
+        let limits = match registry.is_same_for_nodes(before) {
+            true => None,
+            false => Some(storage_limits(&mut transaction).await?),
+        };
         let system_data = &registry.system_data;
         let changed = sqlx::query!(
             "UPDATE registries SET sku = $3, tags = $4, admin_user_enabled = $5, role_assignment_mode = $6,
+               anonymous_pull_enabled = $11, retention = $12,
                last_modified_at = $7, last_modified_by = $8, last_modified_by_type = $9, generation = $2::bigint
              WHERE uid = $1 AND generation = $10 RETURNING location, further_regions",
             registry.uid,
@@ -177,17 +207,19 @@ impl Store {
             system_data.last_modified_by,
             created_by_type_text(system_data.last_modified_by_type),
             before.generation,
+            registry.anonymous_pull_enabled,
+            Json(&registry.retention) as _,
         )
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(changed) = changed else {
             return Ok(RegistryUpdate::Stale);
         };
-        let switches_admin_user = registry.admin_user_enabled != before.admin_user_enabled;
-        if !switches_admin_user && registry.role_assignment_mode == before.role_assignment_mode {
+        let Some(limits) = limits else {
             transaction.commit().await?;
             return Ok(RegistryUpdate::Updated(None));
-        }
+        };
+        let switches_admin_user = registry.admin_user_enabled != before.admin_user_enabled;
         let passwords = sqlx::query!(
             "UPDATE registry_passwords SET generation = CASE WHEN $2 THEN $3 ELSE generation END WHERE registry_uid = $1
              RETURNING slot, verifier, generation",
@@ -202,7 +234,7 @@ impl Store {
             .map(|row| admin_password(&row.slot, &row.verifier, row.generation))
             .collect::<Result<Vec<_>, _>>()?;
         let presence = Presence::new(changed.location, changed.further_regions);
-        let changes = registry_changes(registry, passwords, &presence);
+        let changes = registry_changes(registry, passwords, &presence, &limits);
         let published = publish(&mut transaction, &changes).await?;
         transaction.commit().await?;
         Ok(RegistryUpdate::Updated(Some(published)))
@@ -230,10 +262,12 @@ impl Store {
         password: &SealedPassword,
     ) -> Result<PasswordRenewal, StoreError> {
         let mut transaction = self.begin().await?;
+        let limits = storage_limits(&mut transaction).await?;
         // The registry's row is locked, so that renewing and switching the account off do not cross.
         let row = sqlx::query!(
-            "SELECT admin_user_enabled, role_assignment_mode, location, further_regions FROM registries
-             WHERE uid = $1 FOR UPDATE",
+            r#"SELECT sku, admin_user_enabled, role_assignment_mode, anonymous_pull_enabled,
+                 retention AS "retention: Json<RetentionPolicy>", location, further_regions FROM registries
+               WHERE uid = $1 FOR UPDATE"#,
             registry.uid
         )
         .fetch_optional(&mut *transaction)
@@ -268,8 +302,11 @@ impl Store {
         }
         let mut current = registry.clone();
         current.admin_user_enabled = true;
+        current.sku = row.sku;
         current.role_assignment_mode = read_mode(&row.role_assignment_mode)?;
-        let changes = registry_changes(&current, passwords, &presence);
+        current.anonymous_pull_enabled = row.anonymous_pull_enabled;
+        current.retention = read_retention(row.retention);
+        let changes = registry_changes(&current, passwords, &presence, &limits);
         let published = publish(&mut transaction, &changes).await?;
         transaction.commit().await?;
         Ok(PasswordRenewal::Renewed(sealed, published))
@@ -325,7 +362,8 @@ impl Store {
         let row = sqlx::query_as!(
             RegistryRow,
             r#"SELECT r.uid, r.subscription_id, g.name AS group_name, r.name, r.login_server, r.location, r.sku, r.tags,
-                 r.admin_user_enabled, r.role_assignment_mode, r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
+                 r.admin_user_enabled, r.role_assignment_mode, r.anonymous_pull_enabled,
+                 r.retention AS "retention: Json<RetentionPolicy>", r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
                  r.last_modified_by, r.last_modified_by_type, r.generation
                FROM registries r JOIN resource_groups g ON g.uid = r.resource_group_uid
                WHERE g.uid = $1 AND r.name_key = $2"#,
@@ -348,7 +386,8 @@ impl Store {
         sqlx::query_as!(
             RegistryRow,
             r#"SELECT r.uid, r.subscription_id, g.name AS group_name, r.name, r.login_server, r.location, r.sku, r.tags,
-                 r.admin_user_enabled, r.role_assignment_mode, r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
+                 r.admin_user_enabled, r.role_assignment_mode, r.anonymous_pull_enabled,
+                 r.retention AS "retention: Json<RetentionPolicy>", r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
                  r.last_modified_by, r.last_modified_by_type, r.generation
                FROM registries r JOIN resource_groups g ON g.uid = r.resource_group_uid
                WHERE r.subscription_id = $1 AND ($2::text IS NULL OR g.name_key = $2) AND r.name_key > $3
@@ -363,158 +402,5 @@ impl Store {
         .into_iter()
         .map(RegistryRow::read)
         .collect()
-    }
-}
-
-struct RegistryRow {
-    uid: Uuid,
-    subscription_id: Uuid,
-    group_name: String,
-    name: String,
-    login_server: String,
-    location: String,
-    sku: String,
-    tags: serde_json::Value,
-    admin_user_enabled: bool,
-    role_assignment_mode: String,
-    created_at: OffsetDateTime,
-    created_by: String,
-    created_by_type: String,
-    last_modified_at: OffsetDateTime,
-    last_modified_by: String,
-    last_modified_by_type: String,
-    generation: i64,
-}
-
-impl RegistryRow {
-    fn read(self) -> Result<Registry, StoreError> {
-        Ok(Registry {
-            uid: self.uid,
-            subscription_id: self.subscription_id,
-            resource_group_name: self.group_name,
-            name: self.name,
-            login_server: self.login_server,
-            location: self.location,
-            sku: self.sku,
-            tags: read_tags("registries", self.tags)?,
-            admin_user_enabled: self.admin_user_enabled,
-            role_assignment_mode: read_mode(&self.role_assignment_mode)?,
-            system_data: read_system_data(
-                self.created_by,
-                &self.created_by_type,
-                self.created_at,
-                self.last_modified_by,
-                &self.last_modified_by_type,
-                self.last_modified_at,
-            )?,
-            generation: self.generation,
-        })
-    }
-}
-
-fn mode_text(mode: RoleAssignmentMode) -> &'static str {
-    match mode {
-        RoleAssignmentMode::LegacyRegistryPermissions => "LegacyRegistryPermissions",
-        RoleAssignmentMode::AbacRepositoryPermissions => "AbacRepositoryPermissions",
-    }
-}
-
-pub(crate) fn read_mode(text: &str) -> Result<RoleAssignmentMode, StoreError> {
-    match text {
-        "LegacyRegistryPermissions" => Ok(RoleAssignmentMode::LegacyRegistryPermissions),
-        "AbacRepositoryPermissions" => Ok(RoleAssignmentMode::AbacRepositoryPermissions),
-        other => Err(StoreError::Corrupt {
-            table: "registries",
-            reason: format!("role assignment mode '{other}'"),
-        }),
-    }
-}
-
-fn slot(text: &str) -> Result<AdminPasswordSlot, StoreError> {
-    AdminPasswordSlot::parse(text).ok_or_else(|| StoreError::Corrupt {
-        table: "registry_passwords",
-        reason: format!("slot '{text}'"),
-    })
-}
-
-/// A number that was never a password's generation: a counter would come to the same number again after the database was restored, and give
-/// tokens of another password their life back.
-fn new_generation() -> i64 {
-    let (_, low) = Uuid::new_v4().as_u64_pair();
-    i64::try_from(low >> 2).expect("62 bits fit")
-}
-
-fn verifier(bytes: &[u8]) -> Result<Verifier, StoreError> {
-    Verifier::from_bytes(bytes).map_err(|error| StoreError::Corrupt {
-        table: "registry_passwords",
-        reason: error.to_string(),
-    })
-}
-
-fn admin_password(
-    slot_text: &str,
-    bytes: &[u8],
-    generation: i64,
-) -> Result<AdminPassword, StoreError> {
-    Ok(AdminPassword {
-        slot: slot(slot_text)?,
-        generation: u64::try_from(generation).unwrap_or_default(),
-        verifier: verifier(bytes)?,
-    })
-}
-
-fn sealed_password(
-    slot_text: &str,
-    sealed: Vec<u8>,
-    bytes: &[u8],
-) -> Result<SealedPassword, StoreError> {
-    Ok(SealedPassword {
-        slot: slot(slot_text)?,
-        sealed,
-        verifier: verifier(bytes)?,
-    })
-}
-
-pub(crate) fn read_tags(table: &'static str, value: serde_json::Value) -> Result<Tags, StoreError> {
-    serde_json::from_value(value).map_err(|error| StoreError::Corrupt {
-        table,
-        reason: error.to_string(),
-    })
-}
-
-pub(crate) fn read_system_data(
-    created_by: String,
-    created_by_type: &str,
-    created_at: OffsetDateTime,
-    last_modified_by: String,
-    last_modified_by_type: &str,
-    last_modified_at: OffsetDateTime,
-) -> Result<SystemData, StoreError> {
-    let kind = |text: &str| match text {
-        "User" => Ok(CreatedByType::User),
-        "Application" => Ok(CreatedByType::Application),
-        "ManagedIdentity" => Ok(CreatedByType::ManagedIdentity),
-        "Key" => Ok(CreatedByType::Key),
-        other => Err(StoreError::Corrupt {
-            table: "registries",
-            reason: format!("creator type '{other}'"),
-        }),
-    };
-    Ok(SystemData {
-        created_by,
-        created_by_type: kind(created_by_type)?,
-        created_at,
-        last_modified_by,
-        last_modified_by_type: kind(last_modified_by_type)?,
-        last_modified_at,
-    })
-}
-
-fn created_by_type_text(kind: CreatedByType) -> &'static str {
-    match kind {
-        CreatedByType::User => "User",
-        CreatedByType::Application => "Application",
-        CreatedByType::ManagedIdentity => "ManagedIdentity",
-        CreatedByType::Key => "Key",
     }
 }

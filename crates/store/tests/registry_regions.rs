@@ -71,6 +71,8 @@ async fn scene(pool: PgPool) -> (Store, Registry, ResourceGroup) {
         tags: Tags::default(),
         admin_user_enabled: true,
         role_assignment_mode: config_documents::RoleAssignmentMode::LegacyRegistryPermissions,
+        anonymous_pull_enabled: false,
+        retention: store::registries::RetentionPolicy::default(),
         system_data,
         generation: 1,
     };

@@ -170,6 +170,13 @@ async fn what_operators_do_is_recorded(pool: PgPoolOptions, database: PgConnectO
         .to_owned();
     assert_done(&place.admin(&["tenant", "rename", "Harbour"]));
     assert_done(&place.admin(&["region", "create", "eastus"]));
+    assert_done(&place.admin(&["storage-limit", "set", "10GiB", "--sku", "basic"]));
+    assert_refused(&place.admin(&["storage-limit", "set", "10GB"]), "10GB");
+    let listed = place.admin(&["storage-limit", "list"]);
+    assert_eq!(
+        String::from_utf8_lossy(&listed.stdout),
+        "Basic: each registry may store 10737418240 bytes\nStandard: no limit\nPremium: no limit\n"
+    );
     assert_done(&place.admin(&["subscription", "create", "Second", "--owner", &owner]));
     assert_refused(
         &place.admin(&[
@@ -208,6 +215,7 @@ async fn what_operators_do_is_recorded(pool: PgPoolOptions, database: PgConnectO
             ("Wharfinger/installation/write", "Succeeded"),
             ("Wharfinger/tenant/write", "Succeeded"),
             ("Wharfinger/regions/write", "Succeeded"),
+            ("Wharfinger/storageLimits/write", "Succeeded"),
             ("Microsoft.Resources/subscriptions/write", "Succeeded"),
             (
                 "Microsoft.Directory/directoryRoles/members/delete",

@@ -99,7 +99,7 @@ impl Stream {
         self.forms.get(STREAM_FORM).is_some_and(|form| *form >= 2)
     }
 
-    /// Whether the node understands that it is greeted, and then says which credentials were used.
+    /// Whether the node understands that it is greeted, and then says what the control plane's form takes.
     pub(super) fn is_of_third_form(&self) -> bool {
         self.forms.get(STREAM_FORM).is_some_and(|form| *form >= 3)
     }

@@ -169,6 +169,11 @@ impl Inbound {
                 self.feed.used.say(credentials, (self.clock)());
                 Ok(())
             }
+            NodeMessage::Usage { registries } => {
+                let region = &self.stream.region;
+                self.feed.usage.say(region, registries, (self.clock)());
+                Ok(())
+            }
             NodeMessage::Hello { .. } => Err(End::Protocol("'hello' was said before".into())),
             NodeMessage::SnapshotWanted { reason } => {
                 tracing::error!(

@@ -87,6 +87,11 @@ pub(super) const USED_CREDENTIALS: usize = 100_000;
 pub(super) const USED_WRITTEN_AT_ONCE: usize = 5_000;
 pub(super) const USED_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Registries of which nodes said how much they store that are kept until it is written, how many are written at once, and how far apart.
+pub(super) const USAGES: usize = 100_000;
+pub(super) const USAGES_WRITTEN_AT_ONCE: usize = 5_000;
+pub(super) const USAGE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a node may take to say hello, and how long one message may take to leave.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -16,6 +16,7 @@ mod propagation;
 mod reader;
 mod rotation;
 mod stream;
+mod usage;
 mod used;
 mod views;
 
@@ -39,6 +40,7 @@ use maintenance::Maintenance;
 use metrics::FeedMetrics;
 use propagation::Nodes;
 use reader::Reader;
+use usage::Usage;
 use used::Used;
 
 use crate::Parts;
@@ -71,6 +73,8 @@ pub(crate) struct ConfigFeed {
     attempts: Attempts,
     /// The credentials that nodes say were used.
     used: Used,
+    /// How much nodes say registries store.
+    usage: Usage,
     /// When a node last claimed a revision above the head.
     went_back_at: Mutex<Option<Instant>>,
 }
@@ -93,6 +97,7 @@ impl ConfigFeed {
             snapshots: Semaphore::new(SNAPSHOTS),
             attempts: Attempts::new(),
             used: Used::default(),
+            usage: Usage::default(),
             went_back_at: Mutex::default(),
         });
         feed.spawn(|feed| async move { reader::follow(&feed).await });
@@ -105,6 +110,8 @@ impl ConfigFeed {
         feed.spawn(|feed| async move { rotation::withdraw_retired_keys(&feed).await });
         let clock = Arc::clone(&parts.clock);
         feed.spawn(|feed| async move { used::write_used(&feed, &clock).await });
+        let clock = Arc::clone(&parts.clock);
+        feed.spawn(|feed| async move { usage::write_usage(&feed, &clock).await });
         let (ending, requests) = (Arc::clone(&feed), requests.clone());
         tokio::spawn(async move {
             ending.shutdown.wait().await;

@@ -21,6 +21,7 @@ mod key_rotation;
 mod node_renewal;
 mod people_sign_in;
 mod registries;
+mod registry_policies;
 mod restores;
 mod role_assignments;
 mod sign_in;

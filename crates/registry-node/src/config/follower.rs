@@ -28,8 +28,9 @@ const RETRY_MAXIMUM: Duration = Duration::from_secs(5);
 /// the ten seconds for which a change waits for a node that has gone.
 const RETRY_APART: Duration = Duration::from_millis(10);
 const RETRY_APART_MAXIMUM: Duration = Duration::from_secs(3);
-/// The form of the stream's messages from which on a control plane takes `used`.
+/// The forms of the stream's messages from which on a control plane takes `used` and `usage`.
 const USED_FORM: u32 = 3;
+const USAGE_FORM: u32 = 4;
 
 /// What it takes to follow the configuration.
 pub struct Follower {
@@ -104,6 +105,7 @@ impl Follower {
         let state = self.applier.begin_stream();
         self.configuration.standing().begin_stream();
         self.configuration.used().tell_again();
+        self.configuration.usage().tell_again();
         stream
             .send(&NodeMessage::Hello {
                 node_id: self.identities.node_id(),
@@ -145,8 +147,8 @@ impl Follower {
         identity: &Identity,
     ) -> Result<std::convert::Infallible, StreamEnd> {
         let mut has_applied = false;
-        // When it was last told which credentials were used; `None` while the control plane has not said that it wants to know.
-        let mut used_told_at: Option<Instant> = None;
+        // The form that the control plane understands, once it has said so, and when it was last told what the node has to report.
+        let mut greeted: Option<(u32, Instant)> = None;
         let mut rotation: Task = Fuse::terminated();
         let mut makes_sure: Task = Fuse::terminated();
         loop {
@@ -165,16 +167,18 @@ impl Follower {
                     }
                     ControlPlaneMessage::Rotate => {}
                     ControlPlaneMessage::Greeting { stream_form } => {
-                        used_told_at = (stream_form >= USED_FORM).then(Instant::now);
+                        greeted = Some((stream_form, Instant::now()));
                     }
                     ControlPlaneMessage::Removed => return Err(self.removed()),
                     message => has_applied |= self.apply(message, stream).await?,
                 }
             }
             // Marks come every second: no clock of its own is needed.
-            if used_told_at.is_some_and(|at| at.elapsed() >= USED_CREDENTIALS_INTERVAL) {
-                used_told_at = Some(Instant::now());
-                self.tell_used(stream).await?;
+            if let Some((form, told_at)) = &mut greeted
+                && told_at.elapsed() >= USED_CREDENTIALS_INTERVAL
+            {
+                *told_at = Instant::now();
+                self.report(*form, stream).await?;
             }
             if has_applied && !had_applied {
                 self.accepted(identity);
@@ -185,11 +189,20 @@ impl Follower {
         }
     }
 
-    async fn tell_used(&self, stream: &mut Stream) -> Result<(), StreamEnd> {
-        let now = OffsetDateTime::now_utc();
-        let credentials = self.configuration.used().take_untold(now);
-        if !credentials.is_empty() {
-            stream.send(&NodeMessage::Used { credentials }).await?;
+    /// Tells what a control plane of that form takes: which credentials were used, and how much registries store.
+    async fn report(&self, form: u32, stream: &mut Stream) -> Result<(), StreamEnd> {
+        if form >= USED_FORM {
+            let now = OffsetDateTime::now_utc();
+            let credentials = self.configuration.used().take_untold(now);
+            if !credentials.is_empty() {
+                stream.send(&NodeMessage::Used { credentials }).await?;
+            }
+        }
+        if form >= USAGE_FORM {
+            let registries = self.configuration.usage().take_untold();
+            if !registries.is_empty() {
+                stream.send(&NodeMessage::Usage { registries }).await?;
+            }
         }
         Ok(())
     }

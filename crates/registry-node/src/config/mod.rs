@@ -20,6 +20,7 @@ mod local_copy;
 mod rotation;
 mod sharded_map;
 mod standing;
+mod usage_reports;
 mod used_credentials;
 
 pub use applier::{Applier, ApplyError};
@@ -31,6 +32,7 @@ pub use index::{Access, Index, RegistryEntry, SigningKeyEntry};
 pub use joining::{wait_for_change, wait_until_servable};
 pub use local_copy::{CopyError, CopyState, DeletedRegistries, LocalCopy, Opened, Written};
 pub use standing::{BootClock, Refusal, Standing, StandingError, StandingNow};
+pub use usage_reports::UsageReports;
 pub use used_credentials::UsedCredentials;
 
 use std::time::Duration;
@@ -46,6 +48,7 @@ pub struct Configuration {
     progress: watch::Sender<Progress>,
     standing: Standing,
     used: UsedCredentials,
+    usage: UsageReports,
 }
 
 /// How far the configuration has come.
@@ -114,12 +117,18 @@ impl Configuration {
             }),
             standing,
             used: UsedCredentials::default(),
+            usage: UsageReports::default(),
         }
     }
 
     /// What the control plane is told of the credentials that were used here.
     pub fn used(&self) -> &UsedCredentials {
         &self.used
+    }
+
+    /// What the control plane is told of how much registries store.
+    pub fn usage(&self) -> &UsageReports {
+        &self.usage
     }
 
     /// Whether this node may serve at all.

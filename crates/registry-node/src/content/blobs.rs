@@ -259,6 +259,7 @@ impl Repository<'_> {
                 .create(&key, &own, &[], Durability::OnReturn)
                 .await?;
             if created.is_some() {
+                self.content.stored.grew(self.registry, size);
                 self.link_blob(digest, &own).await?;
                 return Ok(Vec::new());
             }

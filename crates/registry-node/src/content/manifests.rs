@@ -161,6 +161,9 @@ impl Repository<'_> {
                 continue;
             };
             manifest.version = version;
+            self.content
+                .stored
+                .shrank(self.registry, manifest.value.size);
             self.content.manifest_cache.0.invalidate(&key);
             if let Err(error) = self.finish_deletion(digest, &manifest).await {
                 // It is deleted all the same; whoever meets it cleans up.
@@ -305,29 +308,11 @@ impl Repository<'_> {
         let missing_manifests: Vec<Option<Digest>> =
             manifests.buffered(LOOKUPS_IN_FLIGHT).try_collect().await?;
         missing.extend(missing_manifests);
-        self.touch_optional_references(document).await?;
         let missing: Vec<Digest> = missing.into_iter().flatten().collect();
         if missing.is_empty() {
             return Ok(());
         }
         Err(ContentError::ReferencesMissing { missing })
-    }
-
-    /// What the manifest names and need not be here; if it is, it stays.
-    async fn touch_optional_references(
-        &self,
-        document: &ManifestDocument,
-    ) -> Result<(), ContentError> {
-        let repository = *self;
-        stream::iter(document.foreign_blobs.clone())
-            .map(|digest| async move { repository.touch_link(&digest).await })
-            .buffered(LOOKUPS_IN_FLIGHT)
-            .try_for_each(|_| std::future::ready(Ok(())))
-            .await?;
-        if let Some(subject) = &document.subject {
-            self.touch_manifest(subject).await?;
-        }
-        Ok(())
     }
 
     async fn touch_manifest(&self, digest: &Digest) -> Result<bool, ContentError> {
@@ -359,7 +344,7 @@ impl Repository<'_> {
     }
 
     /// Cleans up after a manifest that is marked as deleting: tags and hints, its entry as a referrer, the record itself.
-    pub(super) async fn finish_deletion(
+    async fn finish_deletion(
         &self,
         digest: &Digest,
         marked: &Versioned<ManifestRecord>,
@@ -429,35 +414,17 @@ impl Repository<'_> {
         Ok(())
     }
 
-    async fn points_to(&self, tag: &Tag, digest: &Digest) -> Result<bool, ContentError> {
-        let record = self.tag_record(tag).await?;
-        Ok(record.is_some_and(|record| record.value.digest == *digest))
-    }
-
-    /// Makes a hint be there. Called when its tag is written: whoever moved that tag away just before may have taken the hint.
-    async fn keep_hint(&self, key: &str) -> Result<(), ContentError> {
-        if self.records().version(key).await?.is_none() {
-            self.records()
-                .create(key, &HintRecord {}, &[], Durability::Eventually)
-                .await?;
-        }
-        Ok(())
-    }
-
     /// Removes a hint that leads nowhere any more; one that stays is harmless.
     async fn drop_hint(&self, digest: &Digest, tag: &Tag) {
         let key = layout::hint(self.registry, self.name, digest, tag);
         let dropped = async {
             if let Some(version) = self.records().version(&key).await? {
                 // The tag may have come back since; then its hint has to stay.
-                if !self.points_to(tag, digest).await? {
+                let record = self.tag_record(tag).await?;
+                if record.is_none_or(|record| record.value.digest != *digest) {
                     self.records()
                         .remove(&key, &version, Durability::Eventually)
                         .await?;
-                }
-                // It may also have come back between the look and the removal.
-                if self.points_to(tag, digest).await? {
-                    self.keep_hint(&key).await?;
                 }
             }
             Ok::<(), ContentError>(())
@@ -515,10 +482,16 @@ impl Push<'_> {
             attributes: Default::default(),
             deleting: false,
         };
-        self.repository
+        let repository = &self.repository;
+        let created = repository
             .records()
             .create(key, &record, &self.bytes, Durability::OnReturn)
-            .await
+            .await?;
+        if created.is_some() {
+            let stored = &repository.content.stored;
+            stored.grew(repository.registry, record.size);
+        }
+        Ok(created)
     }
 
     async fn renew_manifest(
@@ -623,7 +596,7 @@ impl Push<'_> {
                     .create(&key, &record, &[], Durability::OnReturn)
                     .await?;
                 if created.is_some() {
-                    return repository.keep_hint(&hint).await;
+                    return Ok(());
                 }
                 continue;
             };
@@ -636,7 +609,7 @@ impl Push<'_> {
                 if found.value.digest != self.digest {
                     repository.drop_hint(&found.value.digest, tag).await;
                 }
-                return repository.keep_hint(&hint).await;
+                return Ok(());
             }
         }
         Err(ContentError::Contended { key })

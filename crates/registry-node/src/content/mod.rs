@@ -7,25 +7,19 @@
 //! Who may do what, and HTTP, do not belong here.
 
 mod blobs;
-mod collection;
 mod data;
 mod error;
-mod exclusive;
 mod hashing;
 mod layout;
 mod listings;
 mod manifest_document;
 mod manifests;
-mod pages;
 mod precondition;
-mod progress;
-mod pulls;
 pub mod record_store;
 mod records;
 mod sources;
+mod stored_bytes;
 mod uploads;
-mod usage;
-mod verify;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,28 +30,23 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use blobs::Blob;
-pub use collection::{CollectOptions, CollectionReport, Pace, Removed, RetentionRules, Usage};
 pub use error::{BodyError, ContentError, OpenError};
-pub use exclusive::{Exclusive, ExclusiveError};
 pub use listings::{Page, ReferrerDescriptor};
 pub use manifest_document::{
     DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, ManifestFault, OCI_INDEX, OCI_MANIFEST,
 };
 pub use manifests::{Manifest, PutManifest};
 pub use precondition::{EntityTags, Precondition};
-pub use progress::{Doing, Progress};
 pub use sources::Sources;
 pub use uploads::Upload;
-pub use usage::{CountedUsage, ManifestUsage, RepositoryUsage};
-pub use verify::{Fault, FaultKind, VerifyOptions, VerifyReport};
 
-use crate::limits::TOUCH_INTERVAL;
+use crate::limits::GRACE_PERIOD;
 use crate::names::RepositoryName;
 use data::DataStore;
 use manifests::ManifestCache;
-use pulls::Pulls;
 use record_store::{Durability, LocalRecords, RecordStore, probe};
 use records::{DeletedRecord, FormatRecord, Records};
+use stored_bytes::StoredBytes;
 
 /// How a content root is opened.
 #[derive(Debug, Clone)]
@@ -75,7 +64,7 @@ pub struct Content {
     data: DataStore,
     sources: Sources,
     manifest_cache: ManifestCache,
-    pulls: Pulls,
+    stored: StoredBytes,
 }
 
 impl Content {
@@ -88,27 +77,24 @@ impl Content {
         options: OpenOptions,
         sources: Sources,
     ) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(root).map_err(|source| directory_error(root, source))?;
-        let (records, data) = open_directory(root, options.single_node, &sources)?;
-        Self::open_stores(records, data, Some(&options.region), sources).await
-    }
-
-    /// Opens the content that is in a local directory, of whatever region, for a tool that makes none.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub async fn open_existing(
-        root: &Path,
-        single_node: bool,
-        sources: Sources,
-    ) -> Result<Self, OpenError> {
-        if !root.join(layout::FORMAT).is_file() {
-            return Err(OpenError::NoContent {
-                root: root.display().to_string(),
-            });
+        let directory = |source| OpenError::Directory {
+            root: root.display().to_string(),
+            source,
+        };
+        std::fs::create_dir_all(root).map_err(directory)?;
+        let root = std::fs::canonicalize(root).map_err(directory)?;
+        if !options.single_node {
+            refuse_network_file_system(&root)?;
         }
-        let (records, data) = open_directory(root, single_node, &sources)?;
-        Self::open_stores(records, data, None, sources).await
+        let records = LocalRecords::open(&root, sources.clone()).map_err(directory)?;
+        let data = LocalFileSystem::new_with_prefix(&root)
+            .map_err(|source| OpenError::Data {
+                root: root.display().to_string(),
+                source,
+            })?
+            .with_fsync(true);
+        let data = DataStore::new(Arc::new(data), Some(&root));
+        Self::open_stores(Arc::new(records), data, &options.region, sources).await
     }
 
     /// Opens content on stores that the caller made.
@@ -121,25 +107,24 @@ impl Content {
         region: &str,
         sources: Sources,
     ) -> Result<Self, OpenError> {
-        Self::open_stores(records, DataStore::new(data, None), Some(region), sources).await
+        Self::open_stores(records, DataStore::new(data, None), region, sources).await
     }
 
     async fn open_stores(
         records: Arc<dyn RecordStore>,
         data: DataStore,
-        region: Option<&str>,
+        region: &str,
         sources: Sources,
     ) -> Result<Self, OpenError> {
         probe(&*records, &sources).await?;
         let records = Records::new(records, sources.clone());
-        // Also while an operator collects alone.
-        check_format(&records.without_admission(), region).await?;
+        check_format(&records, region).await?;
         Ok(Self {
             records,
             data,
             sources,
             manifest_cache: ManifestCache::new(),
-            pulls: Pulls::new(),
+            stored: StoredBytes::default(),
         })
     }
 
@@ -174,15 +159,6 @@ impl Content {
         Ok(())
     }
 
-    /// Whether the registry is marked as deleted.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn is_registry_marked_deleted(&self, registry: Uuid) -> Result<bool, ContentError> {
-        let mark = self.records.version(&layout::deleted(registry)).await?;
-        Ok(mark.is_some())
-    }
-
     fn now(&self) -> OffsetDateTime {
         (self.sources.now)()
     }
@@ -191,9 +167,9 @@ impl Content {
         (self.sources.random_id)()
     }
 
-    /// Whether a promise made now needs the record touched.
+    /// Whether a promise made now needs the record touched: its last touch is good for half the grace period.
     fn needs_touch(&self, touched: OffsetDateTime) -> bool {
-        self.now() - touched > TOUCH_INTERVAL
+        self.now() - touched > GRACE_PERIOD / 2
     }
 }
 
@@ -225,49 +201,18 @@ impl<'a> Repository<'a> {
     }
 }
 
-fn directory_error(root: &Path, source: std::io::Error) -> OpenError {
-    OpenError::Directory {
-        root: root.display().to_string(),
-        source,
-    }
-}
-
-/// The stores in a directory that is there.
-fn open_directory(
-    root: &Path,
-    single_node: bool,
-    sources: &Sources,
-) -> Result<(Arc<dyn RecordStore>, DataStore), OpenError> {
-    let directory = |source| directory_error(root, source);
-    let root = std::fs::canonicalize(root).map_err(directory)?;
-    if !single_node {
-        refuse_network_file_system(&root)?;
-    }
-    let records = LocalRecords::open(&root, sources.clone()).map_err(directory)?;
-    let data = LocalFileSystem::new_with_prefix(&root)
-        .map_err(|source| OpenError::Data {
-            root: root.display().to_string(),
-            source,
-        })?
-        .with_fsync(true);
-    let data = DataStore::new(Arc::new(data), Some(&root));
-    Ok((Arc::new(records), data))
-}
-
-/// Holds the root to this layout and, where one is named, to this region; a fresh root takes both on.
-async fn check_format(records: &Records, region: Option<&str>) -> Result<(), OpenError> {
-    if let Some(region) = region {
-        let ours = FormatRecord {
-            layout: layout::LAYOUT,
-            region: region.to_owned(),
-        };
-        let created = records
-            .create(layout::FORMAT, &ours, &[], Durability::OnReturn)
-            .await
-            .map_err(OpenError::Format)?;
-        if created.is_some() {
-            return Ok(());
-        }
+/// Holds the root to this region and this layout; a fresh root takes them on.
+async fn check_format(records: &Records, region: &str) -> Result<(), OpenError> {
+    let ours = FormatRecord {
+        layout: layout::LAYOUT,
+        region: region.to_owned(),
+    };
+    let created = records
+        .create(layout::FORMAT, &ours, &[], Durability::OnReturn)
+        .await
+        .map_err(OpenError::Format)?;
+    if created.is_some() {
+        return Ok(());
     }
     let found = records
         .get::<FormatRecord>(layout::FORMAT)
@@ -285,13 +230,13 @@ async fn check_format(records: &Records, region: Option<&str>) -> Result<(), Ope
             known: layout::LAYOUT,
         });
     }
-    match region {
-        Some(region) if found.region != region => Err(OpenError::OtherRegion {
+    if found.region != region {
+        return Err(OpenError::OtherRegion {
             found: found.region,
             expected: region.to_owned(),
-        }),
-        _ => Ok(()),
+        });
     }
+    Ok(())
 }
 
 /// Locks on a network file system do not hold everywhere between hosts, and its directory syncs promise less.

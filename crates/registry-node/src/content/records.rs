@@ -8,10 +8,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::error::ContentError;
-use super::exclusive::WriteAdmission;
 use super::record_store::{
     Durability, ListedRecord, OPERATION_PREFIX, RecordStore, StoredRecord, Version, WriteError,
     operation_id,
@@ -133,41 +131,25 @@ pub(crate) struct UploadRecord {
     pub(crate) finishing: bool,
 }
 
-/// Who collects a registry's content, and when somebody last did. It saves work; nothing relies on it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct LeaseRecord {
-    pub(crate) holder: Uuid,
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) until: OffsetDateTime,
-    /// When the last pass that ended well began.
-    #[serde(with = "time::serde::rfc3339::option", default)]
-    pub(crate) collected: Option<OffsetDateTime>,
-}
-
-/// What a registry's content came to.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What a registry's content comes to: the sum that the region's nodes share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UsageRecord {
+    /// Of blobs and manifests.
     pub(crate) bytes: u64,
-    /// When counting began: what was written since may be counted or not.
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) counted: OffsetDateTime,
-}
-
-/// When a manifest was last pulled, to the hour.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct PullRecord {
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) pulled: OffsetDateTime,
-}
-
-/// Somebody collects alone: nobody else writes until it is removed or has expired.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct ExclusiveRecord {
-    pub(crate) holder: Uuid,
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) since: OffsetDateTime,
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) until: OffsetDateTime,
+    /// When all of it was last counted; `None`: never.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
+    pub(crate) counted: Option<OffsetDateTime>,
+    /// When a node last added to it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
+    pub(crate) changed: Option<OffsetDateTime>,
 }
 
 /// A record as read, with the version it was read at.
@@ -184,33 +166,11 @@ pub(crate) struct Versioned<T> {
 pub(crate) struct Records {
     store: Arc<dyn RecordStore>,
     sources: Sources,
-    /// Asked before every change; the one who collects alone has none.
-    admission: Option<Arc<WriteAdmission>>,
 }
 
 impl Records {
     pub(crate) fn new(store: Arc<dyn RecordStore>, sources: Sources) -> Self {
-        let admission = WriteAdmission::new(Arc::clone(&store), sources.clone());
-        Self {
-            store,
-            sources,
-            admission: Some(Arc::new(admission)),
-        }
-    }
-
-    /// The same for the one who collects alone, whose changes nobody refuses.
-    pub(crate) fn without_admission(&self) -> Self {
-        Self {
-            admission: None,
-            ..self.clone()
-        }
-    }
-
-    async fn admit(&self) -> Result<(), ContentError> {
-        match &self.admission {
-            Some(admission) => admission.admit().await,
-            None => Ok(()),
-        }
+        Self { store, sources }
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(
@@ -244,7 +204,6 @@ impl Records {
         body: &[u8],
         durability: Durability,
     ) -> Result<Option<Version>, ContentError> {
-        self.admit().await?;
         let bytes = self.encode(value, body);
         let mut was_unknown = false;
         for _ in 0..SETTLE_ATTEMPTS {
@@ -268,7 +227,6 @@ impl Records {
         version: &Version,
         durability: Durability,
     ) -> Result<Option<Version>, ContentError> {
-        self.admit().await?;
         let bytes = self.encode(value, body);
         let mut was_unknown = false;
         for _ in 0..SETTLE_ATTEMPTS {
@@ -294,7 +252,6 @@ impl Records {
         version: &Version,
         durability: Durability,
     ) -> Result<bool, ContentError> {
-        self.admit().await?;
         for attempt in 1.. {
             match self.store.remove(key, version, durability).await {
                 Ok(()) => return Ok(true),
@@ -348,7 +305,7 @@ impl Records {
     }
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(
+fn decode<T: DeserializeOwned>(
     key: &str,
     stored: StoredRecord,
 ) -> Result<Versioned<T>, ContentError> {

@@ -25,6 +25,9 @@ use crate::{
     oci::{OciError, RequiredAccess},
 };
 
+/// The user name of whoever has none.
+const ANONYMOUS: &str = "anonymous";
+
 /// Why a token of a registry is refused. Never repeats the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenRefusal {
@@ -72,13 +75,39 @@ impl Gate {
         required: &[RequiredAccess],
     ) -> Result<Caller, OciError> {
         match self.authorization(request, entry, required)? {
-            Authorization::None => Err(challenge::unauthorized(
-                &entry.registry.login_server,
-                required,
-                "authentication required: log in with a user name and password, or show a token",
-            )),
+            Authorization::None => self.without_credentials(entry, required),
             Authorization::Basic(login) => self.log_in(request, entry, &login, required).await,
             Authorization::Bearer(token) => self.show_token(token.expose(), entry, required),
+        }
+    }
+
+    /// Everybody, where everybody may do this. The base is challenged all the same: by that clients learn where to show credentials, and
+    /// ask for a token when they have none.
+    fn without_credentials(
+        &self,
+        entry: &RegistryEntry,
+        required: &[RequiredAccess],
+    ) -> Result<Caller, OciError> {
+        let caller = self.anonymous(entry);
+        if required != [RequiredAccess::Base] && caller.has(required) {
+            return Ok(caller);
+        }
+        Err(challenge::unauthorized(
+            &entry.registry.login_server,
+            required,
+            "authentication required: log in with a user name and password, or show a token",
+        ))
+    }
+
+    /// Somebody without credentials, who has rights only where the registry lets everybody pull.
+    pub(super) fn anonymous(&self, entry: &RegistryEntry) -> Caller {
+        Caller {
+            configuration: Arc::clone(&self.configuration),
+            sources: self.sources.clone(),
+            registry: entry.registry.uid,
+            name: ANONYMOUS.to_owned(),
+            credential: CredentialId::Anonymous,
+            token: None,
         }
     }
 
@@ -154,8 +183,9 @@ impl Gate {
                 self.check_chosen(address, entry, login, candidates).await?
             }
         };
-        let used = credential.as_used(entry.registry.uid);
-        self.configuration.used().note(used, now);
+        if let Some(used) = credential.as_used(entry.registry.uid) {
+            self.configuration.used().note(used, now);
+        }
         Ok(Caller {
             configuration: Arc::clone(&self.configuration),
             sources: self.sources.clone(),

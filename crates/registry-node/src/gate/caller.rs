@@ -33,6 +33,8 @@ pub struct Caller {
 enum Rights<'a> {
     None,
     All,
+    /// To read whatever there is, in either mode of role assignments: what everybody may read.
+    Anonymous,
     OfRoles(Access<'a>),
 }
 
@@ -45,6 +47,12 @@ impl Rights<'_> {
         match self {
             Self::None => false,
             Self::All => true,
+            Self::Anonymous => matches!(
+                permission,
+                RepositoryPermission::Pull
+                    | RepositoryPermission::MetadataRead
+                    | RepositoryPermission::Catalog
+            ),
             Self::OfRoles(access) => {
                 access.permits(permission, repository.map(RepositoryName::as_str))
             }
@@ -54,7 +62,7 @@ impl Rights<'_> {
     fn is_any(&self) -> bool {
         match self {
             Self::None => false,
-            Self::All => true,
+            Self::All | Self::Anonymous => true,
             Self::OfRoles(access) => access.is_any(),
         }
     }
@@ -74,6 +82,7 @@ impl Caller {
         question(&match (entry, self.credential) {
             (None, _) => Rights::None,
             (Some(_), CredentialId::Admin { .. }) => Rights::All,
+            (Some(_), CredentialId::Anonymous) => Rights::Anonymous,
             (Some(entry), CredentialId::Principal { object_id, .. }) => {
                 Rights::OfRoles(index.access(entry, object_id))
             }

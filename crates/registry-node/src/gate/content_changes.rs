@@ -71,7 +71,7 @@ impl Gate {
             digest.to_str().ok()
         });
         let (object_id, key_id) = match caller.credential {
-            CredentialId::Admin { .. } => (None, None),
+            CredentialId::Admin { .. } | CredentialId::Anonymous => (None, None),
             CredentialId::Principal { object_id, key_id } => (Some(object_id), Some(key_id)),
         };
         tracing::info!(

@@ -35,14 +35,19 @@ pub enum CredentialId {
         /// Which; a credential never changes.
         key_id: Uuid,
     },
+    /// None: the registry lets everybody pull.
+    Anonymous,
 }
 
 impl CredentialId {
     /// How the control plane is told that it was used. Only what nodes check themselves is: sign-in sees the rest.
-    pub(super) fn as_used(&self, registry_uid: Uuid) -> UsedCredentialId {
+    pub(super) fn as_used(&self, registry_uid: Uuid) -> Option<UsedCredentialId> {
         match *self {
-            Self::Admin { slot, .. } => UsedCredentialId::AdminPassword { registry_uid, slot },
-            Self::Principal { key_id, .. } => UsedCredentialId::Secret { key_id },
+            Self::Admin { slot, .. } => {
+                Some(UsedCredentialId::AdminPassword { registry_uid, slot })
+            }
+            Self::Principal { key_id, .. } => Some(UsedCredentialId::Secret { key_id }),
+            Self::Anonymous => None,
         }
     }
 }
@@ -236,6 +241,7 @@ pub(super) fn is_current(
         CredentialId::Principal { object_id, key_id } => index
             .principal(object_id)
             .is_some_and(|principal| principal.enabled && holds(principal, key_id, now)),
+        CredentialId::Anonymous => entry.registry.anonymous_pull_enabled,
     }
 }
 

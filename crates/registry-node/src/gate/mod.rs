@@ -15,6 +15,7 @@ mod form;
 mod forwarding;
 mod host;
 mod login;
+mod quota;
 mod server;
 mod sign_in_token;
 mod token;
@@ -266,6 +267,7 @@ impl Gate {
             };
             return self.forward(request, payload, &destination).await;
         }
+        self.check_quota(registry, &route, request).await?;
         let body = Lent::new(payload.take().expect("nobody took the body before"));
         let counted = self.metrics.count_received(request, body.reader()).await;
         let result = crate::oci::serve(

@@ -1,4 +1,4 @@
-//! `/oauth2/token`: a user name and password, or a refresh token, against an access token.
+//! `/oauth2/token`: a user name and password, or a refresh token, against an access token; or nothing, where everybody may pull.
 
 use std::sync::Arc;
 
@@ -40,6 +40,7 @@ struct TokenRequest {
 enum Shown {
     Login(Login),
     RefreshToken(Secret),
+    Nothing,
 }
 
 impl Gate {
@@ -79,6 +80,7 @@ impl Gate {
         let caller = match &asked.shown {
             Shown::Login(login) => self.log_in(request, entry, login, &[]).await?,
             Shown::RefreshToken(token) => self.caller_of_refresh_token(entry, token)?,
+            Shown::Nothing => self.caller_without_credentials(entry)?,
         };
         let Some(scope) = caller.granted(&asked.scope) else {
             return Err(self.no_rights(entry, &caller));
@@ -163,7 +165,10 @@ impl Gate {
                 shown: Shown::Login(login),
                 scope,
             }),
-            Authorization::None => Err(self.anonymous(entry, &[])),
+            Authorization::None => Ok(TokenRequest {
+                shown: Shown::Nothing,
+                scope,
+            }),
             Authorization::Bearer(_) => Err(bad_request(
                 "a token is asked for with user name and password (Basic), not with a token",
             )),
@@ -213,20 +218,22 @@ impl Gate {
                     scope,
                 })
             }
-            _ => Err(self.anonymous(entry, &[])),
+            _ => Ok(TokenRequest {
+                shown: Shown::Nothing,
+                scope,
+            }),
         }
     }
 
-    fn anonymous(
-        &self,
-        entry: &RegistryEntry,
-        required: &[crate::oci::RequiredAccess],
-    ) -> OciError {
-        challenge::unauthorized(
-            &entry.registry.login_server,
-            required,
-            "authentication required: log in with a user name and password, or show a refresh token",
-        )
+    fn caller_without_credentials(&self, entry: &RegistryEntry) -> Result<Caller, OciError> {
+        let caller = self.anonymous(entry);
+        caller.is_current().then_some(caller).ok_or_else(|| {
+            challenge::unauthorized(
+                &entry.registry.login_server,
+                &[],
+                "authentication required: log in with a user name and password, or show a refresh token",
+            )
+        })
     }
 }
 

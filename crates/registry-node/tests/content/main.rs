@@ -1,8 +1,6 @@
 //! The content of registries and the OCI Distribution API on it, over real HTTP and a real directory; and over stores in memory
 //! that fail where a test wants them to.
 
-mod collection;
-mod collection_crashes;
 mod crashes;
 mod faulty_stores;
 mod harness;
@@ -12,5 +10,5 @@ mod names;
 mod races;
 mod record_stores;
 mod routes;
-mod simulation;
+mod stored_bytes;
 mod uploads;

@@ -195,7 +195,7 @@ fn movable_clock() -> (Arc<AtomicI64>, Sources) {
 }
 
 #[tokio::test]
-async fn a_promise_touches_what_was_not_touched_lately() {
+async fn a_promise_touches_what_is_older_than_half_the_grace_period() {
     let disk = Disk::default();
     let (hours, sources) = movable_clock();
     let faults = Faults::new(|_| Fault::None);
@@ -211,13 +211,14 @@ async fn a_promise_touches_what_was_not_touched_lately() {
     let link = format!("r/{REGISTRY}/n/app!/b/sha256-{}", digest.hex());
 
     let fresh = disk.record(&link);
+    hours.store(11, Ordering::SeqCst);
     repository
         .promised_blob(&digest)
         .await
         .expect("read")
         .expect("there");
     assert_eq!(disk.record(&link), fresh);
-    hours.store(1, Ordering::SeqCst);
+    hours.store(13, Ordering::SeqCst);
     repository
         .blob(&digest)
         .await
@@ -232,7 +233,7 @@ async fn a_promise_touches_what_was_not_touched_lately() {
     assert_ne!(disk.record(&link), fresh);
 
     let touched = disk.record(&link);
-    hours.store(2, Ordering::SeqCst);
+    hours.store(26, Ordering::SeqCst);
     let manifest = super::harness::image_manifest(&[(digest.as_str(), 3)], &[]);
     let reference: Reference = "v1".parse().expect("a tag");
     let media_type = Some(super::harness::OCI_MANIFEST);

@@ -285,6 +285,38 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_open_registry_of_another_region_is_read_without_credentials() {
+    let mut scene = Scene::start().await;
+    let blob = scene.push_blob(noise(100)).await;
+    let get = |scene: &Scene| scene.request_by(&scene.client, Method::GET, &blob);
+    assert_eq!(send(get(&scene)).await.status, 401);
+    let Document::Registry(registry) = scene.registry() else {
+        panic!("a registry");
+    };
+    let open = Document::Registry(config_documents::Registry {
+        anonymous_pull_enabled: true,
+        ..registry
+    });
+    scene.there.feed.publish(vec![open.clone()]);
+    assert_eq!(send(get(&scene)).await.status, 200);
+    // Also where its callers are known here.
+    let name = scene.name(&[THERE, HERE]);
+    scene.here.feed.publish(vec![open, name.clone()]);
+    scene.there.feed.publish(vec![name]);
+    assert_eq!(send(get(&scene)).await.status, 200);
+    let path = format!(
+        "/oauth2/token?service={}&scope=repository:app:pull",
+        scene.login_server()
+    );
+    let token = send(scene.request_by(&scene.client, Method::GET, &path)).await;
+    let token = token.body["access_token"].as_str().expect("a token");
+    assert_eq!(send(get(&scene).bearer_auth(token)).await.status, 200);
+    let upload = "/v2/app/blobs/uploads/";
+    let push = scene.request_by(&scene.client, Method::POST, upload);
+    assert_eq!(send(push).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_of_another_region_is_used_as_if_it_were_here() {
     let scene = Scene::start().await;
     // The challenge is that of the registry, whichever node is asked.

@@ -4,6 +4,7 @@
 mod support;
 
 mod access;
+mod anonymous;
 mod chosen_secrets;
 mod content_changes;
 mod exchange;
@@ -12,6 +13,7 @@ mod http2;
 mod logins;
 mod node;
 mod parsers;
+mod quota;
 mod refusing;
 mod repositories;
 mod tokens;

@@ -1,13 +1,15 @@
 //! In which regions a registry is known: its home, where its content is, and others whose nodes authenticate its callers and forward
 //! what is about content. Every change of a registry is published to all of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use config_documents::{AdminPassword, AdminUser, Document, Kind, Region, RegistryName};
+use sqlx::types::Json;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use super::{Registry, RegistryRow, admin_password};
+use super::usage::{StorageLimits, storage_limits};
+use super::{Registry, RegistryRow, RetentionPolicy, admin_password};
 use crate::config::{Change, Published, publish};
 use crate::{Store, StoreError};
 
@@ -31,6 +33,7 @@ impl Store {
         further_regions: &[Region],
     ) -> Result<RegistryPresence, StoreError> {
         let mut transaction = self.begin().await?;
+        let limits = storage_limits(&mut transaction).await?;
         let row = sqlx::query!(
             "SELECT location, further_regions FROM registries WHERE uid = $1 FOR UPDATE",
             uid
@@ -67,9 +70,11 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        let (registry, passwords) = registry_with_passwords(&mut transaction, uid).await?;
-        let mut changes = registry_changes(&registry, passwords, &after);
-        changes.push(name_change(&registry, &after));
+        let mut changes = Vec::new();
+        for (registry, passwords) in locked_registries(&mut transaction, &[uid]).await? {
+            changes.extend(registry_changes(&registry, passwords, &after, &limits));
+            changes.push(name_change(&registry, &after));
+        }
         let left = before.further.difference(&after.further);
         changes.extend(left.map(|region| withdrawal(region, uid)));
         let published = publish(&mut transaction, &changes).await?;
@@ -132,6 +137,7 @@ pub(super) fn registry_changes(
     registry: &Registry,
     passwords: Vec<AdminPassword>,
     presence: &Presence,
+    limits: &StorageLimits,
 ) -> Vec<Change> {
     let admin_user = registry.admin_user_enabled.then(|| AdminUser {
         username: registry.name.clone(),
@@ -145,9 +151,9 @@ pub(super) fn registry_changes(
         home_region: presence.home.clone(),
         role_assignment_mode: registry.role_assignment_mode,
         admin_user,
-        anonymous_pull_enabled: false,
-        retention: None,
-        quota_bytes: None,
+        anonymous_pull_enabled: registry.anonymous_pull_enabled,
+        retention: registry.retention.in_force(),
+        quota_bytes: limits.of(&registry.sku),
     });
     presence
         .regions()
@@ -171,29 +177,41 @@ pub(super) fn name_change(registry: &Registry, presence: &Presence) -> Change {
     }
 }
 
-/// A registry whose row is locked, with both passwords.
-async fn registry_with_passwords(
+/// Registries whose rows are locked, in the order of their uids, with their passwords and the regions where they are known.
+pub(super) async fn locked_registries(
     transaction: &mut Transaction<'_, Postgres>,
-    uid: Uuid,
-) -> Result<(Registry, Vec<AdminPassword>), StoreError> {
-    let row = sqlx::query_as!(
+    uids: &[Uuid],
+) -> Result<Vec<(Registry, Vec<AdminPassword>)>, StoreError> {
+    let rows = sqlx::query_as!(
         RegistryRow,
         r#"SELECT r.uid, r.subscription_id, g.name AS group_name, r.name, r.login_server, r.location, r.sku, r.tags,
-             r.admin_user_enabled, r.role_assignment_mode, r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
+             r.admin_user_enabled, r.role_assignment_mode, r.anonymous_pull_enabled,
+             r.retention AS "retention: Json<RetentionPolicy>", r.created_at, r.created_by, r.created_by_type, r.last_modified_at,
              r.last_modified_by, r.last_modified_by_type, r.generation
-           FROM registries r JOIN resource_groups g ON g.uid = r.resource_group_uid WHERE r.uid = $1"#,
-        uid
-    )
-    .fetch_one(&mut **transaction)
-    .await?;
-    let passwords = sqlx::query!(
-        "SELECT slot, verifier, generation FROM registry_passwords WHERE registry_uid = $1 ORDER BY slot",
-        uid
+           FROM registries r JOIN resource_groups g ON g.uid = r.resource_group_uid WHERE r.uid = ANY ($1) ORDER BY r.uid"#,
+        uids
     )
     .fetch_all(&mut **transaction)
-    .await?
-    .into_iter()
-    .map(|row| admin_password(&row.slot, &row.verifier, row.generation))
-    .collect::<Result<Vec<_>, _>>()?;
-    Ok((row.read()?, passwords))
+    .await?;
+    let mut passwords: HashMap<Uuid, Vec<AdminPassword>> = HashMap::new();
+    let of_all = sqlx::query!(
+        "SELECT registry_uid, slot, verifier, generation FROM registry_passwords WHERE registry_uid = ANY ($1) ORDER BY slot",
+        uids
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    for row in of_all {
+        let password = admin_password(&row.slot, &row.verifier, row.generation)?;
+        passwords
+            .entry(row.registry_uid)
+            .or_default()
+            .push(password);
+    }
+    rows.into_iter()
+        .map(|row| {
+            let registry = row.read()?;
+            let passwords = passwords.remove(&registry.uid).unwrap_or_default();
+            Ok((registry, passwords))
+        })
+        .collect()
 }

@@ -8,6 +8,7 @@ mod keys;
 mod node;
 mod recording;
 mod region;
+mod storage_limit;
 mod subscription;
 mod tenant;
 
@@ -35,6 +36,8 @@ pub(crate) enum AdminCommand {
     Node(node::NodeCommand),
     #[command(subcommand)]
     Region(region::RegionCommand),
+    #[command(subcommand)]
+    StorageLimit(storage_limit::StorageLimitCommand),
     #[command(subcommand)]
     Subscription(subscription::SubscriptionCommand),
     #[command(subcommand)]
@@ -136,6 +139,7 @@ pub(crate) fn run(command: AdminCommand) -> Result<(), AdminError> {
             AdminCommand::Keys(command) => keys::run(&command).await,
             AdminCommand::Node(command) => node::run(&command).await,
             AdminCommand::Region(command) => region::run(&command).await,
+            AdminCommand::StorageLimit(command) => storage_limit::run(&command).await,
             AdminCommand::Subscription(command) => subscription::run(&command).await,
             AdminCommand::Tenant(command) => tenant::run(&command).await,
         }

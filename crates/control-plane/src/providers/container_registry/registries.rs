@@ -6,14 +6,17 @@ use actix_web::http::{Method, StatusCode};
 use arm::{ApiError, ApiVersion, ETag, Kind, SystemData, Tags};
 use config_documents::{AdminPasswordSlot, RoleAssignmentMode};
 use credentials::{SecretKind, Verifier};
-use store::registries::{Registry, RegistryCreate, RegistryUpdate, SealedPassword};
+use store::registries::{
+    Registry, RegistryCreate, RegistryUpdate, RetentionPolicy, SealedPassword,
+};
 use uuid::Uuid;
 
 use super::READ;
 use super::credentials::seal;
 use super::model::{RegistryBody, RegistryList};
-use super::validation::{RegistryInput, check};
-use super::versions::VERSIONS;
+use super::retention;
+use super::validation::{RegistryInput, check, check_sku_has};
+use super::versions::{VERSIONS, has};
 use crate::App;
 use crate::front_door::{Access, Answer, Operation, PathScope, Request, store_error};
 use crate::providers::resources::{check_group_of_list, group_of, known_location};
@@ -292,6 +295,8 @@ async fn create(
         tags: Tags::default(),
         admin_user_enabled: false,
         role_assignment_mode: RoleAssignmentMode::LegacyRegistryPermissions,
+        anonymous_pull_enabled: false,
+        retention: RetentionPolicy::default(),
         system_data: SystemData {
             created_by: caller.name.clone(),
             created_by_type: caller.created_by_type(),
@@ -309,6 +314,11 @@ async fn create(
     if let Some(mode) = wanted.role_assignment_mode {
         registry.role_assignment_mode = mode;
     }
+    registry.anonymous_pull_enabled = wanted.anonymous_pull_enabled.unwrap_or_default();
+    if let Some(wanted) = wanted.retention {
+        registry.retention = wanted.applied_to(&registry.retention, true);
+    }
+    check_sku_has(&registry)?;
     let passwords = AdminPasswordSlot::ALL.map(|slot| new_password(app, registry.uid, slot));
     match app
         .store
@@ -416,6 +426,21 @@ fn merged(
     if let Some(mode) = wanted.role_assignment_mode {
         changed.role_assignment_mode = mode;
     }
+    match wanted.anonymous_pull_enabled {
+        Some(enabled) => changed.anonymous_pull_enabled = enabled,
+        // What a version cannot say stays as it is.
+        None if replaces && has(version(request)?, "anonymousPullEnabled") => {
+            changed.anonymous_pull_enabled = false;
+        }
+        None => {}
+    }
+    let retention = match wanted.retention {
+        Some(wanted) => wanted.applied_to(&existing.retention, replaces),
+        None if replaces => RetentionPolicy::default(),
+        None => existing.retention,
+    };
+    changed.retention = retention::dated(retention, &existing.retention, request.now);
+    check_sku_has(&changed)?;
     changed.generation += 1;
     changed.system_data.last_modified_at = request.now;
     changed.system_data.last_modified_by = request.caller().name.clone();
@@ -428,6 +453,8 @@ fn unchanged(existing: &Registry, changed: &Registry) -> bool {
         && existing.tags == changed.tags
         && existing.admin_user_enabled == changed.admin_user_enabled
         && existing.role_assignment_mode == changed.role_assignment_mode
+        && existing.anonymous_pull_enabled == changed.anonymous_pull_enabled
+        && existing.retention == changed.retention
 }
 
 /// The registry as it is now, after somebody else changed it.

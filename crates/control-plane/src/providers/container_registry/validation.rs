@@ -12,7 +12,8 @@ use store::registries::Registry;
 use utoipa::ToSchema;
 
 use super::model::{READ_ONLY, READ_ONLY_NESTED, properties};
-use super::versions::{has_role_assignment_mode, project};
+use super::retention::{self, WantedRetention};
+use super::versions::{has, project};
 
 /// A registry as clients send it with PUT and PATCH. `id`, `name`, `type` and `systemData` may be sent back as read; they change nothing.
 #[derive(Deserialize, ToSchema)]
@@ -49,6 +50,8 @@ pub(crate) struct Wanted {
     pub(crate) tags: Option<Tags>,
     pub(crate) admin_user_enabled: Option<bool>,
     pub(crate) role_assignment_mode: Option<RoleAssignmentMode>,
+    pub(crate) anonymous_pull_enabled: Option<bool>,
+    pub(crate) retention: Option<WantedRetention>,
 }
 
 /// The settings below `properties` that can be chosen.
@@ -56,6 +59,8 @@ pub(crate) struct Wanted {
 struct WantedProperties {
     admin_user_enabled: Option<bool>,
     role_assignment_mode: Option<RoleAssignmentMode>,
+    anonymous_pull_enabled: Option<bool>,
+    retention: Option<WantedRetention>,
 }
 
 const SKUS: [&str; 3] = ["Basic", "Standard", "Premium"];
@@ -97,6 +102,8 @@ pub(crate) fn check(
             tags,
             admin_user_enabled: properties.admin_user_enabled,
             role_assignment_mode: properties.role_assignment_mode,
+            anonymous_pull_enabled: properties.anonymous_pull_enabled,
+            retention: properties.retention,
         })
     } else {
         Err(ApiError::from_faults(faults))
@@ -138,15 +145,14 @@ fn check_properties(
         let target = format!("properties.{name}");
         match name.as_str() {
             _ if value.is_null() => {}
-            "adminUserEnabled" => match value.as_bool() {
-                Some(enabled) => wanted.admin_user_enabled = Some(enabled),
-                None => faults.push(ErrorDetail::new(
-                    "InvalidProperty",
-                    format!("The value {value} of 'adminUserEnabled' is invalid: it must be true or false."),
-                    target,
-                )),
-            },
-            "roleAssignmentMode" if has_role_assignment_mode(version) => match role_assignment_mode(value) {
+            "adminUserEnabled" => {
+                wanted.admin_user_enabled = check_bool(name, value, target, faults)
+            }
+            "anonymousPullEnabled" if has(version, name) => {
+                wanted.anonymous_pull_enabled = check_bool(name, value, target, faults);
+            }
+            "policies" => wanted.retention = check_policies(value, &model[name], &target, faults),
+            "roleAssignmentMode" if has(version, name) => match role_assignment_mode(value) {
                 Some(mode) => wanted.role_assignment_mode = Some(mode),
                 None => faults.push(ErrorDetail::new(
                     "InvalidProperty",
@@ -160,21 +166,109 @@ fn check_properties(
             },
             "provisioningState" if *value != model[name] => faults.push(ErrorDetail::new(
                 "BadRequest",
-                format!("The 'provisioningState' {value} differs from the resource's, {}.", model[name]),
+                format!(
+                    "The 'provisioningState' {value} differs from the resource's, {}.",
+                    model[name]
+                ),
                 target,
             )),
             read_only if READ_ONLY.contains(&read_only) || read_only == "provisioningState" => {}
             _ => match model.get(name) {
                 Some(default) => compare(&target, value, default, faults),
-                None => faults.push(ErrorDetail::new(
-                    "InvalidRequestContent",
-                    format!("Could not find member '{name}' on a registry's properties in api-version {version}."),
-                    target,
-                )),
+                None => {
+                    let owner = format!("a registry's properties in api-version {version}");
+                    faults.push(unknown_member(name, &owner, target));
+                }
             },
         }
     }
     wanted
+}
+
+fn check_bool(
+    name: &str,
+    value: &Value,
+    target: String,
+    faults: &mut Vec<ErrorDetail>,
+) -> Option<bool> {
+    let wanted = value.as_bool();
+    if wanted.is_none() {
+        faults.push(ErrorDetail::new(
+            "InvalidProperty",
+            format!(
+                "The value {} of '{name}' is invalid: it must be true or false.",
+                shorten(value)
+            ),
+            target,
+        ));
+    }
+    wanted
+}
+
+/// Of the policies that of retention can be chosen.
+fn check_policies(
+    value: &Value,
+    shown: &Value,
+    target: &str,
+    faults: &mut Vec<ErrorDetail>,
+) -> Option<WantedRetention> {
+    let mut others = value.clone();
+    let retention = match &mut others {
+        Value::Object(members) => members.shift_remove("retentionPolicy"),
+        _ => None,
+    };
+    compare(target, &others, shown, faults);
+    let target = format!("{target}.retentionPolicy");
+    retention
+        .filter(|value| !value.is_null())
+        .and_then(|value| retention::check(&value, &target, faults))
+}
+
+/// Which settings that are on the SKU of a registry does not have.
+pub(crate) fn check_sku_has(registry: &Registry) -> Result<(), ApiError> {
+    let settings = [
+        (
+            "anonymousPullEnabled",
+            registry.anonymous_pull_enabled,
+            "properties.anonymousPullEnabled",
+            &SKUS[1..],
+        ),
+        (
+            "policies.retentionPolicy",
+            registry.retention.is_enabled,
+            "properties.policies.retentionPolicy.status",
+            &SKUS[2..],
+        ),
+    ];
+    let faults: Vec<ErrorDetail> = settings
+        .into_iter()
+        .filter(|(_, is_on, _, skus)| *is_on && !skus.contains(&registry.sku.as_str()))
+        .map(|(name, _, target, skus)| {
+            ErrorDetail::new(
+                "SkuNotSupported",
+                format!(
+                    "'{name}' is not available in the SKU '{}': it takes {}. Choose another SKU, or switch it off.",
+                    registry.sku,
+                    skus.join(" or ")
+                ),
+                target,
+            )
+        })
+        .collect();
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::from_faults(faults))
+    }
+}
+
+/// A member that there is not.
+pub(super) fn unknown_member(name: &str, owner: &str, target: String) -> ErrorDetail {
+    ErrorDetail::new(
+        "InvalidRequestContent",
+        format!("Could not find member '{name}' on {owner}."),
+        target,
+    )
 }
 
 const MODES: [(&str, RoleAssignmentMode); 2] = [
@@ -196,7 +290,7 @@ fn role_assignment_mode(value: &Value) -> Option<RoleAssignmentMode> {
         .map(|(_, mode)| *mode)
 }
 
-fn shorten(value: &Value) -> String {
+pub(super) fn shorten(value: &Value) -> String {
     value.to_string().chars().take(200).collect()
 }
 
@@ -253,6 +347,8 @@ mod tests {
             tags: Tags::default(),
             admin_user_enabled: false,
             role_assignment_mode: RoleAssignmentMode::LegacyRegistryPermissions,
+            anonymous_pull_enabled: false,
+            retention: store::registries::RetentionPolicy::default(),
             system_data: SystemData {
                 created_by: "a".into(),
                 created_by_type: CreatedByType::Application,
@@ -299,7 +395,8 @@ mod tests {
             "identity": { "type": "SystemAssigned" },
             "properties": {
                 "adminUserEnabled": "yes", "publicNetworkAccess": "Disabled", "zonredundancy": "x",
-                "policies": { "retentionPolicy": { "status": "enabled", "days": 30 } },
+                "anonymousPullEnabled": 1,
+                "policies": { "retentionPolicy": { "status": "on", "days": 400 }, "trustPolicy": { "status": "enabled" } },
                 "provisioningState": "Failed"
             }
         });
@@ -312,6 +409,8 @@ mod tests {
                 "properties.adminUserEnabled",
                 "properties.publicNetworkAccess",
                 "properties.zonredundancy",
+                "properties.anonymousPullEnabled",
+                "properties.policies.trustPolicy.status",
                 "properties.policies.retentionPolicy.status",
                 "properties.policies.retentionPolicy.days",
                 "properties.provisioningState"
@@ -327,6 +426,21 @@ mod tests {
             ["properties.anonymousPullEnabled"]
         );
         assert!(faults(body, "2025-11-01").is_empty());
+    }
+
+    #[test]
+    fn each_setting_that_the_sku_does_not_have_is_named() {
+        let named = |sku: &str| {
+            let mut registry = registry();
+            registry.sku = sku.into();
+            registry.anonymous_pull_enabled = true;
+            registry.retention.is_enabled = true;
+            match check_sku_has(&registry) {
+                Ok(()) => 0,
+                Err(error) => error.details.len().max(1),
+            }
+        };
+        assert_eq!(["Basic", "Standard", "Premium"].map(named), [2, 1, 0]);
     }
 
     proptest! {

@@ -28,9 +28,12 @@ const SINCE: &[(&[&str], &str)] = &[
     (&["writableCacheRepos"], "2026-09-01-preview"),
 ];
 
-/// Whether a version has `roleAssignmentMode`.
-pub(crate) fn has_role_assignment_mode(version: &ApiVersion) -> bool {
-    version.as_str() >= "2025-11-01"
+/// Whether a version has this member of `properties`.
+pub(crate) fn has(version: &ApiVersion, member: &str) -> bool {
+    SINCE
+        .iter()
+        .filter(|(path, _)| *path == [member])
+        .all(|(_, since)| version.as_str() >= *since)
 }
 
 /// Takes the members away that the version does not have. Versions compare as text: dates first, and a preview after its date.

@@ -103,6 +103,7 @@ const fn global(name: &'static str, versions: &'static [&'static str]) -> Resour
 const CONTAINER_REGISTRY: &[ResourceType] = &[
     regional("registries", container_registry::VERSIONS),
     regional("registries/listCredentials", container_registry::VERSIONS),
+    regional("registries/listUsages", container_registry::VERSIONS),
     regional(
         "registries/regenerateCredential",
         container_registry::VERSIONS,
