@@ -223,6 +223,41 @@ async fn what_a_registry_stores_is_what_its_nodes_told_last(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn registries_made_and_changed_while_a_limit_is_set_have_the_last_one(pool: PgPool) {
+    let app = TestApp::spawn(pool.clone()).await;
+    app.create_group("g").await;
+    let make = async |number: usize| {
+        let path = at(&app.registry("g", &format!("contoso{number}")), REGISTRIES);
+        let body = json!({ "location": "westus", "sku": { "name": "Standard" } });
+        assert_eq!(app.put(&path, body).await.status, 201);
+        let open = json!({ "properties": { "anonymousPullEnabled": true } });
+        assert_eq!(patch(&app, &path, open).await.status, 200);
+        if number.is_multiple_of(3) {
+            assert_eq!(app.delete(&path).await.status, 200);
+        }
+    };
+    let limit = async |bytes: u64| {
+        let set = app.store.storage_limit_set(&["Standard"], Some(bytes));
+        set.await.unwrap();
+    };
+    let makers = futures_util::future::join_all((0..12).map(make));
+    let limits = futures_util::future::join_all((1..=6).map(limit));
+    futures_util::future::join(makers, limits).await;
+    let last: i64 =
+        sqlx::query_scalar("SELECT limit_bytes FROM storage_limits WHERE sku = 'Standard'")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    let told: Vec<Option<i64>> = sqlx::query_scalar(
+        "SELECT (body::jsonb ->> 'quotaBytes')::bigint FROM config_documents WHERE kind = 'registry' AND NOT deleted",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    assert_eq!(told, vec![Some(last); 8]);
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn the_limit_of_a_sku_is_that_of_its_registries(pool: PgPool) {
     let app = TestApp::spawn(pool.clone()).await;
     let path = created(&app, "contoso", "Basic", json!({})).await;

@@ -20,7 +20,14 @@ use crate::limits::USAGE_INTERVAL;
 
 /// What this node knows and has not added yet. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
-pub(super) struct StoredBytes(Arc<Mutex<State>>);
+pub(super) struct StoredBytes(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Held while something is added, so that nothing is added twice.
+    settling: tokio::sync::Mutex<()>,
+}
 
 #[derive(Default)]
 struct State {
@@ -48,32 +55,35 @@ impl StoredBytes {
     }
 
     fn change(&self, registry: Uuid, difference: i64) {
-        let mut state = self.0.lock();
-        let unadded = state.unadded.entry(registry).or_default();
-        *unadded = unadded.saturating_add(difference);
+        self.0.state.lock().change(registry, difference);
     }
 
-    fn take_unadded(&self) -> HashMap<Uuid, i64> {
-        let mut unadded = std::mem::take(&mut self.0.lock().unadded);
-        unadded.retain(|_, difference| *difference != 0);
+    fn all_unadded(&self) -> Vec<(Uuid, i64)> {
+        let mut state = self.0.state.lock();
+        state.unadded.retain(|_, difference| *difference != 0);
+        let unadded = state.unadded.iter();
         unadded
+            .map(|(registry, difference)| (*registry, *difference))
+            .collect()
     }
 
     fn unadded(&self, registry: Uuid) -> i64 {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         state.unadded.get(&registry).copied().unwrap_or_default()
     }
 
     /// What was read at most so long ago.
     fn known(&self, registry: Uuid, now: OffsetDateTime) -> Option<UsageRecord> {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         let read = state.read.get(&registry)?;
         let is_fresh = now >= read.at && now - read.at < USAGE_INTERVAL;
         is_fresh.then_some(read.record)
     }
 
-    fn learn(&self, registry: Uuid, record: UsageRecord, now: OffsetDateTime) {
-        let mut state = self.0.lock();
+    /// A record was read, or written with this difference added.
+    fn learn(&self, registry: Uuid, record: UsageRecord, added: i64, now: OffsetDateTime) {
+        let mut state = self.0.state.lock();
+        state.change(registry, added.saturating_neg());
         let before = state.read.insert(registry, Read { record, at: now });
         if before.is_none_or(|before| before.record != record) {
             state.changed.insert(registry);
@@ -81,7 +91,7 @@ impl StoredBytes {
     }
 
     fn take_changed(&self) -> Vec<RegistryUsage> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         let changed = std::mem::take(&mut state.changed);
         let reported = changed.into_iter().filter_map(|registry_uid| {
             let record = state.read.get(&registry_uid)?.record;
@@ -92,6 +102,13 @@ impl StoredBytes {
             })
         });
         reported.collect()
+    }
+}
+
+impl State {
+    fn change(&mut self, registry: Uuid, difference: i64) {
+        let unadded = self.unadded.entry(registry).or_default();
+        *unadded = unadded.saturating_add(difference);
     }
 }
 
@@ -112,24 +129,32 @@ impl Content {
     /// Adds what this node wrote and took away to the sums that nodes share, and says which sums have changed since it was last asked. What
     /// cannot be added now is added the next time.
     pub async fn settle_usage(&self) -> Vec<RegistryUsage> {
-        for (registry, difference) in self.stored.take_unadded() {
+        let settling = self.stored.0.settling.lock().await;
+        for (registry, difference) in self.stored.all_unadded() {
             if let Err(error) = self.add_to_usage(registry, difference).await {
-                self.stored.change(registry, difference);
                 tracing::warn!(
                     registry.uid = %registry, error = %service::errors::chain(&error),
                     "how much a registry stores cannot be kept; it is tried again"
                 );
             }
         }
+        drop(settling);
         self.stored.take_changed()
     }
 
     async fn add_to_usage(&self, registry: Uuid, difference: i64) -> Result<(), ContentError> {
         let key = layout::usage(registry);
         for _ in 0..CONFLICT_ATTEMPTS {
-            let found = self.records.get::<UsageRecord>(&key).await?;
+            let (before, version) = match self.records.get::<UsageRecord>(&key).await {
+                Ok(Some(found)) => (Some(found.value), Some(found.version)),
+                Ok(None) => (None, None),
+                // What it said is lost until the next count.
+                Err(ContentError::DamagedRecord { .. }) => {
+                    (None, self.records.version(&key).await?)
+                }
+                Err(error) => return Err(error),
+            };
             let now = self.now();
-            let before = found.as_ref().map(|found| found.value);
             let record = UsageRecord {
                 bytes: before
                     .map_or(0, |before| before.bytes)
@@ -139,16 +164,16 @@ impl Content {
                 changed: before.and_then(|before| before.changed).max(Some(now)),
             };
             let (records, durability) = (&self.records, Durability::OnReturn);
-            let written = match &found {
-                Some(found) => {
+            let written = match &version {
+                Some(version) => {
                     records
-                        .replace(&key, &record, &[], &found.version, durability)
+                        .replace(&key, &record, &[], version, durability)
                         .await?
                 }
                 None => records.create(&key, &record, &[], durability).await?,
             };
             if written.is_some() {
-                self.stored.learn(registry, record, now);
+                self.stored.learn(registry, record, difference, now);
                 return Ok(());
             }
         }
@@ -157,10 +182,14 @@ impl Content {
 
     async fn read_usage(&self, registry: Uuid) -> Result<Option<UsageRecord>, ContentError> {
         let key = layout::usage(registry);
-        let Some(found) = self.records.get::<UsageRecord>(&key).await? else {
+        let found = match self.records.get::<UsageRecord>(&key).await {
+            Err(ContentError::DamagedRecord { .. }) => None,
+            other => other?,
+        };
+        let Some(found) = found else {
             return Ok(None);
         };
-        self.stored.learn(registry, found.value, self.now());
+        self.stored.learn(registry, found.value, 0, self.now());
         Ok(Some(found.value))
     }
 }

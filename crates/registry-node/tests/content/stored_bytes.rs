@@ -63,6 +63,15 @@ async fn manifests_count_until_they_are_deleted() {
 }
 
 #[actix_web::test]
+async fn two_who_add_at_the_same_time_add_once() {
+    let content = Disk::default().open().await;
+    put_blob(&content, &noise(1, 100)).await;
+    let (one, other) = tokio::join!(settled(&content), settled(&content));
+    assert_eq!([one, other].concat(), [100]);
+    assert_eq!(stored(&content).await, 100);
+}
+
+#[actix_web::test]
 async fn what_the_store_does_not_take_is_added_later() {
     let disk = Disk::default();
     let written = disk.open().await;
