@@ -1,9 +1,10 @@
 //! The data plane of Wharfinger: a registry node.
 //!
 //! A request's path: `gate` (which registry, who, may it now) decides by `config`'s index; `oci`
-//! understands and answers it; `content` keeps what it is about. [`run`] puts them together. A node
+//! or `acr` understands and answers it; `content` keeps what it is about. [`run`] puts them together. A node
 //! never needs the control plane to serve: what it knows is on its own disk.
 
+pub mod acr;
 pub mod config;
 pub mod content;
 pub mod gate;

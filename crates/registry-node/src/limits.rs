@@ -55,6 +55,22 @@ pub const PAGE_ENTRIES_MAXIMUM: usize = 1000;
 /// Bytes of descriptors in one page of referrers (OCI Distribution, "Listing Referrers": a response must fit a manifest).
 pub const REFERRERS_PAGE_BYTES_MAXIMUM: usize = 4 * 1024 * 1024;
 
+/// Tags or manifests of a repository whose listing is put in the order of their times; of more, it is refused: every page reads them
+/// all.
+pub const ORDERED_BY_TIME_MAXIMUM: usize = 20_000;
+
+/// Tags that are shown with one manifest.
+pub const MANIFEST_TAGS_SHOWN_MAXIMUM: usize = 1000;
+
+/// The largest config of an image, in bytes, of which the platform is read and shown.
+pub const CONFIG_BYTES_READ_MAXIMUM: u64 = 1024 * 1024;
+
+/// The longest body of a change of attributes, in bytes.
+pub const ATTRIBUTES_BYTES_MAXIMUM: u64 = 16 * 1024;
+
+/// Entries of one page of `/acr/v1` when the request names no number; at most [`PAGE_ENTRIES_MAXIMUM`].
+pub const ACR_PAGE_ENTRIES: usize = 100;
+
 /// Content nothing refers to is left alone for this long. A promise that content is there ("layer already exists") is good
 /// for half of it.
 pub const GRACE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);

@@ -25,6 +25,7 @@ use service::metrics::{FloatGauge, HistogramFamily, Metrics, REQUEST_SECONDS};
 use time::OffsetDateTime;
 
 use crate::{
+    acr,
     config::{Connection, Progress, Refusal, StandingNow},
     gate::LoginFailure,
     oci::{OciError, RepositoryRoute, Route},
@@ -413,6 +414,24 @@ pub(crate) fn operation_of(route: &Route) -> &'static str {
             RepositoryRoute::AppendToUpload(_) => "upload-append",
             RepositoryRoute::FinishUpload(..) => "upload-finish",
             RepositoryRoute::CancelUpload(_) => "upload-cancel",
+        },
+    }
+}
+
+pub(crate) fn operation_of_acr(route: &acr::Route) -> &'static str {
+    match route {
+        acr::Route::Catalog(_) => "acr-catalog",
+        acr::Route::Repository(_, route) => match route {
+            acr::RepositoryRoute::Read => "acr-repository-read",
+            acr::RepositoryRoute::Update => "acr-repository-update",
+            acr::RepositoryRoute::Delete => "acr-repository-delete",
+            acr::RepositoryRoute::ListTags { .. } => "acr-tags-list",
+            acr::RepositoryRoute::ReadTag(_) => "acr-tag-read",
+            acr::RepositoryRoute::UpdateTag(_) => "acr-tag-update",
+            acr::RepositoryRoute::DeleteTag(_) => "acr-tag-delete",
+            acr::RepositoryRoute::ListManifests(_) => "acr-manifests-list",
+            acr::RepositoryRoute::ReadManifest(_) => "acr-manifest-read",
+            acr::RepositoryRoute::UpdateManifest(_) => "acr-manifest-update",
         },
     }
 }

@@ -37,11 +37,20 @@ impl Blob {
 }
 
 impl Repository<'_> {
-    /// The blob, if this repository may serve it.
+    /// The blob, if this repository may serve it, for whoever pulls it.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// [`ContentError::Locked`], or when the store cannot be read.
     pub async fn blob(&self, digest: &Digest) -> Result<Option<Blob>, ContentError> {
+        let ((), blob) = tokio::try_join!(self.check_readable(), self.blob_of_manifest(digest))?;
+        Ok(blob)
+    }
+
+    /// The same for the node's own reading.
+    pub(super) async fn blob_of_manifest(
+        &self,
+        digest: &Digest,
+    ) -> Result<Option<Blob>, ContentError> {
         let link = self.link(digest).await?;
         Ok(link.map(|link| Blob {
             digest: digest.clone(),
@@ -95,9 +104,10 @@ impl Repository<'_> {
     /// Takes the blob out of this repository. Its bytes stay while others use them, and until collection otherwise.
     ///
     /// # Errors
-    /// [`ContentError::BlobUnknown`], or when the store fails.
+    /// [`ContentError::BlobUnknown`], [`ContentError::Locked`] if the repository is, or when the store fails.
     pub async fn delete_blob(&self, digest: &Digest) -> Result<(), ContentError> {
         let key = layout::link(self.registry, self.name, digest);
+        self.check_deletable().await?;
         for _ in 0..CONFLICT_ATTEMPTS {
             let link = self
                 .link(digest)

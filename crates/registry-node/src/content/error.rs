@@ -172,6 +172,25 @@ pub enum ContentError {
     /// There is no such blob.
     #[error("no such blob {0}")]
     BlobUnknown(Digest),
+    /// An attribute of the repository, tag or manifest forbids this.
+    #[error(
+        "the operation is disallowed: {attribute} of {what} is false; whoever may write its metadata can set it to true again"
+    )]
+    Locked {
+        /// What is locked.
+        what: String,
+        /// The attribute as users name it.
+        attribute: &'static str,
+    },
+    /// More entries than are put in the order of their times for one request.
+    #[error(
+        "the repository has more than {} entries, which is the most that are ordered by time: list them by name",
+        crate::limits::ORDERED_BY_TIME_MAXIMUM
+    )]
+    TooManyToOrder,
+    /// The page is to begin after something that is not there, so its time is not known.
+    #[error("the page cannot begin after {0}: it is not there any more")]
+    NoSuchPosition(String),
     /// There is no such repository.
     #[error("no such repository")]
     RepositoryUnknown,

@@ -76,6 +76,24 @@ pub(crate) fn repository_of_key(registry: Uuid, key: &str) -> Option<RepositoryN
         .ok()
 }
 
+/// What the marks of all repositories begin with whose records a catalog must look at.
+pub(crate) fn catalog_marks_prefix(registry: Uuid) -> String {
+    format!("r/{registry}/catalog/")
+}
+
+/// The mark of a repository that is perhaps not to be listed.
+pub(crate) fn catalog_mark(registry: Uuid, name: &RepositoryName) -> String {
+    format!("{}{name}!", catalog_marks_prefix(registry))
+}
+
+/// The repository that a key under [`catalog_marks_prefix`] names.
+pub(crate) fn repository_of_catalog_mark(registry: Uuid, key: &str) -> Option<RepositoryName> {
+    key.strip_prefix(&catalog_marks_prefix(registry))?
+        .strip_suffix('!')?
+        .parse()
+        .ok()
+}
+
 fn repository_part(registry: Uuid, name: &RepositoryName, part: &str) -> String {
     format!("r/{registry}/n/{name}!/{part}/")
 }
@@ -85,9 +103,14 @@ pub(crate) fn link(registry: Uuid, name: &RepositoryName, digest: &Digest) -> St
     repository_part(registry, name, "b") + &digest_name(digest)
 }
 
+/// What all manifests of a repository begin with.
+pub(crate) fn manifests_prefix(registry: Uuid, name: &RepositoryName) -> String {
+    repository_part(registry, name, "m")
+}
+
 /// A manifest.
 pub(crate) fn manifest(registry: Uuid, name: &RepositoryName, digest: &Digest) -> String {
-    repository_part(registry, name, "m") + &digest_name(digest)
+    manifests_prefix(registry, name) + &digest_name(digest)
 }
 
 /// What all tags of a repository begin with.
@@ -100,9 +123,14 @@ pub(crate) fn tag(registry: Uuid, name: &RepositoryName, tag: &Tag) -> String {
     tags_prefix(registry, name) + tag.as_str()
 }
 
+/// What all hints of a repository begin with.
+pub(crate) fn all_hints_prefix(registry: Uuid, name: &RepositoryName) -> String {
+    repository_part(registry, name, "mt")
+}
+
 /// What all hints at a manifest's tags begin with.
 pub(crate) fn hints_prefix(registry: Uuid, name: &RepositoryName, digest: &Digest) -> String {
-    repository_part(registry, name, "mt") + &digest_name(digest) + "/"
+    all_hints_prefix(registry, name) + &digest_name(digest) + "/"
 }
 
 /// The hint that a tag may point to this manifest.
@@ -110,9 +138,14 @@ pub(crate) fn hint(registry: Uuid, name: &RepositoryName, digest: &Digest, tag: 
     hints_prefix(registry, name, digest) + tag.as_str()
 }
 
+/// What all referrers in a repository begin with.
+pub(crate) fn all_referrers_prefix(registry: Uuid, name: &RepositoryName) -> String {
+    repository_part(registry, name, "s")
+}
+
 /// What all referrers of a subject begin with.
 pub(crate) fn referrers_prefix(registry: Uuid, name: &RepositoryName, subject: &Digest) -> String {
-    repository_part(registry, name, "s") + &digest_name(subject) + "/"
+    all_referrers_prefix(registry, name) + &digest_name(subject) + "/"
 }
 
 /// The descriptor of a referrer.

@@ -1,19 +1,19 @@
-//! Listings, page by page: repositories of a registry, tags of a repository, referrers of a manifest. The work of a page is
+//! Listings, page by page: tags of a repository, referrers of a manifest. The work of a page is
 //! that of its entries, however many there are in all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
+use super::Repository;
+use super::attributes::ChangeableAttributes;
 use super::error::ContentError;
 use super::layout;
 use super::manifests::LOOKUPS_IN_FLIGHT;
-use super::records::RepositoryRecord;
-use super::{Content, Repository};
+use super::records::{RepositoryRecord, TagRecord};
 use crate::limits::REFERRERS_PAGE_BYTES_MAXIMUM;
-use crate::names::{Digest, RepositoryName, Tag};
+use crate::names::{Digest, Tag};
 
 /// One page of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self {
             entries: Vec::new(),
             has_more: false,
@@ -51,64 +51,41 @@ pub struct ReferrerDescriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
-impl Content {
-    /// Repositories of one registry, at most `limit`, after the name `after` (which need not be one).
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn repositories(
-        &self,
-        registry: Uuid,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page<RepositoryName>, ContentError> {
-        if limit == 0 {
-            return Ok(Page::empty());
-        }
-        let prefix = layout::repositories_prefix(registry);
-        let after = after.map_or_else(String::new, |after| format!("{prefix}{after}!"));
-        let listed = self.records.list(&prefix, &after, limit + 1).await?;
-        let has_more = listed.len() > limit;
-        let entries = listed
-            .iter()
-            .take(limit)
-            .filter_map(|entry| layout::repository_of_key(registry, &entry.key))
-            .collect();
-        Ok(Page { entries, has_more })
-    }
-}
-
 impl Repository<'_> {
-    /// Whether anything was ever pushed to this repository.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn exists(&self) -> Result<bool, ContentError> {
-        let key = layout::repository(self.registry, self.name);
-        Ok(self
-            .records()
-            .get::<RepositoryRecord>(&key)
-            .await?
-            .is_some())
-    }
-
     /// Tags of this repository, at most `limit`, after the tag `after` (which need not be one).
     ///
     /// # Errors
     /// [`ContentError::RepositoryUnknown`], or when the store cannot be read.
     pub async fn tags(&self, after: Option<&str>, limit: usize) -> Result<Page<Tag>, ContentError> {
-        if !self.exists().await? {
-            return Err(ContentError::RepositoryUnknown);
-        }
+        let repository = self.live_record().await?.value;
+        let prefix = layout::tags_prefix(self.registry, self.name);
+        let page = self
+            .tags_below(&repository, &prefix, None, after, limit)
+            .await?;
+        Ok(Page {
+            entries: page.entries.into_iter().map(|(tag, _)| tag).collect(),
+            has_more: page.has_more,
+        })
+    }
+
+    /// Tags that are to be listed, with their records, by the names of the keys below a prefix: that of all tags, or that of the
+    /// hints of the manifest `of`.
+    pub(super) async fn tags_below(
+        &self,
+        repository: &RepositoryRecord,
+        prefix: &str,
+        of: Option<&Digest>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<(Tag, TagRecord)>, ContentError> {
         if limit == 0 {
             return Ok(Page::empty());
         }
-        let prefix = layout::tags_prefix(self.registry, self.name);
         let mut after = after.map_or_else(String::new, |after| format!("{prefix}{after}"));
         let mut entries = Vec::new();
         while entries.len() <= limit {
             let wanted = limit + 1 - entries.len();
-            let listed = self.records().list(&prefix, &after, wanted).await?;
+            let listed = self.records().list(prefix, &after, wanted).await?;
             let is_end = listed.len() < wanted;
             if let Some(last) = listed.last() {
                 after.clone_from(&last.key);
@@ -117,7 +94,11 @@ impl Repository<'_> {
                 .iter()
                 .filter_map(|entry| layout::last_component(&entry.key).parse().ok())
                 .collect();
-            entries.extend(self.tags_that_lead_somewhere(tags).await?);
+            let found = self.tags_that_lead_somewhere(repository, tags).await?;
+            entries.extend(found.into_iter().filter(|(_, record)| {
+                of.is_none_or(|digest| record.digest == *digest)
+                    && ChangeableAttributes::of(&record.attributes).list_enabled
+            }));
             if is_end {
                 break;
             }
@@ -128,34 +109,37 @@ impl Repository<'_> {
     }
 
     /// Drops the tags whose manifest is deleted, or being deleted.
-    async fn tags_that_lead_somewhere(&self, tags: Vec<Tag>) -> Result<Vec<Tag>, ContentError> {
-        let records: Vec<(Tag, Option<Digest>)> = stream::iter(tags)
+    async fn tags_that_lead_somewhere(
+        &self,
+        repository: &RepositoryRecord,
+        tags: Vec<Tag>,
+    ) -> Result<Vec<(Tag, TagRecord)>, ContentError> {
+        let records: Vec<Option<(Tag, TagRecord)>> = stream::iter(tags)
             .map(|tag| async move {
                 let record = self.tag_record(&tag).await?;
-                Ok::<_, ContentError>((tag, record.map(|record| record.value.digest)))
+                Ok::<_, ContentError>(record.map(|record| (tag, record.value)))
             })
             .buffered(LOOKUPS_IN_FLIGHT)
             .try_collect()
             .await?;
-        let mut is_live: HashMap<Digest, bool> = records
+        let records: Vec<(Tag, TagRecord)> = records.into_iter().flatten().collect();
+        let digests: HashSet<Digest> = records
             .iter()
-            .filter_map(|(_, digest)| Some((digest.clone()?, false)))
+            .map(|(_, record)| record.digest.clone())
             .collect();
-        let looked_up: Vec<(Digest, bool)> =
-            stream::iter(is_live.keys().cloned().collect::<Vec<_>>())
-                .map(|digest| async move {
-                    let manifest = self.manifest_by_digest(&digest).await?;
-                    Ok::<_, ContentError>((digest, manifest.is_some()))
-                })
-                .buffered(LOOKUPS_IN_FLIGHT)
-                .try_collect()
-                .await?;
-        is_live.extend(looked_up);
-        let leads_somewhere =
-            |digest: Option<Digest>| digest.is_some_and(|digest| is_live[&digest]);
+        let is_live: HashMap<Digest, bool> = stream::iter(digests)
+            .map(|digest| async move {
+                let manifest = self.manifest_by_digest(&digest).await?;
+                let is_live =
+                    manifest.is_some_and(|manifest| repository.has_manifest_of(manifest.life));
+                Ok::<_, ContentError>((digest, is_live))
+            })
+            .buffered(LOOKUPS_IN_FLIGHT)
+            .try_collect()
+            .await?;
         Ok(records
             .into_iter()
-            .filter_map(|(tag, digest)| leads_somewhere(digest).then_some(tag))
+            .filter(|(_, record)| is_live[&record.digest])
             .collect())
     }
 
@@ -171,9 +155,11 @@ impl Repository<'_> {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<ReferrerDescriptor>, ContentError> {
-        if limit == 0 {
+        let repository = self.record().await?.map(|record| record.value);
+        let repository = repository.filter(|repository| !repository.deleting);
+        let Some(repository) = repository.filter(|_| limit > 0) else {
             return Ok(Page::empty());
-        }
+        };
         let prefix = layout::referrers_prefix(self.registry, self.name, subject);
         let mut after = after.map_or_else(String::new, |after| {
             format!("{prefix}{}", after.replacen(':', "-", 1))
@@ -192,8 +178,9 @@ impl Repository<'_> {
                 });
             };
             after.clone_from(&last.key);
+            let repository = &repository;
             let found: Vec<Option<(ReferrerDescriptor, usize)>> = stream::iter(listed)
-                .map(|entry| async move { self.live_referrer(&entry.key).await })
+                .map(|entry| async move { self.live_referrer(repository, &entry.key).await })
                 .buffered(LOOKUPS_IN_FLIGHT)
                 .try_collect()
                 .await?;
@@ -218,12 +205,14 @@ impl Repository<'_> {
     /// The descriptor under a referrer's key with its size in bytes, if its manifest is there.
     async fn live_referrer(
         &self,
+        repository: &RepositoryRecord,
         key: &str,
     ) -> Result<Option<(ReferrerDescriptor, usize)>, ContentError> {
         let Some(digest) = layout::digest_of_name(layout::last_component(key)) else {
             return Ok(None);
         };
-        if self.manifest_by_digest(&digest).await?.is_none() {
+        let manifest = self.manifest_by_digest(&digest).await?;
+        if manifest.is_none_or(|manifest| !repository.has_manifest_of(manifest.life)) {
             return Ok(None);
         }
         let record = self.records().get::<ReferrerDescriptor>(key).await?;

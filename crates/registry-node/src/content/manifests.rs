@@ -1,6 +1,6 @@
 //! Manifests and the tags that point to them.
 //!
-//! A push writes in an order in which a crash leaves nothing half visible: referrer, manifest, repository, hint, tag. A deletion
+//! A push writes in an order in which a crash leaves nothing half visible (see [`super::push`]). A deletion
 //! has one moment at which it happens, the `deleting` mark in the manifest's record; what follows is cleaning that anybody can
 //! finish. Cleaning removes a thing only at the version that was read before the mark was seen to be still there, so it cannot
 //! take what a later push of the same manifest wrote.
@@ -9,28 +9,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use uuid::Uuid;
 
 use super::Repository;
-use super::data::hash_part;
+use super::attributes::ChangeableAttributes;
 use super::error::ContentError;
-use super::hashing::ContentHasher;
 use super::layout;
-use super::listings::ReferrerDescriptor;
 use super::manifest_document::{ManifestDocument, read_manifest};
+use super::push::{Push, checked_digest};
 use super::record_store::{Durability, Version};
-use super::records::{
-    CONFLICT_ATTEMPTS, HintRecord, ManifestRecord, RepositoryRecord, TagRecord, Versioned,
-};
-use crate::names::{Digest, DigestAlgorithm, Reference, Tag};
+use super::records::{CONFLICT_ATTEMPTS, ManifestRecord, RepositoryRecord, TagRecord, Versioned};
+use super::repositories::{Life, LifeNow};
+use crate::names::{Digest, Reference, Tag};
 
 /// Look-ups under way for one request.
 pub(super) const LOOKUPS_IN_FLIGHT: usize = 16;
 /// Memory for manifests that were read.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
-/// A repository's time of last push is kept no finer than this.
-const REPOSITORY_UPDATED_SECONDS: i64 = 60;
 /// Hints read at a time when a deletion is cleaned up.
-const HINTS_PAGE: usize = 1000;
+pub(super) const HINTS_PAGE: usize = 1000;
 
 /// A manifest as it was pushed.
 #[derive(Debug, Clone)]
@@ -41,6 +38,9 @@ pub struct Manifest {
     pub media_type: String,
     /// Its bytes.
     pub bytes: Bytes,
+    attributes: ChangeableAttributes,
+    /// The life of the repository in which it was pushed last.
+    pub(super) life: Option<Uuid>,
 }
 
 /// What a push of a manifest did.
@@ -71,15 +71,58 @@ impl ManifestCache {
 }
 
 impl Repository<'_> {
-    /// The manifest that a tag or digest names.
+    /// The manifest that a tag or digest names, for whoever pulls it.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// [`ContentError::Locked`], or when the store cannot be read.
     pub async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>, ContentError> {
         match reference {
-            Reference::Digest(digest) => self.manifest_by_digest(digest).await,
+            Reference::Digest(digest) => self.pulled_manifest(digest).await,
             Reference::Tag(tag) => self.manifest_by_tag(tag).await,
         }
+    }
+
+    /// The manifest with that digest, for whoever pulls it.
+    async fn pulled_manifest(&self, digest: &Digest) -> Result<Option<Manifest>, ContentError> {
+        let Some((repository, manifest)) = self.manifest_with_repository(digest).await? else {
+            return Ok(None);
+        };
+        ChangeableAttributes::of(&repository.attributes).check_read(|| self.what_is_locked())?;
+        manifest
+            .attributes
+            .check_read(|| self.manifest_text(digest))?;
+        Ok(Some(manifest))
+    }
+
+    /// Whether there is a manifest with that digest.
+    pub(super) async fn has_manifest(&self, digest: &Digest) -> Result<bool, ContentError> {
+        Ok(self.manifest_with_repository(digest).await?.is_some())
+    }
+
+    /// The manifest with that digest, looked up together with its repository, without which it counts as absent.
+    async fn manifest_with_repository(
+        &self,
+        digest: &Digest,
+    ) -> Result<Option<(RepositoryRecord, Manifest)>, ContentError> {
+        let key = layout::manifest(self.registry, self.name, digest);
+        let (repository, manifest) = match self.content.manifest_cache.0.get(&key) {
+            Some(entry) => {
+                let repository = layout::repository(self.registry, self.name);
+                let looked_up = self.records().get_and_version(&repository, &key);
+                let (repository, version) = looked_up.await?;
+                let manifest = match version.as_ref() == Some(&entry.0) {
+                    true => Some(entry.1.clone()),
+                    false => self.manifest_by_digest(digest).await?,
+                };
+                (repository, manifest)
+            }
+            None => tokio::try_join!(self.record(), self.manifest_by_digest(digest))?,
+        };
+        let repository = repository.map(|record| record.value);
+        let found = repository.zip(manifest);
+        Ok(found.filter(|(repository, manifest)| {
+            !repository.deleting && repository.has_manifest_of(manifest.life)
+        }))
     }
 
     /// Takes a manifest in, under its digest and, if the reference is a tag, under that tag. All of it is durable when this
@@ -87,7 +130,7 @@ impl Repository<'_> {
     ///
     /// # Errors
     /// [`ContentError::Manifest`], [`ContentError::DigestMismatch`], [`ContentError::ReferencesMissing`],
-    /// [`ContentError::PreconditionFailed`], or when the store fails.
+    /// [`ContentError::PreconditionFailed`], [`ContentError::Locked`], or when the store fails.
     pub async fn put_manifest(
         &self,
         reference: &Reference,
@@ -98,7 +141,6 @@ impl Repository<'_> {
         let document = read_manifest(&bytes, declared)?;
         let digest = checked_digest(reference, bytes.clone()).await?;
         self.check_precondition(reference).await?;
-        self.touch_references(&document).await?;
         let mut push = Push {
             repository: *self,
             document,
@@ -106,22 +148,39 @@ impl Repository<'_> {
             bytes,
             principal,
         };
+        let mut written = None;
         for _ in 0..CONFLICT_ATTEMPTS {
-            let version = push.write_manifest().await?;
-            push.write_repository().await?;
+            let life = self.life().await?;
+            self.touch_references(&push.document, &life).await?;
+            let version = push.write_manifest(&life).await?;
+            if !self.write_record(&life).await? {
+                continue;
+            }
             if let Reference::Tag(tag) = reference {
-                push.write_tag(tag).await?;
+                written = Some(push.write_tag(tag, written).await?);
                 // It held when the tag was written; what is there from now on is this push's own.
                 push.repository.precondition = None;
-                if !self.is_live_at(&push.digest, &version).await? {
-                    // Deleted between the two writes: the tag would point to nothing.
-                    continue;
-                }
             }
-            return Ok(PutManifest {
-                digest: push.digest,
-                subject: push.document.subject,
-            });
+            // The manifest may be deleted again already: then the tag would point to nothing.
+            let (is_live, life_now) = tokio::try_join!(
+                self.is_live_at(&push.digest, &version),
+                self.life_now(&life)
+            )?;
+            match life_now {
+                LifeNow::Same if is_live => {
+                    return Ok(PutManifest {
+                        digest: push.digest,
+                        subject: push.document.subject,
+                    });
+                }
+                LifeNow::Locked(locked) => {
+                    if let (Reference::Tag(tag), Some(written)) = (reference, written) {
+                        self.take_back_tag(tag, written).await?;
+                    }
+                    return Err(locked);
+                }
+                LifeNow::Same | LifeNow::Over => {}
+            }
         }
         Err(ContentError::Contended {
             key: layout::manifest(self.registry, self.name, &push.digest),
@@ -131,10 +190,11 @@ impl Repository<'_> {
     /// Deletes a manifest and with it all its tags.
     ///
     /// # Errors
-    /// [`ContentError::ManifestUnknown`], [`ContentError::PreconditionFailed`], or when the store fails.
+    /// [`ContentError::ManifestUnknown`], [`ContentError::PreconditionFailed`], [`ContentError::Locked`] if it, its repository or a
+    /// tag of it is locked, or when the store fails.
     pub async fn delete_manifest(&self, digest: &Digest) -> Result<(), ContentError> {
-        let key = layout::manifest(self.registry, self.name, digest);
         for _ in 0..CONFLICT_ATTEMPTS {
+            self.check_deletable().await?;
             let mut manifest = self
                 .manifest_record(digest)
                 .await?
@@ -146,41 +206,39 @@ impl Repository<'_> {
             if let Some(precondition) = self.precondition {
                 precondition.check(Some(digest))?;
             }
-            manifest.value.deleting = true;
-            let marked = self
-                .records()
-                .replace(
-                    &key,
-                    &manifest.value,
-                    &manifest.body,
-                    &manifest.version,
-                    Durability::OnReturn,
-                )
-                .await?;
-            let Some(version) = marked else {
+            ChangeableAttributes::of(&manifest.value.attributes)
+                .check_delete(|| self.manifest_text(digest))?;
+            self.check_tags_deletable(digest).await?;
+            if !self.mark_deleted(digest, &mut manifest).await? {
                 continue;
-            };
-            manifest.version = version;
-            self.content
-                .stored
-                .shrank(self.registry, manifest.value.size);
-            self.content.manifest_cache.0.invalidate(&key);
+            }
+            if let Err(locked) = self.check_deletable().await
+                && self.take_back_mark(digest, &manifest).await?
+            {
+                return Err(locked);
+            }
+            let size = manifest.value.size;
+            self.content.stored.shrank(self.registry, size);
             if let Err(error) = self.finish_deletion(digest, &manifest).await {
                 // It is deleted all the same; whoever meets it cleans up.
                 tracing::warn!(manifest.digest = %digest, %error, "a deleted manifest was not cleaned up");
             }
             return Ok(());
         }
-        Err(ContentError::Contended { key })
+        Err(ContentError::Contended {
+            key: layout::manifest(self.registry, self.name, digest),
+        })
     }
 
     /// Deletes a tag; the manifest stays.
     ///
     /// # Errors
-    /// [`ContentError::TagUnknown`], [`ContentError::PreconditionFailed`], or when the store fails.
+    /// [`ContentError::TagUnknown`], [`ContentError::PreconditionFailed`], [`ContentError::Locked`] if it or its repository is locked,
+    /// or when the store fails.
     pub async fn delete_tag(&self, tag: &Tag) -> Result<(), ContentError> {
         let key = layout::tag(self.registry, self.name, tag);
         for _ in 0..CONFLICT_ATTEMPTS {
+            self.check_deletable().await?;
             let record = self
                 .tag_record(tag)
                 .await?
@@ -188,14 +246,28 @@ impl Repository<'_> {
             if let Some(precondition) = self.precondition {
                 precondition.check(Some(&record.value.digest))?;
             }
+            self.locks_of_tag(&record.value)
+                .await?
+                .check_delete(|| self.tag_text(tag))?;
             let removed = self
                 .records()
                 .remove(&key, &record.version, Durability::OnReturn)
                 .await?;
-            if removed {
-                self.drop_hint(&record.value.digest, tag).await;
-                return Ok(());
+            if !removed {
+                continue;
             }
+            if let Err(locked) = self.check_deletable().await {
+                let restored = self
+                    .records()
+                    .create(&key, &record.value, &[], Durability::OnReturn)
+                    .await?;
+                // If somebody pushed it meanwhile, it was deleted before.
+                if restored.is_some() {
+                    return Err(locked);
+                }
+            }
+            self.drop_hint(&record.value.digest, tag).await;
+            return Ok(());
         }
         Err(ContentError::Contended { key })
     }
@@ -210,7 +282,7 @@ impl Repository<'_> {
     }
 
     /// Whether a tag that was read may be changed. One whose manifest is deleted counts as absent.
-    async fn check_precondition_of_tag(
+    pub(super) async fn check_precondition_of_tag(
         &self,
         found: Option<&Versioned<TagRecord>>,
     ) -> Result<(), ContentError> {
@@ -219,7 +291,7 @@ impl Repository<'_> {
         };
         let digest = found.map(|found| &found.value.digest);
         let is_there = match digest {
-            Some(digest) => self.manifest_by_digest(digest).await?.is_some(),
+            Some(digest) => self.has_manifest(digest).await?,
             None => false,
         };
         precondition.check(digest.filter(|_| is_there))
@@ -233,6 +305,7 @@ impl Repository<'_> {
         self.records().get(&key).await
     }
 
+    /// The manifest with that digest, if it is not deleted by itself: whether the repository has it is not asked.
     pub(super) async fn manifest_by_digest(
         &self,
         digest: &Digest,
@@ -251,6 +324,8 @@ impl Repository<'_> {
         };
         let manifest = Manifest {
             digest: digest.clone(),
+            attributes: ChangeableAttributes::of(&found.value.attributes),
+            life: found.value.life,
             media_type: found.value.media_type,
             bytes: found.body,
         };
@@ -264,7 +339,9 @@ impl Repository<'_> {
             let Some(record) = self.tag_record(tag).await? else {
                 return Ok(None);
             };
-            if let Some(manifest) = self.manifest_by_digest(&record.value.digest).await? {
+            if let Some(manifest) = self.pulled_manifest(&record.value.digest).await? {
+                ChangeableAttributes::of(&record.value.attributes)
+                    .check_read(|| self.tag_text(tag))?;
                 return Ok(Some(manifest));
             }
             // Either the manifest was deleted, or the tag moved on and then it was: the tag says which.
@@ -275,7 +352,7 @@ impl Repository<'_> {
         Ok(None)
     }
 
-    async fn manifest_record(
+    pub(super) async fn manifest_record(
         &self,
         digest: &Digest,
     ) -> Result<Option<Versioned<ManifestRecord>>, ContentError> {
@@ -293,14 +370,18 @@ impl Repository<'_> {
     }
 
     /// Looks up all that the manifest refers to, and makes it young enough to be referred to.
-    async fn touch_references(&self, document: &ManifestDocument) -> Result<(), ContentError> {
+    async fn touch_references(
+        &self,
+        document: &ManifestDocument,
+        life: &Life,
+    ) -> Result<(), ContentError> {
         let repository = *self;
         let blobs = stream::iter(document.blobs.clone()).map(|digest| async move {
             let is_missing = repository.touch_link(&digest).await?.is_none();
             Ok::<_, ContentError>(is_missing.then_some(digest))
         });
         let manifests = stream::iter(document.manifests.clone()).map(|digest| async move {
-            let is_missing = !repository.touch_manifest(&digest).await?;
+            let is_missing = !repository.touch_manifest(&digest, life).await?;
             Ok::<_, ContentError>(is_missing.then_some(digest))
         });
         let mut missing: Vec<Option<Digest>> =
@@ -315,16 +396,21 @@ impl Repository<'_> {
         Err(ContentError::ReferencesMissing { missing })
     }
 
-    async fn touch_manifest(&self, digest: &Digest) -> Result<bool, ContentError> {
+    async fn touch_manifest(&self, digest: &Digest, life: &Life) -> Result<bool, ContentError> {
         let key = layout::manifest(self.registry, self.name, digest);
         for _ in 0..CONFLICT_ATTEMPTS {
             let found = self.manifest_record(digest).await?;
-            let Some(mut found) = found.filter(|found| !found.value.deleting) else {
+            let is_there = |found: &Versioned<ManifestRecord>| {
+                !found.value.deleting && life.has_manifest_of(found.value.life)
+            };
+            let Some(mut found) = found.filter(is_there) else {
                 return Ok(false);
             };
-            if !self.content.needs_touch(found.value.touched) {
+            let is_of_life = found.value.life == Some(life.id);
+            if is_of_life && !self.content.needs_touch(found.value.touched) {
                 return Ok(true);
             }
+            found.value.life = Some(life.id);
             found.value.touched = self.content.now();
             let replaced = self
                 .records()
@@ -344,7 +430,7 @@ impl Repository<'_> {
     }
 
     /// Cleans up after a manifest that is marked as deleting: tags and hints, its entry as a referrer, the record itself.
-    async fn finish_deletion(
+    pub(super) async fn finish_deletion(
         &self,
         digest: &Digest,
         marked: &Versioned<ManifestRecord>,
@@ -384,7 +470,12 @@ impl Repository<'_> {
         let hint = self.records().version(hint_key).await?;
         if let Ok(tag) = layout::last_component(hint_key).parse::<Tag>() {
             let record = self.tag_record(&tag).await?;
-            if let Some(record) = record.filter(|record| record.value.digest == *digest) {
+            // A locked tag was moved here while the manifest was deleted; the push brings the manifest back.
+            let goes = |record: &Versioned<TagRecord>| {
+                record.value.digest == *digest
+                    && ChangeableAttributes::of(&record.value.attributes).may_be_deleted()
+            };
+            if let Some(record) = record.filter(goes) {
                 let tag_key = layout::tag(self.registry, self.name, &tag);
                 self.remove_while_marked(digest, marked, &tag_key, Some(record.version))
                     .await?;
@@ -414,8 +505,34 @@ impl Repository<'_> {
         Ok(())
     }
 
+    /// Marks a manifest that was read as deleted. `false` if it changed since.
+    pub(super) async fn mark_deleted(
+        &self,
+        digest: &Digest,
+        manifest: &mut Versioned<ManifestRecord>,
+    ) -> Result<bool, ContentError> {
+        let key = layout::manifest(self.registry, self.name, digest);
+        manifest.value.deleting = true;
+        let marked = self
+            .records()
+            .replace(
+                &key,
+                &manifest.value,
+                &manifest.body,
+                &manifest.version,
+                Durability::OnReturn,
+            )
+            .await?;
+        let Some(version) = marked else {
+            return Ok(false);
+        };
+        manifest.version = version;
+        self.content.manifest_cache.0.invalidate(&key);
+        Ok(true)
+    }
+
     /// Removes a hint that leads nowhere any more; one that stays is harmless.
-    async fn drop_hint(&self, digest: &Digest, tag: &Tag) {
+    pub(super) async fn drop_hint(&self, digest: &Digest, tag: &Tag) {
         let key = layout::hint(self.registry, self.name, digest, tag);
         let dropped = async {
             if let Some(version) = self.records().version(&key).await? {
@@ -432,203 +549,5 @@ impl Repository<'_> {
         if let Err(error) = dropped.await {
             tracing::debug!(hint.key = key, %error, "a hint was not removed");
         }
-    }
-}
-
-/// A manifest on its way into a repository.
-struct Push<'a> {
-    repository: Repository<'a>,
-    document: ManifestDocument,
-    digest: Digest,
-    bytes: Bytes,
-    principal: &'a str,
-}
-
-impl Push<'_> {
-    /// Makes the manifest's record be there, alive and young; the entry as a referrer comes first, so that no manifest is
-    /// there without it.
-    async fn write_manifest(&self) -> Result<Version, ContentError> {
-        let repository = &self.repository;
-        let key = layout::manifest(repository.registry, repository.name, &self.digest);
-        for _ in 0..CONFLICT_ATTEMPTS {
-            let found = repository.manifest_record(&self.digest).await?;
-            let version = match found {
-                Some(found) if found.value.deleting => {
-                    repository.finish_deletion(&self.digest, &found).await?;
-                    continue;
-                }
-                Some(found) => self.renew_manifest(&key, found).await?,
-                None => {
-                    self.write_referrer().await?;
-                    self.create_manifest(&key).await?
-                }
-            };
-            if let Some(version) = version {
-                return Ok(version);
-            }
-        }
-        Err(ContentError::Contended { key })
-    }
-
-    async fn create_manifest(&self, key: &str) -> Result<Option<Version>, ContentError> {
-        let now = self.repository.content.now();
-        let record = ManifestRecord {
-            media_type: self.document.media_type.clone(),
-            size: self.bytes.len() as u64,
-            created: now,
-            touched: now,
-            by: self.principal.to_owned(),
-            subject: self.document.subject.clone(),
-            attributes: Default::default(),
-            deleting: false,
-        };
-        let repository = &self.repository;
-        let created = repository
-            .records()
-            .create(key, &record, &self.bytes, Durability::OnReturn)
-            .await?;
-        if created.is_some() {
-            let stored = &repository.content.stored;
-            stored.grew(repository.registry, record.size);
-        }
-        Ok(created)
-    }
-
-    async fn renew_manifest(
-        &self,
-        key: &str,
-        mut found: Versioned<ManifestRecord>,
-    ) -> Result<Option<Version>, ContentError> {
-        let content = self.repository.content;
-        let is_same = found.value.media_type == self.document.media_type;
-        if is_same && !content.needs_touch(found.value.touched) {
-            return Ok(Some(found.version));
-        }
-        found.value.media_type.clone_from(&self.document.media_type);
-        found.value.touched = content.now();
-        self.repository
-            .records()
-            .replace(
-                key,
-                &found.value,
-                &found.body,
-                &found.version,
-                Durability::OnReturn,
-            )
-            .await
-    }
-
-    async fn write_referrer(&self) -> Result<(), ContentError> {
-        let Some(subject) = &self.document.subject else {
-            return Ok(());
-        };
-        let repository = &self.repository;
-        let key = layout::referrer(repository.registry, repository.name, subject, &self.digest);
-        let descriptor = ReferrerDescriptor {
-            media_type: self.document.media_type.clone(),
-            digest: self.digest.clone(),
-            size: self.bytes.len() as u64,
-            artifact_type: self.document.artifact_type.clone(),
-            annotations: self.document.annotations.clone(),
-        };
-        repository
-            .records()
-            .create(&key, &descriptor, &[], Durability::OnReturn)
-            .await?;
-        Ok(())
-    }
-
-    async fn write_repository(&self) -> Result<(), ContentError> {
-        let repository = &self.repository;
-        let records = repository.records();
-        let key = layout::repository(repository.registry, repository.name);
-        let now = repository.content.now();
-        let Some(mut found) = records.get::<RepositoryRecord>(&key).await? else {
-            let record = RepositoryRecord {
-                created: now,
-                updated: now,
-                attributes: Default::default(),
-            };
-            // Somebody else's record is as good.
-            records
-                .create(&key, &record, &[], Durability::OnReturn)
-                .await?;
-            return Ok(());
-        };
-        if (now - found.value.updated).whole_seconds() >= REPOSITORY_UPDATED_SECONDS {
-            found.value.updated = now;
-            records
-                .replace(
-                    &key,
-                    &found.value,
-                    &[],
-                    &found.version,
-                    Durability::OnReturn,
-                )
-                .await?;
-        }
-        Ok(())
-    }
-
-    async fn write_tag(&self, tag: &Tag) -> Result<(), ContentError> {
-        let repository = &self.repository;
-        let records = repository.records();
-        let key = layout::tag(repository.registry, repository.name, tag);
-        let hint = layout::hint(repository.registry, repository.name, &self.digest, tag);
-        records
-            .create(&hint, &HintRecord {}, &[], Durability::Eventually)
-            .await?;
-        let now = repository.content.now();
-        let mut record = TagRecord {
-            digest: self.digest.clone(),
-            media_type: self.document.media_type.clone(),
-            size: self.bytes.len() as u64,
-            created: now,
-            updated: now,
-            by: self.principal.to_owned(),
-            attributes: Default::default(),
-        };
-        for _ in 0..CONFLICT_ATTEMPTS {
-            let found = repository.tag_record(tag).await?;
-            repository.check_precondition_of_tag(found.as_ref()).await?;
-            let Some(found) = found else {
-                let created = records
-                    .create(&key, &record, &[], Durability::OnReturn)
-                    .await?;
-                if created.is_some() {
-                    return Ok(());
-                }
-                continue;
-            };
-            record.created = found.value.created;
-            record.attributes = found.value.attributes;
-            let replaced = records
-                .replace(&key, &record, &[], &found.version, Durability::OnReturn)
-                .await?;
-            if replaced.is_some() {
-                if found.value.digest != self.digest {
-                    repository.drop_hint(&found.value.digest, tag).await;
-                }
-                return Ok(());
-            }
-        }
-        Err(ContentError::Contended { key })
-    }
-}
-
-/// The digest of a manifest's bytes; a reference that is a digest must be that.
-async fn checked_digest(reference: &Reference, bytes: Bytes) -> Result<Digest, ContentError> {
-    let algorithm = match reference {
-        Reference::Digest(digest) => digest.algorithm(),
-        Reference::Tag(_) => DigestAlgorithm::Sha256,
-    };
-    let hasher = hash_part(ContentHasher::new(algorithm), bytes).await?;
-    let actual = hasher.digest();
-    match reference {
-        Reference::Digest(expected) if *expected != actual => Err(ContentError::DigestMismatch {
-            expected: expected.clone(),
-            actual,
-        }),
-        _ => Ok(actual),
     }
 }

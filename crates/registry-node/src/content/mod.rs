@@ -6,17 +6,24 @@
 //!
 //! Who may do what, and HTTP, do not belong here.
 
+mod attributes;
 mod blobs;
 mod data;
 mod error;
 mod hashing;
+mod inventory;
 mod layout;
 mod listings;
+mod locks;
+mod manifest_details;
 mod manifest_document;
 mod manifests;
 mod precondition;
+mod push;
 pub mod record_store;
 mod records;
+mod repositories;
+mod repository_deletion;
 mod sources;
 mod stored_bytes;
 mod uploads;
@@ -29,14 +36,19 @@ use object_store::local::LocalFileSystem;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use attributes::{AttributeChange, ChangeableAttributes};
 pub use blobs::Blob;
 pub use error::{BodyError, ContentError, OpenError};
+pub use inventory::{ManifestProperties, Order, Part, TagProperties};
 pub use listings::{Page, ReferrerDescriptor};
+pub use manifest_details::{ManifestDetails, ManifestReference, Platform};
 pub use manifest_document::{
     DOCKER_MANIFEST, DOCKER_MANIFEST_LIST, ManifestFault, OCI_INDEX, OCI_MANIFEST,
 };
 pub use manifests::{Manifest, PutManifest};
 pub use precondition::{EntityTags, Precondition};
+pub use repositories::RepositoryProperties;
+pub use repository_deletion::DeletedRepository;
 pub use sources::Sources;
 pub use uploads::Upload;
 

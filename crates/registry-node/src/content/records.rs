@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::error::ContentError;
 use super::record_store::{
@@ -66,12 +67,26 @@ pub(crate) struct BlobRecord {
 /// A repository.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RepositoryRecord {
+    /// Its life: another after it was deleted and made again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) id: Option<Uuid>,
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) created: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) updated: OffsetDateTime,
     #[serde(default)]
     pub(crate) attributes: Attributes,
+    /// The repository counts as absent; whoever meets it to push finishes the deletion.
+    #[serde(default)]
+    pub(crate) deleting: bool,
+}
+
+impl RepositoryRecord {
+    /// Whether a manifest that was pushed in that life is one of this repository. What a push left behind that a deletion overtook
+    /// is not. Records of earlier builds name no life.
+    pub(crate) fn has_manifest_of(&self, life: Option<Uuid>) -> bool {
+        life.is_none() || life == self.id
+    }
 }
 
 /// The header of a manifest's record; the manifest's bytes follow it.
@@ -87,6 +102,9 @@ pub(crate) struct ManifestRecord {
     pub(crate) by: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) subject: Option<Digest>,
+    /// The life of the repository in which it was pushed last.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) life: Option<Uuid>,
     #[serde(default)]
     pub(crate) attributes: Attributes,
     /// The manifest counts as absent; whoever meets it finishes the deletion.
@@ -185,6 +203,17 @@ impl Records {
 
     pub(crate) async fn version(&self, key: &str) -> Result<Option<Version>, ContentError> {
         Ok(self.store.version(key).await?)
+    }
+
+    /// The record at one key and the version at another.
+    pub(crate) async fn get_and_version<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        other: &str,
+    ) -> Result<(Option<Versioned<T>>, Option<Version>), ContentError> {
+        let (stored, version) = self.store.get_and_version(key, other).await?;
+        let stored = stored.map(|stored| decode(key, stored)).transpose()?;
+        Ok((stored, version))
     }
 
     pub(crate) async fn list(

@@ -156,5 +156,7 @@ fn permission_of(action: RepositoryAction) -> RepositoryPermission {
         RepositoryAction::Pull => RepositoryPermission::Pull,
         RepositoryAction::Push => RepositoryPermission::Push,
         RepositoryAction::Delete => RepositoryPermission::Delete,
+        RepositoryAction::MetadataRead => RepositoryPermission::MetadataRead,
+        RepositoryAction::MetadataWrite => RepositoryPermission::MetadataWrite,
     }
 }

@@ -76,6 +76,8 @@ fn action_name(action: RepositoryAction) -> &'static str {
         RepositoryAction::Pull => "pull",
         RepositoryAction::Push => "push",
         RepositoryAction::Delete => "delete",
+        RepositoryAction::MetadataRead => "metadata_read",
+        RepositoryAction::MetadataWrite => "metadata_write",
     }
 }
 

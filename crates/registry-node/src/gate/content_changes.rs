@@ -1,10 +1,11 @@
-//! What callers change of a registry's content, for whoever asks later: a line in the log for each push and each deletion, and counters of
+//! What callers change of a registry's content, for whoever asks later: a line in the log for each push, each deletion and each change of attributes, and counters of
 //! those and of the attempts that were refused. Uploads of blobs are no changes that anybody sees before a manifest is pushed.
 
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::{Gate, authentication::shown_user, caller::Caller, login::CredentialId};
 use crate::{
+    acr,
     config::RegistryEntry,
     names::{Reference, RepositoryName},
     oci::{ErrorCode, OciError, RepositoryRoute, Route},
@@ -14,8 +15,8 @@ use crate::{
 pub(super) struct ContentChange {
     kind: &'static str,
     repository: RepositoryName,
-    /// A tag or a digest.
-    reference: String,
+    /// A tag or a digest; nothing where it is about the repository.
+    reference: Option<String>,
 }
 
 impl ContentChange {
@@ -34,6 +35,32 @@ impl ContentChange {
             }
             RepositoryRoute::DeleteBlob(digest) => ("delete-blob", digest.to_string()),
             _ => return None,
+        };
+        Some(Self {
+            kind,
+            repository: repository.clone(),
+            reference: Some(reference),
+        })
+    }
+
+    /// The same of an operation of `/acr/v1`.
+    pub(super) fn of_acr(route: &acr::Route) -> Option<Self> {
+        let acr::Route::Repository(repository, route) = route else {
+            return None;
+        };
+        let (kind, reference) = match route {
+            acr::RepositoryRoute::Update => ("change-attributes", None),
+            acr::RepositoryRoute::Delete => ("delete-repository", None),
+            acr::RepositoryRoute::UpdateTag(tag) => ("change-attributes", Some(tag.to_string())),
+            acr::RepositoryRoute::DeleteTag(tag) => ("delete-tag", Some(tag.to_string())),
+            acr::RepositoryRoute::UpdateManifest(digest) => {
+                ("change-attributes", Some(digest.to_string()))
+            }
+            acr::RepositoryRoute::Read
+            | acr::RepositoryRoute::ListTags { .. }
+            | acr::RepositoryRoute::ReadTag(_)
+            | acr::RepositoryRoute::ListManifests(_)
+            | acr::RepositoryRoute::ReadManifest(_) => return None,
         };
         Some(Self {
             kind,
@@ -79,7 +106,7 @@ impl Gate {
             content.outcome = outcome,
             registry = %entry.registry.name,
             repository = %change.repository,
-            reference = change.reference.as_str(),
+            reference = change.reference.as_deref(),
             digest,
             caller = %shown_user(&caller.name),
             caller.object_id = object_id.map(tracing::field::display),

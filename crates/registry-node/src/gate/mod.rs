@@ -1,7 +1,7 @@
 //! Every request passes here: which registry is it for, who is calling, may it do this now?
 //!
 //! Credentials are checked against the index as it is at that moment; a token only says which
-//! credential it came from and what it allows at most. What is done with content is `oci`'s.
+//! credential it came from and what it allows at most. What is done with content is `oci`'s and `acr`'s.
 
 mod authentication;
 mod authorization;
@@ -15,6 +15,7 @@ mod form;
 mod forwarding;
 mod host;
 mod login;
+mod operation;
 mod quota;
 mod server;
 mod sign_in_token;
@@ -51,12 +52,12 @@ use crate::{
     content::{Content, Sources},
     metrics::NodeMetrics,
     names::shown,
-    oci::{ErrorCode, OciError, RequiredAccess, Route},
+    oci::{ErrorCode, OciError, RequiredAccess},
 };
 use authentication::shown_user;
 use chosen_secrets::ChosenSecrets;
-use content_changes::ContentChange;
 use forwarding::Destination;
+use operation::Operation;
 use token::Tokens;
 use unread_body::Lent;
 
@@ -217,17 +218,18 @@ impl Gate {
         payload: &mut Option<Payload>,
         entry: &RegistryEntry,
     ) -> (&'static str, Result<HttpResponse, OciError>) {
-        let route = match Route::parse(request.method(), request.path(), request.query_string()) {
-            Ok(route) => route,
+        let query = request.query_string();
+        let asked = match Operation::parse(request.method(), request.path(), query) {
+            Ok(asked) => asked,
             Err(error) => return ("malformed", Err(error)),
         };
-        let operation = crate::metrics::operation_of(&route);
-        let change = ContentChange::of(&route);
-        let required = route.required_access();
+        let operation = asked.name();
+        let change = asked.change();
+        let required = asked.required_access();
         let (caller, result) = match self.authenticate(request, entry, &required).await {
             Ok(caller) => {
                 let result = self
-                    .request_of(request, payload, entry, &caller, route, &required)
+                    .request_of(request, payload, entry, &caller, asked, &required)
                     .await;
                 (Some(caller), result)
             }
@@ -249,7 +251,7 @@ impl Gate {
         payload: &mut Option<Payload>,
         entry: &RegistryEntry,
         caller: &Caller,
-        route: Route,
+        asked: Operation,
         required: &[RequiredAccess],
     ) -> Result<HttpResponse, OciError> {
         if !caller.has(required) {
@@ -267,18 +269,12 @@ impl Gate {
             };
             return self.forward(request, payload, &destination).await;
         }
-        self.check_quota(registry, &route, request).await?;
+        if let Operation::Oci(route) = &asked {
+            self.check_quota(registry, route, request).await?;
+        }
         let body = Lent::new(payload.take().expect("nobody took the body before"));
         let counted = self.metrics.count_received(request, body.reader()).await;
-        let result = crate::oci::serve(
-            &self.content,
-            entry.registry.uid,
-            caller,
-            route,
-            request,
-            counted,
-        )
-        .await;
+        let result = self.carry_out(asked, entry, caller, request, counted).await;
         if result.is_err() {
             *payload = body.rest();
         }

@@ -74,7 +74,7 @@ pub(crate) fn too_large(bytes_maximum: u64) -> OciError {
     OciError::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::SizeInvalid,
-        format!("the body is larger than the {bytes_maximum} bytes that a manifest may have"),
+        format!("the body is larger than the {bytes_maximum} bytes that it may have"),
     )
 }
 

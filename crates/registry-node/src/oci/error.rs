@@ -33,6 +33,10 @@ pub enum ErrorCode {
     NameUnknown,
     /// A length does not match what came, or is too large.
     SizeInvalid,
+    /// No such tag, where one is asked for as such.
+    TagUnknown,
+    /// An attribute of the repository, tag or manifest forbids this: Azure's code.
+    RegistryDisallowedOperation,
     /// Credentials are missing or wrong.
     Unauthorized,
     /// The caller may not do this.
@@ -68,6 +72,8 @@ impl ErrorCode {
             Self::NameInvalid => "NAME_INVALID",
             Self::NameUnknown => "NAME_UNKNOWN",
             Self::SizeInvalid => "SIZE_INVALID",
+            Self::TagUnknown => "TAG_UNKNOWN",
+            Self::RegistryDisallowedOperation => "REGISTRY_DISALLOWED_OPERATION",
             Self::Unauthorized => "UNAUTHORIZED",
             Self::Denied => "DENIED",
             Self::Unsupported => "UNSUPPORTED",
@@ -205,6 +211,14 @@ impl From<ContentError> for OciError {
                 not_found(ErrorCode::ManifestUnknown)
             }
             ContentError::BlobUnknown(_) => not_found(ErrorCode::BlobUnknown),
+            // Without `Allow`: which methods are allowed is not what this is about.
+            ContentError::Locked { .. } => Self::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                ErrorCode::RegistryDisallowedOperation,
+                message,
+            ),
+            ContentError::TooManyToOrder => bad_request(ErrorCode::Unsupported),
+            ContentError::NoSuchPosition(_) => bad_request(ErrorCode::PaginationNumberInvalid),
             ContentError::RepositoryUnknown => not_found(ErrorCode::NameUnknown),
         }
     }

@@ -13,16 +13,17 @@ use crate::content::{Content, OCI_INDEX};
 use crate::names::Digest;
 
 /// What stands in a query as it is; a slash may (RFC 3986, 3.4), and clients show it to people.
-const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
+pub(crate) const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')
     .remove(b'.')
     .remove(b'_');
 
-/// `GET /v2/_catalog`: the repositories of this registry.
-pub(super) async fn catalog(
+/// `GET` of a catalog: the repositories of this registry.
+pub(crate) async fn catalog(
     content: &Content,
     registry: Uuid,
+    path: &str,
     page: &PageRequest,
 ) -> Result<HttpResponse, OciError> {
     let listed = content
@@ -32,7 +33,7 @@ pub(super) async fn catalog(
     if listed.has_more
         && let Some(last) = listed.entries.last()
     {
-        link_next(&mut response, "/v2/_catalog", last.as_str(), page.limit, "");
+        link_next(&mut response, path, last.as_str(), page.limit, "");
     }
     Ok(response.json(json!({ "repositories": listed.entries })))
 }
@@ -97,7 +98,7 @@ pub(super) async fn referrers(
 }
 
 /// Points to the next page. The address is relative, so it holds under every name that the registry is reached by.
-fn link_next(
+pub(crate) fn link_next(
     response: &mut HttpResponseBuilder,
     path: &str,
     last: &str,

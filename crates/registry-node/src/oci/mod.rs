@@ -2,15 +2,15 @@
 //! [`serve`]; only questions that an operation itself raises are asked through [`Caller`].
 
 mod blobs;
-mod body;
+pub(crate) mod body;
 mod conditions;
 mod download;
 mod error;
-mod listings;
+pub(crate) mod listings;
 mod manifests;
 mod multipart;
 mod range;
-mod route;
+pub(crate) mod route;
 mod uploads;
 
 use actix_web::body::{BodySize, MessageBody};
@@ -76,7 +76,7 @@ pub async fn serve(
         Route::Base => HttpResponse::Ok()
             .content_type("application/json")
             .body("{}"),
-        Route::Catalog(page) => listings::catalog(content, registry, &page).await?,
+        Route::Catalog(page) => listings::catalog(content, registry, "/v2/_catalog", &page).await?,
         Route::Repository(name, route) => {
             let operation = Operation {
                 content,

@@ -33,6 +33,10 @@ pub enum RepositoryAction {
     Push,
     /// Delete content.
     Delete,
+    /// Read attributes.
+    MetadataRead,
+    /// Change attributes.
+    MetadataWrite,
 }
 
 /// One right that an operation takes.
@@ -120,25 +124,7 @@ impl Route {
     /// # Errors
     /// The refusal as a client sees it: 400 and 404 for names and paths, 405 for methods, 414 for what is too long.
     pub fn parse(method: &Method, raw_path: &str, query: &str) -> Result<Self, OciError> {
-        for (what, text) in [("path", raw_path), ("query", query)] {
-            if text.len() > PATH_BYTES_MAXIMUM {
-                return Err(OciError::new(
-                    StatusCode::URI_TOO_LONG,
-                    ErrorCode::Unsupported,
-                    format!(
-                        "the {what} has {} bytes and may have {PATH_BYTES_MAXIMUM}",
-                        text.len()
-                    ),
-                ));
-            }
-        }
-        let path = percent_decode_str(raw_path).decode_utf8().map_err(|_| {
-            OciError::new(
-                StatusCode::BAD_REQUEST,
-                ErrorCode::NameInvalid,
-                format!("the path {} is not UTF-8 text", shown(raw_path)),
-            )
-        })?;
+        let path = decoded_path(raw_path, query)?;
         let segments: Vec<&str> = path
             .split('/')
             .filter(|segment| !segment.is_empty())
@@ -192,6 +178,29 @@ impl RepositoryRoute {
     }
 }
 
+/// The path as text; what is too long is refused.
+pub(crate) fn decoded_path<'a>(raw_path: &'a str, query: &str) -> Result<Cow<'a, str>, OciError> {
+    for (what, text) in [("path", raw_path), ("query", query)] {
+        if text.len() > PATH_BYTES_MAXIMUM {
+            return Err(OciError::new(
+                StatusCode::URI_TOO_LONG,
+                ErrorCode::Unsupported,
+                format!(
+                    "the {what} has {} bytes and may have {PATH_BYTES_MAXIMUM}",
+                    text.len()
+                ),
+            ));
+        }
+    }
+    percent_decode_str(raw_path).decode_utf8().map_err(|_| {
+        OciError::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::NameInvalid,
+            format!("the path {} is not UTF-8 text", shown(raw_path)),
+        )
+    })
+}
+
 /// A name may contain any of the words that paths are made of, so they are looked for from the right. Stray slashes around it mean
 /// nothing; within it they do: `a//b` is no name, and is not taken for `a/b`.
 fn in_repository(
@@ -223,6 +232,11 @@ fn in_repository(
         }
         _ => return Err(OciError::operation_unknown()),
     };
+    Ok(Route::Repository(name_of(path, name)?, route))
+}
+
+/// The repository's name out of its components.
+pub(crate) fn name_of(path: &str, name: &[&str]) -> Result<RepositoryName, OciError> {
     if name.is_empty() {
         return Err(OciError::operation_unknown());
     }
@@ -237,7 +251,7 @@ fn in_repository(
             ),
         ));
     }
-    Ok(Route::Repository(repository_name(&name)?, route))
+    repository_name(&name)
 }
 
 fn of_manifest(method: &Method, reference: &str) -> Result<RepositoryRoute, OciError> {
@@ -333,7 +347,7 @@ fn in_upload(method: &Method, id: &str, query: &Query<'_>) -> Result<RepositoryR
     })
 }
 
-fn digest(text: &str) -> Result<Digest, OciError> {
+pub(crate) fn digest(text: &str) -> Result<Digest, OciError> {
     text.parse()
         .map_err(|error| OciError::of_name(ErrorCode::DigestInvalid, &error))
 }
@@ -343,7 +357,7 @@ fn repository_name(text: &str) -> Result<RepositoryName, OciError> {
         .map_err(|error| OciError::of_name(ErrorCode::NameInvalid, &error))
 }
 
-fn only(method: &Method, allowed: &[Method]) -> Result<(), OciError> {
+pub(crate) fn only(method: &Method, allowed: &[Method]) -> Result<(), OciError> {
     if allowed.contains(method) {
         return Ok(());
     }
@@ -361,11 +375,11 @@ fn only(method: &Method, allowed: &[Method]) -> Result<(), OciError> {
 }
 
 /// A query string. A plus sign is a plus sign: media types and digests have no blanks.
-struct Query<'a>(&'a str);
+pub(crate) struct Query<'a>(pub(crate) &'a str);
 
 impl Query<'_> {
     /// The first value of that name that is text.
-    fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+    pub(crate) fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         self.0.split('&').find_map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let key = percent_decode_str(key).decode_utf8().ok()?;
@@ -374,8 +388,13 @@ impl Query<'_> {
     }
 
     fn page(&self) -> Result<PageRequest, OciError> {
+        self.page_or(PAGE_ENTRIES_MAXIMUM)
+    }
+
+    /// The page, of so many entries where no number is named.
+    pub(crate) fn page_or(&self, entries: usize) -> Result<PageRequest, OciError> {
         let limit = match self.get("n").filter(|text| !text.is_empty()) {
-            None => PAGE_ENTRIES_MAXIMUM,
+            None => entries,
             Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text
                 .parse::<usize>()
                 .unwrap_or(usize::MAX)

@@ -26,6 +26,7 @@ pub(super) async fn start(
     payload: Payload,
 ) -> Result<HttpResponse, OciError> {
     let repository = operation.repository();
+    repository.check_writable().await?;
     if let Some(mount) = mount
         && is_mounted(&operation, &mount).await?
     {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Once;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use registry_node::acr;
 use registry_node::content::{Content, OpenOptions, Sources};
 use registry_node::names::RepositoryName;
 use registry_node::oci::{self, Caller, RepositoryAction, Route};
@@ -16,6 +17,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 pub(crate) const REGISTRY: Uuid = Uuid::from_u128(0x5eed);
+pub(crate) const LOGIN_SERVER: &str = "contoso.registry.localhost";
 pub(crate) const OCI_MANIFEST: &str = registry_node::content::OCI_MANIFEST;
 pub(crate) const OCI_INDEX: &str = registry_node::content::OCI_INDEX;
 
@@ -46,7 +48,17 @@ async fn handle(
     };
     let registry = header("x-registry").map_or(REGISTRY, |text| text.parse().expect("a uuid"));
     let answer = async {
-        let route = Route::parse(request.method(), request.path(), request.query_string())?;
+        let (method, path, query) = (request.method(), request.path(), request.query_string());
+        if path.starts_with("/acr/") {
+            let route = acr::Route::parse(method, path, query)?;
+            let registry = acr::Registry {
+                content: &content,
+                uid: registry,
+                login_server: LOGIN_SERVER,
+            };
+            return acr::serve(registry, &caller, route, payload).await;
+        }
+        let route = Route::parse(method, path, query)?;
         oci::serve(&content, registry, &caller, route, &request, payload).await
     };
     answer.await.unwrap_or_else(|error| error.into_response())
@@ -192,6 +204,12 @@ impl Registry {
             .await
             .is(201);
         sha256(&manifest)
+    }
+
+    /// Changes attributes under `/acr/v1`.
+    pub(crate) async fn patch(&self, path: &str, change: &Value) -> Answer {
+        let request = self.request("PATCH", path).json(change);
+        self.send(request).await
     }
 
     /// Objects of blobs' bytes below the root, finished or not.

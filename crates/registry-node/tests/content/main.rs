@@ -1,14 +1,18 @@
 //! The content of registries and the OCI Distribution API on it, over real HTTP and a real directory; and over stores in memory
 //! that fail where a test wants them to.
 
+mod acr_routes;
 mod crashes;
 mod faulty_stores;
 mod harness;
+mod inventory;
 mod local_directory;
+mod locks;
 mod manifests;
 mod names;
 mod races;
 mod record_stores;
+mod repository_deletion;
 mod routes;
 mod stored_bytes;
 mod uploads;

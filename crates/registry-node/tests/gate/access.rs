@@ -167,7 +167,13 @@ async fn a_name_created_again_refuses_the_tokens_of_the_old_registry() {
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_that_lead_nowhere_are_unknown_operations() {
     let node = Node::start().await;
-    for path in ["/", "/v1/", "/v2/app/nothing", "/acr/v1/_catalog"] {
+    for path in [
+        "/",
+        "/v1/",
+        "/v2/app/nothing",
+        "/acr/v2/app",
+        "/acr/v1/_nothing",
+    ] {
         let answer = send(node.get(path)).await;
         assert_eq!(
             (answer.status, answer.code()),

@@ -317,6 +317,36 @@ async fn an_open_registry_of_another_region_is_read_without_credentials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attributes_are_read_and_changed_in_the_registrys_region() {
+    let scene = Scene::start().await;
+    let index = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let put = scene
+        .request(Method::PUT, "/v2/team/app/manifests/v1")
+        .header("content-type", "application/vnd.oci.image.index.v1+json");
+    assert_eq!(send(put.body(index)).await.status, 201);
+    let tag = "/acr/v1/team%2Fapp/_tags/v1";
+    let lock = scene
+        .request(Method::PATCH, tag)
+        .body(r#"{"writeEnabled":false}"#);
+    let locked = send(lock).await;
+    assert_eq!(locked.status, 200, "{}", locked.body);
+    let shown = send(scene.request(Method::GET, tag)).await;
+    assert_eq!(shown.body, locked.body);
+    assert_eq!(shown.body["registry"], scene.login_server());
+    assert_eq!(
+        shown.body["tag"]["changeableAttributes"]["writeEnabled"],
+        false
+    );
+    let refused = send(scene.request(Method::DELETE, "/acr/v1/team/app")).await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (405, "REGISTRY_DISALLOWED_OPERATION")
+    );
+    let catalog = send(scene.request(Method::GET, "/acr/v1/_catalog")).await;
+    assert_eq!(catalog.body, json!({"repositories": ["team/app"]}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_of_another_region_is_used_as_if_it_were_here() {
     let scene = Scene::start().await;
     // The challenge is that of the registry, whichever node is asked.

@@ -5,6 +5,7 @@ mod support;
 
 mod access;
 mod anonymous;
+mod attributes;
 mod chosen_secrets;
 mod content_changes;
 mod exchange;

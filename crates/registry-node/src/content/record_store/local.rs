@@ -111,6 +111,22 @@ impl RecordStore for LocalRecords {
             .map_err(|error| read_error(key, error))
     }
 
+    async fn get_and_version(
+        &self,
+        key: &str,
+        other: &str,
+    ) -> Result<(Option<StoredRecord>, Option<Version>), ReadError> {
+        let (owned_key, owned_other) = (key.to_owned(), other.to_owned());
+        self.blocking(move |inner| {
+            Ok((
+                inner.get(&owned_key)?,
+                version_at(&inner.path(&owned_other))?,
+            ))
+        })
+        .await
+        .map_err(|error| read_error(key, error))
+    }
+
     async fn create(
         &self,
         key: &str,
