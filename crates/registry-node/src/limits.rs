@@ -78,6 +78,24 @@ pub const GRACE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 /// Seconds a client is asked to wait when the store cannot answer or a record is fought over.
 pub const RETRY_AFTER_SECONDS: u32 = 5;
 
+/// A record's request to an object store takes at most this, and is then repeated or, if it may have changed something, asked about.
+pub const STORE_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// An object store that takes no connection within this is not reached.
+pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A transfer of a blob's bytes from or to an object store that stands still for this long is given up. A part is sent within it.
+pub const STORE_SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What can be repeated without harm at an object store is, for at most this.
+pub const STORE_REPEAT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bytes that one request can put into a bucket; a larger blob comes in several PATCH requests.
+pub const BUCKET_CHUNK_BYTES_MAXIMUM: u64 = 200 * 1024 * 1024 * 1024;
+
+/// How long a client that was redirected to an object store may take to ask there. A download that began goes on.
+pub const SIGNED_URL_LIFETIME: Duration = Duration::from_secs(15 * 60);
+
 /// How long an access token lasts. It dies earlier with the credential it came from.
 pub const ACCESS_TOKEN_LIFETIME: Duration =
     Duration::from_secs(config_documents::REGISTRY_TOKEN_LIFETIME_SECONDS);

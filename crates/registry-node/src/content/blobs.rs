@@ -101,6 +101,19 @@ impl Repository<'_> {
         Ok(stream::iter(first?.map(Ok)).chain(bytes).boxed())
     }
 
+    /// A URL by which a client is to fetch the blob by itself, good for
+    /// [`SIGNED_URL_LIFETIME`](crate::limits::SIGNED_URL_LIFETIME). `None` where it is not: redirects are off, or the blob was
+    /// pushed in several chunks.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or nothing can be signed.
+    pub async fn blob_url(&self, blob: &Blob) -> Result<Option<String>, ContentError> {
+        if !self.content.redirects_downloads {
+            return Ok(None);
+        }
+        self.data().signed_url(&blob.record.data).await
+    }
+
     /// Takes the blob out of this repository. Its bytes stay while others use them, and until collection otherwise.
     ///
     /// # Errors

@@ -6,27 +6,44 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, UploadPart};
-use tokio::task::JoinHandle;
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
 
-use super::error::{BodyError, ContentError};
+use super::bucket::{BucketClients, BucketKind, SignedUrls};
+use super::error::{BodyError, ContentError, OpenError};
 use super::hashing::ContentHasher;
+use super::parts::{PartWriter, hash_part, next_part};
 use super::records::DataPiece;
+use crate::limits::BUCKET_CHUNK_BYTES_MAXIMUM;
 
-/// Bytes collected before they are hashed and written; also the size of one read. Object stores of clouds want parts of
-/// 5 MiB; a local disk is as fast with less.
-const PART_BYTES: usize = 1024 * 1024;
+/// Bytes collected before they are hashed and written to a local disk; also the size of one read of it.
+pub(super) const PART_BYTES: usize = 1024 * 1024;
+/// The same for a bucket, which takes no smaller parts but the last …
+const BUCKET_PART_BYTES: usize = 5 * 1024 * 1024;
+/// … and 10,000 of them at most, so those of an object that is getting large are larger.
+const LARGE_BUCKET_PART_BYTES: usize = 24 * 1024 * 1024;
+/// What is a large object.
+const LARGE_OBJECT_BYTES: u64 = 5 * 1024 * 1024 * 1024;
+const _: () = {
+    let small = LARGE_OBJECT_BYTES / (BUCKET_PART_BYTES as u64);
+    let rest = BUCKET_CHUNK_BYTES_MAXIMUM - LARGE_OBJECT_BYTES;
+    let large = rest / (LARGE_BUCKET_PART_BYTES as u64);
+    assert!(
+        small + large + 2 < 10_000,
+        "a bucket takes the parts of the largest object"
+    );
+};
+/// Parts on their way to a bucket, while the next one is received.
+const BUCKET_PARTS_IN_FLIGHT: usize = 2;
 /// With more streams being read than this, each reads less ahead: most of them wait for their clients.
 const GENEROUS_STREAMS_MAXIMUM: usize = 64;
 /// What they read then.
 const SMALL_PART_BYTES: usize = 128 * 1024;
 /// Reads under way for one response: the next is read while one is sent.
 const READS_IN_FLIGHT: usize = 2;
-/// Fewer bytes than this are hashed where they are: handing them to another thread costs more.
-const HASHED_IN_PLACE_BYTES: usize = 32 * 1024;
 
 /// What a body became.
 pub(crate) struct WrittenData {
@@ -35,12 +52,47 @@ pub(crate) struct WrittenData {
     pub(crate) hasher: ContentHasher,
 }
 
+/// What the bytes lie on.
+#[derive(Clone)]
+pub(super) enum Medium {
+    /// A disk or memory: near, read in ranges.
+    Near,
+    /// A local disk's directory, whose empty directories are removed too.
+    Directory(Arc<PathBuf>),
+    /// A bucket: far, written in few large parts and read in one stream.
+    Bucket(BucketKind, SignedUrls),
+}
+
+impl Medium {
+    /// The size of the next part of an object that has this many bytes.
+    pub(super) fn part_bytes(&self, written: u64) -> usize {
+        match self {
+            Self::Near | Self::Directory(_) => PART_BYTES,
+            Self::Bucket(..) if written < LARGE_OBJECT_BYTES => BUCKET_PART_BYTES,
+            Self::Bucket(..) => LARGE_BUCKET_PART_BYTES,
+        }
+    }
+
+    fn bytes_maximum(&self) -> u64 {
+        match self {
+            Self::Near | Self::Directory(_) => u64::MAX,
+            Self::Bucket(..) => BUCKET_CHUNK_BYTES_MAXIMUM,
+        }
+    }
+
+    pub(super) fn parts_in_flight(&self) -> usize {
+        match self {
+            Self::Near | Self::Directory(_) => 1,
+            Self::Bucket(..) => BUCKET_PARTS_IN_FLIGHT,
+        }
+    }
+}
+
 /// The data store of a content root.
 #[derive(Clone)]
 pub(crate) struct DataStore {
     store: Arc<dyn ObjectStore>,
-    /// The directory of a local store, whose empty directories are removed too.
-    directory: Option<Arc<PathBuf>>,
+    medium: Medium,
     /// Streams that are being read.
     streams: Arc<AtomicUsize>,
 }
@@ -62,10 +114,26 @@ impl Drop for CountedStream {
 }
 
 impl DataStore {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, directory: Option<&FilePath>) -> Self {
+    /// On a store that is near.
+    pub(crate) fn near(store: Arc<dyn ObjectStore>) -> Self {
+        Self::new(store, Medium::Near)
+    }
+
+    /// On a local disk's directory.
+    pub(crate) fn directory(store: Arc<dyn ObjectStore>, directory: &FilePath) -> Self {
+        Self::new(store, Medium::Directory(Arc::new(directory.to_owned())))
+    }
+
+    /// In a bucket.
+    pub(crate) fn bucket(clients: &BucketClients) -> Self {
+        let medium = Medium::Bucket(clients.location.kind, clients.signed_urls());
+        Self::new(clients.data_store(), medium)
+    }
+
+    fn new(store: Arc<dyn ObjectStore>, medium: Medium) -> Self {
         Self {
             store,
-            directory: directory.map(|directory| Arc::new(directory.to_owned())),
+            medium,
             streams: Arc::default(),
         }
     }
@@ -81,15 +149,13 @@ impl DataStore {
     where
         S: Stream<Item = Result<Bytes, BodyError>> + Unpin,
     {
+        let path = Path::from(key);
         let mut writer = None;
-        let written = self
-            .write_parts(&Path::from(key), body, hasher, &mut writer)
-            .await;
-        if written.is_err() {
-            if let Some(mut writer) = writer
-                && let Err(error) = writer.upload.abort().await
-            {
-                tracing::warn!(data.key = key, %error, "parts of an upload that failed were not removed");
+        let written = self.write_parts(&path, body, hasher, &mut writer).await;
+        if let Err(error) = &written {
+            match writer {
+                Some(writer) => writer.discard().await,
+                None => self.discard_whole(&path, error).await,
             }
             self.remove_directory(key).await;
         }
@@ -108,8 +174,11 @@ impl DataStore {
     {
         let mut size = 0;
         loop {
-            let (part, is_last) = next_part(&mut body).await?;
+            let (part, is_last) = next_part(&mut body, self.medium.part_bytes(size)).await?;
             size += part.len() as u64;
+            if size > self.medium.bytes_maximum() {
+                return Err(ContentError::ChunkTooLarge);
+            }
             if is_last && writer.is_none() {
                 let (put, hashed) = tokio::join!(
                     self.write_whole(path, part.clone()),
@@ -121,13 +190,23 @@ impl DataStore {
             }
             let begun = match writer {
                 Some(begun) => begun,
-                None => writer.insert(PartWriter::begin(&self.store, path).await?),
+                None => writer.insert(PartWriter::begin(&self.store, path, &self.medium).await?),
             };
             hasher = begun.write_part(part, hasher).await?;
             if is_last {
                 begun.complete().await?;
                 return Ok(WrittenData { size, hasher });
             }
+        }
+    }
+
+    /// Removes an object whose one write failed and may have been made all the same. Nobody else has its name.
+    async fn discard_whole(&self, path: &Path, error: &ContentError) {
+        if matches!(
+            (&self.medium, error),
+            (Medium::Bucket(..), ContentError::Data(_))
+        ) {
+            remove_object(&self.store, path).await;
         }
     }
 
@@ -157,20 +236,14 @@ impl DataStore {
     /// Removes objects that nothing refers to. What cannot be removed now is left to collection.
     pub(crate) async fn remove(&self, pieces: &[DataPiece]) {
         for piece in pieces.iter().filter(|piece| piece.owned) {
-            let path = Path::from(piece.key.as_str());
-            match self.store.delete(&path).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => {
-                    tracing::warn!(data.key = piece.key, %error, "data of no use was not removed");
-                }
-            }
+            remove_object(&self.store, &Path::from(piece.key.as_str())).await;
             self.remove_directory(&piece.key).await;
         }
     }
 
     /// Removes an upload's own directory, whose name is never used again, if it is empty.
     async fn remove_directory(&self, key: &str) {
-        if let Some(root) = &self.directory
+        if let Medium::Directory(root) = &self.medium
             && let Some(directory) = root.join(key).parent()
         {
             // It may have other chunks, or none that was ever written: then there is nothing to do.
@@ -183,8 +256,48 @@ impl DataStore {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// The bytes of a range that lies inside the pieces, in blocks, with the next ones being read ahead.
+    /// A URL by which a client can fetch the bytes by itself, if they are in a bucket, in one piece, and there.
+    pub(crate) async fn signed_url(
+        &self,
+        pieces: &[DataPiece],
+    ) -> Result<Option<String>, ContentError> {
+        let (Medium::Bucket(_, urls), [piece]) = (&self.medium, pieces) else {
+            return Ok(None);
+        };
+        if !self.is_whole(pieces).await? {
+            return Ok(None);
+        }
+        urls.url(&piece.key)
+            .await
+            .map(Some)
+            .map_err(ContentError::Data)
+    }
+
+    /// Whether URLs can be signed at all.
+    pub(crate) async fn check_signing(&self) -> Result<(), OpenError> {
+        let signed = match &self.medium {
+            Medium::Bucket(_, urls) => urls.url("_probe/signing").await.map(drop),
+            Medium::Near | Medium::Directory(_) => Err(object_store::Error::NotSupported {
+                source: "the content is in no bucket".into(),
+            }),
+        };
+        signed.map_err(|error| OpenError::NoSignedUrls(ContentError::Data(error)))
+    }
+
+    /// The bytes of a range that lies inside the pieces.
     pub(crate) fn read(
+        &self,
+        pieces: Vec<DataPiece>,
+        range: Range<u64>,
+    ) -> BoxStream<'static, Result<Bytes, ContentError>> {
+        match &self.medium {
+            Medium::Bucket(..) => self.read_streams(pieces, range).boxed(),
+            Medium::Near | Medium::Directory(_) => self.read_blocks(pieces, range).boxed(),
+        }
+    }
+
+    /// In blocks, with the next ones being read ahead.
+    fn read_blocks(
         &self,
         pieces: Vec<DataPiece>,
         range: Range<u64>,
@@ -202,111 +315,57 @@ impl DataStore {
                 async move {
                     let length = range.end - range.start;
                     let bytes = store.get_range(&Path::from(&*key), range).await?;
-                    if bytes.len() as u64 == length {
-                        return Ok(bytes);
+                    match bytes.len() as u64 == length {
+                        true => Ok(bytes),
+                        false => Err(shorter_than_recorded()),
                     }
-                    Err(object_store::Error::Generic {
-                        store: "data",
-                        source: "an object is shorter than its record says".into(),
-                    })
                 }
             })
             .buffered(READS_IN_FLIGHT)
             .map_err(ContentError::Data)
     }
-}
 
-/// An object being written part by part. Dropping it drops what was written.
-struct PartWriter {
-    upload: Box<dyn MultipartUpload>,
-    /// The part that is being written while the next one is received and hashed.
-    in_flight: Option<JoinHandle<object_store::Result<()>>>,
-}
-
-impl PartWriter {
-    async fn begin(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<Self, ContentError> {
-        let upload = store
-            .put_multipart(path)
-            .await
-            .map_err(ContentError::Data)?;
-        Ok(Self {
-            upload,
-            in_flight: None,
-        })
-    }
-
-    /// Hands the part on to be written, and hashes it meanwhile.
-    async fn write_part(
-        &mut self,
-        part: Bytes,
-        hasher: ContentHasher,
-    ) -> Result<ContentHasher, ContentError> {
-        self.settle().await?;
-        if !part.is_empty() {
-            let write: UploadPart = self.upload.put_part(PutPayload::from_bytes(part.clone()));
-            self.in_flight = Some(tokio::spawn(write));
-        }
-        hash_part(hasher, part).await
-    }
-
-    /// Waits for the part under way.
-    async fn settle(&mut self) -> Result<(), ContentError> {
-        let Some(in_flight) = self.in_flight.take() else {
-            return Ok(());
-        };
-        match in_flight.await {
-            Ok(result) => result.map_err(ContentError::Data),
-            Err(_) => Err(ContentError::Interrupted),
-        }
-    }
-
-    async fn complete(&mut self) -> Result<(), ContentError> {
-        self.settle().await?;
-        self.upload
-            .complete()
-            .await
-            .map(drop)
+    /// In one request for each piece, as the store sends it: no more is held than the connection's buffers.
+    fn read_streams(
+        &self,
+        pieces: Vec<DataPiece>,
+        range: Range<u64>,
+    ) -> impl Stream<Item = Result<Bytes, ContentError>> + Send + 'static {
+        let store = Arc::clone(&self.store);
+        let counted = CountedStream::begin(&self.streams);
+        stream::iter(blocks(pieces, range, usize::MAX))
+            .then(move |(key, range)| {
+                let _counted = &counted;
+                let store = Arc::clone(&store);
+                async move {
+                    let options = GetOptions::default().with_range(Some(range.clone()));
+                    let result = store.get_opts(&Path::from(&*key), options).await?;
+                    match result.range == range {
+                        true => Ok(result.into_stream()),
+                        false => Err(shorter_than_recorded()),
+                    }
+                }
+            })
+            .try_flatten()
             .map_err(ContentError::Data)
     }
 }
 
-/// Collects the next part of a body; with it, whether the body ended.
-async fn next_part<S>(body: &mut S) -> Result<(Bytes, bool), BodyError>
-where
-    S: Stream<Item = Result<Bytes, BodyError>> + Unpin,
-{
-    let Some(first) = body.next().await.transpose()? else {
-        return Ok((Bytes::new(), true));
-    };
-    let mut part = BytesMut::from(first);
-    while part.len() < PART_BYTES {
-        match body.next().await.transpose()? {
-            Some(more) => {
-                if part.len() + more.len() > part.capacity() {
-                    part.reserve(PART_BYTES.saturating_sub(part.len()).max(more.len()));
-                }
-                part.extend_from_slice(&more);
-            }
-            None => return Ok((part.freeze(), true)),
-        }
+fn shorter_than_recorded() -> object_store::Error {
+    object_store::Error::Generic {
+        store: "data",
+        source: "an object is shorter than its record says".into(),
     }
-    Ok((part.freeze(), false))
 }
 
-/// Hashes a part, away from the thread that serves connections unless it is small.
-pub(crate) async fn hash_part(
-    mut hasher: ContentHasher,
-    part: Bytes,
-) -> Result<ContentHasher, ContentError> {
-    if part.len() <= HASHED_IN_PLACE_BYTES {
-        hasher.update(&part);
-        return Ok(hasher);
+/// Removes an object that nothing refers to. What cannot be removed now is left to collection.
+pub(super) async fn remove_object(store: &Arc<dyn ObjectStore>, path: &Path) {
+    match store.delete(path).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+        Err(error) => {
+            tracing::warn!(data.key = %path, %error, "data of no use was not removed");
+        }
     }
-    let hashing = tokio::task::spawn_blocking(move || {
-        hasher.update(&part);
-        hasher
-    });
-    hashing.await.map_err(|_| ContentError::Interrupted)
 }
 
 /// The reads that a range of a blob needs: key and range inside that object.
@@ -328,7 +387,7 @@ fn blocks(
             (range.start..range.end)
                 .step_by(block_bytes)
                 .map(move |start| {
-                    let end = range.end.min(start + block_bytes as u64);
+                    let end = range.end.min(start.saturating_add(block_bytes as u64));
                     (Arc::clone(&key), start..end)
                 })
         })

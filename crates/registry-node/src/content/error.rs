@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::bucket::{BucketError, BucketLocation};
 use super::manifest_document::ManifestFault;
 use super::record_store::{ProbeError, ReadError, WriteError};
 use crate::names::{Digest, Tag};
@@ -53,6 +54,21 @@ pub enum OpenError {
         #[source]
         source: object_store::Error,
     },
+    /// The bucket cannot be reached as it was asked for.
+    #[error(transparent)]
+    BucketOptions(#[from] BucketError),
+    /// The bucket cannot be used, or not as content needs it.
+    #[error("the content store {location} cannot be used")]
+    Bucket {
+        /// The bucket.
+        location: BucketLocation,
+        /// What it got wrong or says.
+        #[source]
+        source: ProbeError,
+    },
+    /// Nothing can be signed for clients.
+    #[error("downloads cannot be redirected: the content store gives no signed URLs")]
+    NoSignedUrls(#[source] ContentError),
     /// The record store failed the start-up probe.
     #[error(transparent)]
     Probe(#[from] ProbeError),
@@ -140,6 +156,12 @@ pub enum ContentError {
     /// The upload has as many chunks as it may have.
     #[error("upload {0} has as many chunks as an upload may have")]
     TooManyChunks(Uuid),
+    /// The store takes no larger object.
+    #[error(
+        "one request brings at most {} bytes; send the blob in several chunks",
+        crate::limits::BUCKET_CHUNK_BYTES_MAXIMUM
+    )]
+    ChunkTooLarge,
     /// The content has another digest than was said.
     #[error("the content has digest {actual}, not {expected}")]
     DigestMismatch {

@@ -5,6 +5,7 @@
 
 use uuid::Uuid;
 
+use super::record_store::PROBE_PREFIX;
 use crate::names::{Digest, RepositoryName, Tag};
 
 /// The record that says whose root this is.
@@ -56,6 +57,12 @@ pub(crate) fn usage(registry: Uuid) -> String {
 /// The session of an upload.
 pub(crate) fn upload(registry: Uuid, upload: Uuid) -> String {
     format!("r/{registry}/up/{upload}")
+}
+
+/// Whether a record under this key, once removed, is never created again: its name has a random id.
+pub(crate) fn is_never_used_again(key: &str) -> bool {
+    let of_registry = || key.strip_prefix("r/")?.split_once('/');
+    key.starts_with(PROBE_PREFIX) || of_registry().is_some_and(|(_, rest)| rest.starts_with("up/"))
 }
 
 /// What all repositories' records begin with.

@@ -8,6 +8,7 @@
 
 mod attributes;
 mod blobs;
+pub mod bucket;
 mod data;
 mod error;
 mod hashing;
@@ -18,6 +19,7 @@ mod locks;
 mod manifest_details;
 mod manifest_document;
 mod manifests;
+mod parts;
 mod precondition;
 mod push;
 pub mod record_store;
@@ -54,9 +56,10 @@ pub use uploads::Upload;
 
 use crate::limits::GRACE_PERIOD;
 use crate::names::RepositoryName;
+use bucket::{BucketClients, BucketOptions};
 use data::DataStore;
 use manifests::ManifestCache;
-use record_store::{Durability, LocalRecords, RecordStore, probe};
+use record_store::{BucketRecords, Durability, LocalRecords, ProbeError, RecordStore, probe};
 use records::{DeletedRecord, FormatRecord, Records};
 use stored_bytes::StoredBytes;
 
@@ -77,6 +80,7 @@ pub struct Content {
     sources: Sources,
     manifest_cache: ManifestCache,
     stored: StoredBytes,
+    redirects_downloads: bool,
 }
 
 impl Content {
@@ -105,8 +109,33 @@ impl Content {
                 source,
             })?
             .with_fsync(true);
-        let data = DataStore::new(Arc::new(data), Some(&root));
+        let data = DataStore::directory(Arc::new(data), &root);
         Self::open_stores(Arc::new(records), data, &options.region, sources).await
+    }
+
+    /// Opens content in a bucket, which must exist. Any number of nodes on any number of hosts may do so.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_bucket(
+        options: &BucketOptions,
+        region: &str,
+        sources: Sources,
+    ) -> Result<Self, OpenError> {
+        let unfit = |source: ProbeError| OpenError::Bucket {
+            location: options.location.clone(),
+            source,
+        };
+        let clients = BucketClients::new(options)?;
+        let data = DataStore::bucket(&clients);
+        let records = BucketRecords::open_with(clients, sources.clone())
+            .await
+            .map_err(unfit)?;
+        let opened = Self::open_stores(Arc::new(records), data, region, sources).await;
+        opened.map_err(|error| match error {
+            OpenError::Probe(source) => unfit(source),
+            other => other,
+        })
     }
 
     /// Opens content on stores that the caller made.
@@ -119,7 +148,7 @@ impl Content {
         region: &str,
         sources: Sources,
     ) -> Result<Self, OpenError> {
-        Self::open_stores(records, DataStore::new(data, None), region, sources).await
+        Self::open_stores(records, DataStore::near(data), region, sources).await
     }
 
     async fn open_stores(
@@ -137,7 +166,33 @@ impl Content {
             sources,
             manifest_cache: ManifestCache::new(),
             stored: StoredBytes::default(),
+            redirects_downloads: false,
         })
+    }
+
+    /// The same content, whose blobs clients are told to fetch from the store by themselves.
+    ///
+    /// # Errors
+    /// When the store, or what this node is to it, cannot sign URLs.
+    pub async fn redirecting_downloads(self) -> Result<Self, OpenError> {
+        self.data.check_signing().await?;
+        Ok(Self {
+            redirects_downloads: true,
+            ..self
+        })
+    }
+
+    /// Whether collection beside pushes gains anything: whether the store deletes at a version. Where it does not, all else works,
+    /// and collection needs the store for itself; see [`Self::assume_exclusive`].
+    #[must_use]
+    pub fn collects_online(&self) -> bool {
+        self.records.removes_for_good()
+    }
+
+    /// The caller vouches that until the end of this process nobody else changes anything in this store, neither nodes nor other
+    /// commands. See [`RecordStore::assume_exclusive`].
+    pub fn assume_exclusive(&self) {
+        self.records.assume_exclusive();
     }
 
     /// A repository of a registry, whether or not it exists yet.

@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use super::Repository;
 use super::attributes::ChangeableAttributes;
-use super::data::hash_part;
 use super::error::ContentError;
 use super::hashing::ContentHasher;
 use super::layout;
 use super::listings::ReferrerDescriptor;
 use super::manifest_document::ManifestDocument;
+use super::parts::hash_part;
 use super::record_store::{Durability, Version};
 use super::records::{CONFLICT_ATTEMPTS, HintRecord, ManifestRecord, TagRecord, Versioned};
 use super::repositories::Life;

@@ -216,6 +216,14 @@ impl Records {
         Ok((stored, version))
     }
 
+    pub(crate) fn removes_for_good(&self) -> bool {
+        self.store.removes_for_good()
+    }
+
+    pub(crate) fn assume_exclusive(&self) {
+        self.store.assume_exclusive();
+    }
+
     pub(crate) async fn list(
         &self,
         prefix: &str,

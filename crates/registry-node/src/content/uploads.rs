@@ -328,7 +328,7 @@ impl Repository<'_> {
             .read(record.chunks.clone(), 0..record.offset)
             .boxed();
         while let Some(block) = bytes.try_next().await? {
-            hasher = super::data::hash_part(hasher, block).await?;
+            hasher = super::parts::hash_part(hasher, block).await?;
         }
         Ok(hasher.digest())
     }

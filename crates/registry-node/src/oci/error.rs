@@ -196,6 +196,11 @@ impl From<ContentError> for OciError {
                     "{message}: {UPLOAD_CHUNKS_MAXIMUM}; finish it with this chunk in the PUT, or begin again with larger chunks"
                 ),
             ),
+            ContentError::ChunkTooLarge => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                ErrorCode::SizeInvalid,
+                message,
+            ),
             ContentError::DigestMismatch { expected, actual } => bad_request(
                 ErrorCode::DigestInvalid,
             )

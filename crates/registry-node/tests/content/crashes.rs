@@ -36,7 +36,7 @@ fn manifest() -> Vec<u8> {
 }
 
 /// Pushes an image as docker does, with a layer in two chunks.
-async fn push(content: &Content) -> Result<(), ContentError> {
+pub(crate) async fn push(content: &Content) -> Result<(), ContentError> {
     let name = name();
     let repository = content.repository(REGISTRY, &name);
     repository.put_blob(&digest(CONFIG), body(CONFIG)).await?;
@@ -58,7 +58,7 @@ async fn push(content: &Content) -> Result<(), ContentError> {
 }
 
 /// Whether the image is there; if any of it can be seen by its manifest, all of it must be.
-async fn is_there(content: &Content) -> bool {
+pub(crate) async fn is_there(content: &Content) -> bool {
     let name = name();
     let repository = content.repository(REGISTRY, &name);
     let by_tag = repository.manifest(&reference("v1")).await.expect("read");

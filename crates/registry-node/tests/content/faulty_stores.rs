@@ -248,6 +248,7 @@ impl RecordStore for FaultyRecords {
                     key: key.clone(),
                     size_bytes: bytes.len() as u64,
                     version: None,
+                    modified: None,
                 })
                 .collect()
         })

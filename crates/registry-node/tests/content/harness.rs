@@ -2,7 +2,6 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Once;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use registry_node::acr;
@@ -15,6 +14,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha512};
 use tempfile::TempDir;
 use uuid::Uuid;
+
+use super::stores::install_crypto_provider;
 
 pub(crate) const REGISTRY: Uuid = Uuid::from_u128(0x5eed);
 pub(crate) const LOGIN_SERVER: &str = "contoso.registry.localhost";
@@ -124,14 +125,18 @@ pub(crate) async fn open(directory: &Path) -> Content {
 
 impl Registry {
     pub(crate) async fn start() -> Self {
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| {
-            rustls::crypto::aws_lc_rs::default_provider()
-                .install_default()
-                .expect("no other provider");
-        });
         let directory = TempDir::new().expect("a directory");
         let content = open(directory.path()).await;
+        Self::serve(content, directory)
+    }
+
+    /// On content that is elsewhere.
+    pub(crate) fn start_on(content: Content) -> Self {
+        Self::serve(content, TempDir::new().expect("a directory"))
+    }
+
+    fn serve(content: Content, directory: TempDir) -> Self {
+        install_crypto_provider();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let data = web::Data::new(content);
@@ -149,7 +154,10 @@ impl Registry {
         Self {
             address,
             directory,
-            client: reqwest::Client::new(),
+            client: reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .expect("a client"),
         }
     }
 

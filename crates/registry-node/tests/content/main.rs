@@ -1,13 +1,16 @@
-//! The content of registries and the OCI Distribution API on it, over real HTTP and a real directory; and over stores in memory
-//! that fail where a test wants them to.
+//! The content of registries and the OCI Distribution API on it, over real HTTP and a real directory, over S3 and Azurite,
+//! and over stores in memory that fail where a test wants them to.
 
 mod acr_routes;
+mod buckets;
 mod crashes;
 mod faulty_stores;
 mod harness;
 mod inventory;
 mod local_directory;
 mod locks;
+#[path = "../support/lossy_proxy.rs"]
+mod lossy_proxy;
 mod manifests;
 mod names;
 mod races;
@@ -15,4 +18,6 @@ mod record_stores;
 mod repository_deletion;
 mod routes;
 mod stored_bytes;
+#[path = "../support/stores.rs"]
+mod stores;
 mod uploads;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use registry_node::content::{Content, ContentError, Sources};
@@ -12,7 +13,8 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::faulty_stores::{Disk, Fault, Faults};
-use super::harness::{OCI_INDEX, REGISTRY, noise, open, sha256};
+use super::harness::{OCI_INDEX, REGISTRY, noise, sha256};
+use super::stores::{self, StoreKind, TestStore};
 
 fn name() -> RepositoryName {
     "app".parse().expect("a name")
@@ -128,58 +130,73 @@ proptest! {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn concurrent_pushes_of_a_tag_end_in_one_of_them() {
-    let directory = tempfile::TempDir::new().expect("a directory");
-    let processes = [open(directory.path()).await, open(directory.path()).await];
-    let pushes = (0..24).map(|number| {
-        let content = processes[number % 2].clone();
-        tokio::spawn(async move { put(&content, number, "latest").await })
-    });
-    for outcome in join_all(pushes).await {
-        outcome.expect("no panic").expect("pushed");
-    }
-    let found: Vec<_> = [tags(&processes[0]).await, tags(&processes[1]).await].concat();
-    assert_eq!(found[0], found[1]);
-    assert!((0..24).any(|number| found[0].1 == digest_of(number)));
-    // Those that lost are untagged manifests, not lost ones.
-    let name = name();
-    for number in 0..24 {
-        let reference = Reference::Digest(digest_of(number));
-        let repository = processes[0].repository(REGISTRY, &name);
-        assert!(
-            repository
-                .manifest(&reference)
-                .await
-                .expect("read")
-                .is_some()
-        );
+/// Two nodes on one store, for each kind that processes can share.
+async fn of_two_nodes(test: impl AsyncFn(&TestStore, [Content; 2])) {
+    for kind in [StoreKind::Disk, StoreKind::S3, StoreKind::Azure] {
+        let (store, first) = stores::open(kind).await;
+        let second = store.open().await;
+        test(&store, [first, second]).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_pushes_of_a_tag_end_in_one_of_them() {
+    of_two_nodes(async |_, nodes| {
+        let pushes = (0..24).map(|number| {
+            let content = nodes[number % 2].clone();
+            tokio::spawn(async move { put(&content, number, "latest").await })
+        });
+        for outcome in join_all(pushes).await {
+            outcome.expect("no panic").expect("pushed");
+        }
+        let found: Vec<_> = [tags(&nodes[0]).await, tags(&nodes[1]).await].concat();
+        assert_eq!(found[0], found[1]);
+        assert!((0..24).any(|number| found[0].1 == digest_of(number)));
+        // Those that lost are untagged manifests, not lost ones.
+        let name = name();
+        let repository = nodes[0].repository(REGISTRY, &name);
+        for number in 0..24 {
+            let reference = Reference::Digest(digest_of(number));
+            let manifest = repository.manifest(&reference).await.expect("read");
+            assert!(manifest.is_some(), "{number}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_pushes_of_a_blob_keep_its_bytes_once() {
-    let directory = tempfile::TempDir::new().expect("a directory");
-    let processes = [open(directory.path()).await, open(directory.path()).await];
     let bytes = Bytes::from(noise(1, 200_000));
     let digest: Digest = sha256(&bytes).parse().expect("a digest");
-    let pushes = (0..12).map(|number| {
-        let content = processes[number % 2].clone();
-        let (bytes, digest) = (bytes.clone(), digest.clone());
-        tokio::spawn(async move {
-            let name: RepositoryName = format!("app{}", number % 3).parse().expect("a name");
-            let body = futures_util::stream::iter([Ok(bytes)]);
-            content
-                .repository(REGISTRY, &name)
-                .put_blob(&digest, body)
-                .await
-        })
-    });
-    for outcome in join_all(pushes).await {
-        outcome.expect("no panic").expect("pushed");
-    }
-    let data = directory.path().join(format!("r/{REGISTRY}/data"));
-    assert_eq!(super::harness::files_below(&data).len(), 1);
+    of_two_nodes(async |store, nodes| {
+        let pushes = (0..12).map(|number| {
+            let content = nodes[number % 2].clone();
+            let (bytes, digest) = (bytes.clone(), digest.clone());
+            tokio::spawn(async move {
+                let name: RepositoryName = format!("app{}", number % 3).parse().expect("a name");
+                let body = futures_util::stream::iter([Ok(bytes)]);
+                content
+                    .repository(REGISTRY, &name)
+                    .put_blob(&digest, body)
+                    .await
+            })
+        });
+        for outcome in join_all(pushes).await {
+            outcome.expect("no panic").expect("pushed");
+        }
+        for number in 0..3 {
+            let name: RepositoryName = format!("app{number}").parse().expect("a name");
+            let repository = nodes[number % 2].repository(REGISTRY, &name);
+            let blob = repository.blob(&digest).await.expect("read");
+            let blob = blob.expect("pushed");
+            let read = repository.read_blob(&blob, 0..blob.size()).await;
+            let read = read.expect("read").try_collect::<Vec<Bytes>>();
+            let read = read.await.expect("read");
+            assert!(read.concat() == bytes, "{number}");
+        }
+        assert_eq!(store.data_objects().await, 1);
+    })
+    .await;
 }
 
 /// A clock that tests move, and ids that the system makes.

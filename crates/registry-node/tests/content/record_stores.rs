@@ -7,14 +7,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use registry_node::content::record_store::{
-    Durability, ListedRecord, LocalRecords, OPERATION_PREFIX, ReadError, RecordStore, StoredRecord,
-    Version, WriteError, operation_id,
+    BucketRecords, Durability, ListedRecord, LocalRecords, OPERATION_PREFIX, ReadError,
+    RecordStore, StoredRecord, Version, WriteError,
 };
 use registry_node::content::{Content, OpenError, Sources};
 use uuid::Uuid;
 
 use super::faulty_stores::Disk;
+use super::stores::{StoreKind, bucket_options};
 
 fn record(body: &str) -> Bytes {
     let mut bytes = OPERATION_PREFIX.to_vec();
@@ -31,35 +33,46 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let key = "p/(a!|a-b!|a/b!|a/b/c!|a/b-c!|b!|0!)";
+    let key = "p/(a!|a-b!|a/b!|a/b/c!|a/b-c!|b!|0!|v1|v1[.]|v1[.]!|v1[.]2)";
     let step = prop_oneof![
         3 => key.prop_map(Step::Create),
         2 => (key, any::<bool>()).prop_map(|(key, stale)| Step::Replace(key, stale)),
         2 => (key, any::<bool>()).prop_map(|(key, stale)| Step::Remove(key, stale)),
-        2 => ("(|p/[ab0!/-]{0,5})", 0_usize..8).prop_map(|(after, limit)| Step::List(after, limit)),
+        2 => ("(|p/[ab0!/-]{0,5}|p/v1[.]?!?)", 0_usize..8).prop_map(|(after, limit)| Step::List(after, limit)),
     ];
     proptest::collection::vec(step, 1..40)
 }
 
-/// A version of another record, or the right one.
-fn version(model: &BTreeMap<String, Bytes>, key: &str, stale: bool) -> Version {
-    let current = model.get(key).and_then(|bytes| operation_id(bytes));
-    match current {
-        Some(id) if !stale => Version::new(id),
-        _ => Version::new(Uuid::new_v4().to_string()),
+/// The record as the store must have it.
+type Model = BTreeMap<String, (Bytes, Version)>;
+
+/// The right version, or one that no record ever had.
+fn version(model: &Model, key: &str, stale: bool) -> Version {
+    match model.get(key) {
+        Some((_, version)) if !stale => version.clone(),
+        _ => Version::new(format!("\"{}\"", Uuid::new_v4().simple())),
+    }
+}
+
+/// What a change gave, which is made or a conflict as expected.
+fn made<T>(result: Result<T, WriteError>, is_expected: bool, step: &Step) -> Option<T> {
+    match result {
+        Ok(value) if is_expected => Some(value),
+        Err(WriteError::Conflict) if !is_expected => None,
+        Ok(_) => panic!("{step:?} was made"),
+        Err(error) => panic!("{step:?}: {}", service::errors::chain(&error)),
     }
 }
 
 async fn follows_the_model(store: &dyn RecordStore, steps: &[Step]) {
-    let mut model = BTreeMap::<String, Bytes>::new();
+    let mut model = Model::new();
     for step in steps {
         match step {
             Step::Create(key) => {
                 let bytes = record("created");
                 let result = store.create(key, bytes.clone(), Durability::OnReturn).await;
-                assert_eq!(result.is_ok(), !model.contains_key(key), "{step:?}");
-                if result.is_ok() {
-                    model.insert(key.clone(), bytes);
+                if let Some(version) = made(result, !model.contains_key(key), step) {
+                    model.insert(key.clone(), (bytes, version));
                 }
             }
             Step::Replace(key, stale) => {
@@ -68,48 +81,52 @@ async fn follows_the_model(store: &dyn RecordStore, steps: &[Step]) {
                 let result = store
                     .replace(key, bytes.clone(), &expected, Durability::Eventually)
                     .await;
-                assert_eq!(
-                    result.is_ok(),
-                    !stale && model.contains_key(key),
-                    "{step:?}"
-                );
-                if result.is_ok() {
-                    model.insert(key.clone(), bytes);
+                let is_current = !stale && model.contains_key(key);
+                if let Some(version) = made(result, is_current, step) {
+                    model.insert(key.clone(), (bytes, version));
                 }
             }
             Step::Remove(key, stale) => {
                 let expected = version(&model, key, *stale);
                 let result = store.remove(key, &expected, Durability::OnReturn).await;
-                assert_eq!(
-                    result.is_ok(),
-                    !stale && model.contains_key(key),
-                    "{step:?}"
-                );
-                if result.is_ok() {
+                if model.contains_key(key) {
+                    made(result, !stale, step);
+                }
+                if !stale {
                     model.remove(key);
                 }
             }
-            Step::List(after, limit) => {
-                let listed = store.list("p/", after, *limit).await.expect("listed");
-                let expected: Vec<(&String, u64)> = model
-                    .iter()
-                    .filter(|(key, _)| *key > after)
-                    .take(*limit)
-                    .map(|(key, bytes)| (key, bytes.len() as u64))
-                    .collect();
-                let found: Vec<(&String, u64)> = listed
-                    .iter()
-                    .map(|entry| (&entry.key, entry.size_bytes))
-                    .collect();
-                assert_eq!(found, expected, "{step:?}");
-            }
+            Step::List(after, limit) => is_listed(store, &model, after, *limit).await,
         }
-        for key in ["p/a!", "p/a/b!"] {
+        for key in ["p/a!", "p/a/b!", "p/v1."] {
             let read = store.get(key).await.expect("read");
-            assert_eq!(read.as_ref().map(|read| &read.bytes), model.get(key));
+            let expected = model.get(key);
+            assert_eq!(
+                read.as_ref().map(|read| (&read.bytes, &read.version)),
+                expected.map(|(bytes, version)| (bytes, version)),
+            );
             let version = store.version(key).await.expect("read");
             assert_eq!(read.map(|read| read.version), version);
         }
+    }
+}
+
+async fn is_listed(store: &dyn RecordStore, model: &Model, after: &str, limit: usize) {
+    let listed = store.list("p/", after, limit).await.expect("listed");
+    let expected: Vec<(&String, u64)> = model
+        .iter()
+        .filter(|(key, _)| key.as_str() > after)
+        .take(limit)
+        .map(|(key, (bytes, _))| (key, bytes.len() as u64))
+        .collect();
+    let found: Vec<(&String, u64)> = listed
+        .iter()
+        .map(|entry| (&entry.key, entry.size_bytes))
+        .collect();
+    assert_eq!(found, expected, "after {after:?}, at most {limit}");
+    for entry in &listed {
+        let version = entry.version.as_ref();
+        assert!(version.is_none_or(|version| *version == model[&entry.key].1));
     }
 }
 
@@ -128,22 +145,59 @@ proptest! {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_replacements_at_one_version_one_wins() {
-    let directory = tempfile::TempDir::new().expect("a directory");
-    let open = || LocalRecords::open(directory.path(), Sources::of_the_system()).expect("opens");
-    let stores = [open(), open()];
-    let created = stores[0]
-        .create("p/a!", record(""), Durability::OnReturn)
-        .await;
-    let mut version = created.expect("created");
-    for _ in 0..20 {
+/// Few cases: a request to a server takes a thousand times as long as one to a map.
+const CASES_WITH_A_SERVER: u32 = 6;
+
+fn a_bucket_does_what_record_stores_promise(kind: StoreKind) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut runner = TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(CASES_WITH_A_SERVER)
+    });
+    let checked = runner.run(&steps(), |steps| {
+        runtime.block_on(async {
+            let options = bucket_options(kind);
+            let opened = BucketRecords::open(&options, Sources::of_the_system()).await;
+            follows_the_model(&opened.expect("opens"), &steps).await;
+        });
+        Ok(())
+    });
+    checked.unwrap_or_else(|fault| panic!("{fault}"));
+}
+
+#[test]
+fn s3_does_what_record_stores_promise() {
+    a_bucket_does_what_record_stores_promise(StoreKind::S3);
+}
+
+#[test]
+fn azure_does_what_record_stores_promise() {
+    a_bucket_does_what_record_stores_promise(StoreKind::Azure);
+}
+
+#[test]
+fn s3_without_conditional_removal_does_what_record_stores_promise() {
+    a_bucket_does_what_record_stores_promise(StoreKind::S3WithoutConditionalRemoval);
+}
+
+/// Two handles to one store compete: of eight creations and of eight replacements at one version one wins.
+async fn one_of_many_wins(stores: [Arc<dyn RecordStore>; 2], rounds: usize) {
+    let mut version: Option<Version> = None;
+    for _ in 0..rounds {
         let attempts = (0..8).map(|number| {
-            let (store, version) = (stores[number % 2].clone(), version.clone());
+            let (store, version) = (Arc::clone(&stores[number % 2]), version.clone());
             tokio::spawn(async move {
-                store
-                    .replace("p/a!", record(""), &version, Durability::Eventually)
-                    .await
+                let bytes = record("");
+                match version {
+                    Some(version) => {
+                        let durability = Durability::Eventually;
+                        store.replace("p/a!", bytes, &version, durability).await
+                    }
+                    None => store.create("p/a!", bytes, Durability::OnReturn).await,
+                }
             })
         });
         let outcomes = futures_util::future::join_all(attempts).await;
@@ -152,7 +206,29 @@ async fn of_many_replacements_at_one_version_one_wins() {
             .filter_map(|outcome| outcome.expect("no panic").ok())
             .collect();
         assert_eq!(won.len(), 1);
-        version = won.remove(0);
+        version = won.pop();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_changes_at_one_version_one_wins() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let open = || -> Arc<dyn RecordStore> {
+        let opened = LocalRecords::open(directory.path(), Sources::of_the_system());
+        Arc::new(opened.expect("opens"))
+    };
+    one_of_many_wins([open(), open()], 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_changes_at_one_version_one_wins_in_a_bucket() {
+    for kind in [StoreKind::S3, StoreKind::Azure] {
+        let options = bucket_options(kind);
+        let open = async || {
+            let opened = BucketRecords::open(&options, Sources::of_the_system()).await;
+            Arc::new(opened.expect("opens")) as Arc<dyn RecordStore>
+        };
+        one_of_many_wins([open().await, open().await], 6).await;
     }
 }
 

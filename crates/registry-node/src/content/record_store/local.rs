@@ -12,6 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
+use time::OffsetDateTime;
 
 use super::{
     Durability, ListedRecord, OPERATION_HEAD_BYTES, ReadError, RecordStore, StoredRecord, Version,
@@ -342,6 +343,7 @@ impl Inner {
                     key,
                     size_bytes: metadata.len(),
                     version: None,
+                    modified: OffsetDateTime::from_unix_timestamp(metadata.mtime()).ok(),
                 });
             }
         }

@@ -1,14 +1,19 @@
 //! The one small trait through which all metadata of content goes: records under ordered keys, changed only at a version
 //! that was read. What a record means does not belong here, nor do the bytes of blobs.
 
+mod bucket;
 mod local;
 mod probe;
+mod tombstone;
 
 use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use time::OffsetDateTime;
+
+pub use bucket::BucketRecords;
 pub use local::LocalRecords;
 pub use probe::{ProbeError, probe};
 
@@ -52,8 +57,11 @@ pub struct ListedRecord {
     pub key: String,
     /// Size of the record in bytes.
     pub size_bytes: u64,
-    /// The version, where the store's listing gives it without reading the record.
+    /// The version, where the store's listing gives it without reading the record: then it is the version that the record had
+    /// during the listing.
     pub version: Option<Version>,
+    /// When the record was written last, by the store's clock and to its precision, where the listing gives it.
+    pub modified: Option<OffsetDateTime>,
 }
 
 /// When a change has to survive a loss of power.
@@ -141,7 +149,7 @@ pub trait RecordStore: Send + Sync {
         durability: Durability,
     ) -> Result<Version, WriteError>;
 
-    /// Removes the record at that version, and no other.
+    /// Removes the record at that version, and no other. Of one that is not there any more it may say either.
     async fn remove(
         &self,
         key: &str,
@@ -157,7 +165,20 @@ pub trait RecordStore: Send + Sync {
         after: &str,
         limit: usize,
     ) -> Result<Vec<ListedRecord>, ReadError>;
+
+    /// Whether what [`Self::remove`] removes leaves nothing behind, so that collection beside pushes gains something. A store that
+    /// cannot delete at a version keeps a small tombstone for each removed record, until [`Self::assume_exclusive`] was called.
+    fn removes_for_good(&self) -> bool {
+        true
+    }
+
+    /// The caller vouches that until the end of this process nobody else changes anything in this store. A store that keeps
+    /// tombstones then deletes outright: in [`Self::remove`], after comparing, and those that [`Self::list`] meets.
+    fn assume_exclusive(&self) {}
 }
+
+/// What the keys of the start-up probe begin with.
+pub(crate) const PROBE_PREFIX: &str = "_probe/";
 
 /// What every record begins with; the operation id's 36 characters follow.
 pub const OPERATION_PREFIX: &[u8] = b"{\"operation\":\"";

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
-    Durability, OPERATION_PREFIX, ReadError, RecordStore, Version, WriteError, operation_id,
+    Durability, OPERATION_PREFIX, PROBE_PREFIX, ReadError, RecordStore, Version, WriteError,
+    operation_id,
 };
 use crate::content::sources::Sources;
 
@@ -27,8 +28,9 @@ pub enum ProbeError {
 /// # Errors
 /// What the store got wrong, or that it does not work at all.
 pub async fn probe(store: &dyn RecordStore, sources: &Sources) -> Result<(), ProbeError> {
-    let prefix = format!("_probe/{}/", (sources.random_id)());
-    let keys = ["a!", "a-b!", "a/b!"].map(|name| format!("{prefix}{name}"));
+    let prefix = format!("{PROBE_PREFIX}{}/", (sources.random_id)());
+    // Names that sort before any root: a store that takes the start of a listing for relative to its prefix is found out.
+    let keys = ["!a!", "!a-b!", "!a/b!"].map(|name| format!("{prefix}{name}"));
     let record = || probe_record((sources.random_id)());
 
     let first = store
@@ -81,7 +83,9 @@ async fn probe_listing(
         store.remove(key, &version, Durability::OnReturn).await?;
     }
     if all != keys[..] || rest != keys[1..2] {
-        return Err(ProbeError::Unfit("a listing is not in the order of keys"));
+        return Err(ProbeError::Unfit(
+            "a listing is not in the order of the keys' bytes, or does not begin after the key named",
+        ));
     }
     if store.get(&keys[1]).await?.is_some() {
         return Err(ProbeError::Unfit("a removed record is still there"));
