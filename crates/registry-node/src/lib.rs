@@ -7,6 +7,7 @@
 pub mod acr;
 pub mod config;
 pub mod content;
+mod content_arguments;
 pub mod gate;
 pub mod limits;
 pub mod metrics;
@@ -18,4 +19,5 @@ pub mod status;
 mod watching;
 mod while_taken;
 
+pub use content_arguments::{Addressing, BucketArguments, ContentArguments, ContentArgumentsError};
 pub use run::{Arguments, StartError, run};

@@ -32,7 +32,8 @@ use crate::{
         Follower, Identities, LocalCopy, Standing, StandingError,
         enrolment::{self, EnrolmentError},
     },
-    content::{Content, OpenError, OpenOptions, Sources},
+    content::{Content, Sources},
+    content_arguments::{ContentArguments, ContentArgumentsError},
     gate::{Forwarding, Gate, GateServer, ListenError},
     limits::{
         IDLE_CONNECTION_TIME, JOIN_TIMEOUT, JOIN_TIMEOUT_MINIMUM, SHUTDOWN_TIMEOUT,
@@ -62,12 +63,9 @@ pub struct Arguments {
     /// Directory for what makes this process a node: its credential and its copy of the configuration
     #[arg(long, value_name = "DIRECTORY")]
     pub state_dir: PathBuf,
-    /// Directory of the region's content
-    #[arg(long, value_name = "DIRECTORY")]
-    pub content_dir: PathBuf,
-    /// The content directory is used by no other node, so it may be on a network file system
-    #[arg(long)]
-    pub single_node: bool,
+    /// Where the region's content is
+    #[command(flatten)]
+    pub content: ContentArguments,
     /// URL of the control plane, https://host[:port]
     #[arg(long, value_name = "URL")]
     pub control_plane: String,
@@ -148,7 +146,7 @@ pub enum StartError {
     Standing(#[from] StandingError),
     /// The content cannot be used.
     #[error(transparent)]
-    Content(#[from] OpenError),
+    Content(#[from] ContentArgumentsError),
     /// The metrics port cannot be opened.
     #[error(transparent)]
     Observe(#[from] service::observe::ObserveError),
@@ -376,15 +374,25 @@ async fn open_content(
     readiness: &Readiness,
     sources: &Sources,
 ) -> Result<Content, StartError> {
-    let options = OpenOptions {
-        region: arguments.region.clone(),
-        single_node: arguments.single_node,
+    let content = arguments
+        .content
+        .open(&arguments.region, sources.clone())
+        .await?;
+    let place = arguments.content.shown();
+    let detail = match content.collects_online() {
+        true => format!("open in {place}"),
+        false => {
+            tracing::warn!(
+                "the content store {place} does not delete at a version: removed records leave tombstones, and collection \
+                 beside pushes is off"
+            );
+            format!(
+                "open in {place}, which does not delete at a version: collection beside pushes is off"
+            )
+        }
     };
-    let content = Content::open(&arguments.content_dir, options, sources.clone()).await?;
-    readiness.set(
-        CONTENT,
-        Ok(format!("open in {}", arguments.content_dir.display())),
-    );
+    tracing::info!("content is {detail}");
+    readiness.set(CONTENT, Ok(detail));
     Ok(content)
 }
 

@@ -16,7 +16,7 @@ use super::error::{ErrorCode, OciError};
 use super::multipart::Multipart;
 use super::range::RangeRequest;
 use super::{DOCKER_CONTENT_DIGEST, HeadBody, Operation, RepositoryAction};
-use crate::content::{Blob, ContentError};
+use crate::content::{Blob, ContentError, Repository};
 use crate::names::Digest;
 
 /// `GET` and `HEAD` of a blob. For those who may push, HEAD is how they find out that they need not.
@@ -52,6 +52,9 @@ pub(super) async fn read(
     }
     if let RangeRequest::Parts(ranges) = asked {
         return parts(operation, blob, ranges, response).await;
+    }
+    if let Some(redirect) = redirect(&repository, &blob).await {
+        return Ok(redirect);
     }
     let range = match asked {
         RangeRequest::Part(range) => {
@@ -108,6 +111,24 @@ fn transfer(
         }
     });
     SizedStream::new(length, Box::pin(bytes))
+}
+
+/// The answer that sends the client to the store. A range is the store's to cut, so the request goes there as it is.
+async fn redirect(repository: &Repository<'_>, blob: &Blob) -> Option<HttpResponse> {
+    match repository.blob_url(blob).await {
+        Ok(url) => url.map(|url| {
+            HttpResponse::TemporaryRedirect()
+                .insert_header((header::LOCATION, url))
+                .insert_header((header::CACHE_CONTROL, "no-store"))
+                .insert_header((DOCKER_CONTENT_DIGEST, blob.digest().as_str()))
+                .finish()
+        }),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(blob.digest = %blob.digest(), error, "a download is not redirected");
+            None
+        }
+    }
 }
 
 /// The range asked for; `If-Range` with anything but this content asks for all of it. Only GET has ranges (RFC 9110, 14.2).
