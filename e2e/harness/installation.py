@@ -231,6 +231,6 @@ def clean_environment():
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in dropped and not name.startswith(("AZURE_", "ARM_", "WHARFINGER_", "PG"))
+        if name not in dropped and not name.startswith(("AWS_", "AZURE_", "ARM_", "WHARFINGER_", "PG"))
         and not name.lower().endswith("_proxy")
     }  # fmt: skip

@@ -23,7 +23,7 @@ enum Command {
     /// Runs a control plane: the API, the directory and sign-in
     ControlPlane(control_plane::Arguments),
     /// Runs a registry node: what docker login, push and pull speak to
-    RegistryNode(registry_node::Arguments),
+    RegistryNode(Box<registry_node::Arguments>),
     #[command(subcommand)]
     Node(node::NodeCommand),
     #[command(subcommand)]
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> ExitCode {
     match command {
         Command::ControlPlane(arguments) => report(control_plane::run(arguments)),
-        Command::RegistryNode(arguments) => report(registry_node::run(arguments)),
+        Command::RegistryNode(arguments) => report(registry_node::run(*arguments)),
         Command::Node(command) => node::run(&command),
         Command::Admin(command) => match admin::run(command) {
             Ok(()) => ExitCode::SUCCESS,

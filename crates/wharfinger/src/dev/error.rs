@@ -59,6 +59,8 @@ pub(crate) enum DevError {
         #[source]
         source: io::Error,
     },
+    #[error("the content store of a region cannot be named")]
+    ContentStore(#[source] registry_node::content::bucket::BucketLocationError),
     #[error("{0}")]
     Secret(#[from] service::configuration::ConfigurationError),
     #[error("port {} is in use by another program ({address}); choose another with {flag}", address.port())]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use credentials::{KeyRing, Randomness, SystemRandomness};
+use registry_node::BucketArguments;
 use serde::Deserialize;
 use service::configuration::write_secret_file;
 use service::shutdown::Shutdown;
@@ -37,6 +38,7 @@ pub(super) struct Installation {
     registry_port: Option<u16>,
     regions: Option<Regions>,
     nodes_per_region: Option<u16>,
+    pub(super) bucket: BucketArguments,
     events: UnboundedSender<Event>,
     pub(super) shutdown: Shutdown,
     /// In the order in which they were started.
@@ -101,6 +103,7 @@ impl Installation {
             registry_port: arguments.registry_port,
             regions: arguments.regions.clone(),
             nodes_per_region: arguments.nodes_per_region,
+            bucket: arguments.bucket.clone(),
             events,
             shutdown,
             kept: Vec::new(),

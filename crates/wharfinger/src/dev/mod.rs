@@ -71,6 +71,9 @@ pub(crate) struct Arguments {
     /// Registry nodes of each region; they share the region's content. Later runs may have more [default: 1]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=NODES_PER_REGION_MAXIMUM))]
     nodes_per_region: Option<u16>,
+    /// Content in a bucket instead of the state directory: each region's below its name. To be given at every run
+    #[command(flatten)]
+    bucket: registry_node::BucketArguments,
     /// File that holds, once all is serving and again after each restart, one JSON object for scripts
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,

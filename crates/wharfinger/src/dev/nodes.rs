@@ -94,13 +94,12 @@ impl Installation {
     ) -> Result<(), DevError> {
         let region = &node.region;
         let node_state = state.private_directory(&node.name())?;
-        let content = state.private_directory(&format!("content-{region}"))?;
         let join_token = state.join(format!("{}.join-token", node.name()));
         let enrolled = node_state.join(NODE_CREDENTIAL).exists();
         let mut arguments: Vec<OsString> = vec!["registry-node".into()];
         arguments.extend(["--region".into(), region.into()]);
         arguments.extend(["--state-dir".into(), node_state.into()]);
-        arguments.extend(["--content-dir".into(), content.into()]);
+        arguments.extend(self.content_flags(state, region)?);
         arguments.extend(["--control-plane".into(), plan.control_plane_url().into()]);
         for flag in ["--control-plane-ca", "--node-ca"] {
             arguments.extend([flag.into(), plan.certificates.authority.clone().into()]);
@@ -121,6 +120,20 @@ impl Installation {
         ));
         self.keep_server(state, plan, node.role(), node.port, arguments)
             .await
+    }
+
+    /// Where the region's content is: in the bucket that was asked for, or in the state directory.
+    fn content_flags(
+        &self,
+        state: &StateDirectory,
+        region: &str,
+    ) -> Result<Vec<OsString>, DevError> {
+        if let Some(location) = &self.bucket.content_store {
+            let location = location.below(region).map_err(DevError::ContentStore)?;
+            return Ok(self.bucket.for_location(&location));
+        }
+        let directory = state.private_directory(&format!("content-{region}"))?;
+        Ok(vec!["--content-dir".into(), directory.into()])
     }
 
     async fn create_node(
