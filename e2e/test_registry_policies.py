@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from azure.containerregistry import ContainerRegistryClient
+from azure.core.exceptions import ClientAuthenticationError
 
 from harness.control_plane import REGISTRIES, Registry
 from harness.images import Image
@@ -49,6 +51,25 @@ def test_an_open_registry_is_pulled_by_docker_without_a_login_until_it_is_closed
     switch("false")
     assert admin.get_manifest("app", "v1", token).status_code == 401
     docker.fails("pull", open_)
+
+
+def test_the_sdk_reads_an_open_registry_without_credentials(control_plane, ready, new_registry, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", ready["ca_file"])
+    registry, admin = new_registry("Standard")
+    image = Image("open")
+    admin.push_image("team/app", "v1", image)
+    control_plane.expect(
+        200, "PATCH", registry.id, REGISTRIES, json={"properties": {"anonymousPullEnabled": True}}
+    )  # fmt: skip
+    client = ContainerRegistryClient(f"https://{registry.login_server}", audience=ready["control_plane"])
+    assert list(client.list_repository_names()) == ["team/app"]
+    assert client.get_repository_properties("team/app").tag_count == 1
+    assert [tag.name for tag in client.list_tag_properties("team/app")] == ["v1"]
+    assert client.get_manifest("team/app", "v1").digest == image.digest
+    with pytest.raises(ClientAuthenticationError):
+        client.delete_tag("team/app", "v1")
+    with pytest.raises(ClientAuthenticationError):
+        client.update_repository_properties("team/app", can_list=False)
 
 
 def test_retention_is_set_by_az_and_our_own_rules_by_its_generic_command(az, control_plane, new_registry):

@@ -68,6 +68,34 @@ async fn an_open_registry_is_read_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attributes_of_an_open_registry_are_read_and_not_changed() {
+    let node = start(true).await;
+    let manifest = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+    let put = node
+        .request(Method::PUT, "contoso", "/v2/app/manifests/v1")
+        .header("content-type", "application/vnd.oci.image.index.v1+json")
+        .basic_auth("contoso", Some(node.passwords[0].expose()))
+        .body(manifest);
+    assert_eq!(send(put).await.status, 201);
+    for path in [
+        "/acr/v1/_catalog",
+        "/acr/v1/app",
+        "/acr/v1/app/_tags",
+        "/acr/v1/app/_manifests",
+    ] {
+        assert_eq!(send(node.get(path)).await.status, 200, "{path}");
+    }
+    let patch = node
+        .request(Method::PATCH, "contoso", "/acr/v1/app/_tags/v1")
+        .body(r#"{"writeEnabled":false}"#);
+    let delete = node.request(Method::DELETE, "contoso", "/acr/v1/app");
+    for request in [patch, delete] {
+        let refused = send(request).await;
+        assert_eq!((refused.status, refused.code()), (401, "UNAUTHORIZED"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_base_is_challenged_so_that_clients_find_the_token_endpoint() {
     let node = start(true).await;
     let answer = send(node.get("/v2/")).await;
