@@ -68,6 +68,9 @@ def test_az_shows_what_a_registry_holds(az, registry, filled, images):
         ("latest", new.digest), ("old", old.digest), ("v1", new.digest)
     ]  # fmt: skip
 
+    # Another name of `manifest list-metadata`.
+    assert len(repository("show-manifests", "--repository", REPOSITORY)) == 3
+
     def manifest(command, *arguments):
         return az.json("acr", "manifest", command, "--registry", registry.name, *arguments)
 

@@ -8,7 +8,7 @@ use super::manifests::HINTS_PAGE;
 use super::push::WrittenTag;
 use super::record_store::Durability;
 use super::records::{HintRecord, ManifestRecord, Versioned};
-use crate::names::{Digest, Tag};
+use crate::names::{Digest, Reference, Tag};
 
 impl Repository<'_> {
     /// Refuses what would write to the repository while it is locked.
@@ -18,6 +18,26 @@ impl Repository<'_> {
     pub async fn check_writable(&self) -> Result<(), ContentError> {
         let attributes = self.attributes().await?;
         attributes.check_write(|| self.what_is_locked())
+    }
+
+    /// Refuses a push to a locked tag before it leaves anything; the tag is judged again when it is written. `written` is what the
+    /// same push wrote.
+    pub(super) async fn check_tag_writable(
+        &self,
+        reference: &Reference,
+        written: Option<&WrittenTag>,
+    ) -> Result<(), ContentError> {
+        let Reference::Tag(tag) = reference else {
+            return Ok(());
+        };
+        let Some(found) = self.tag_record(tag).await? else {
+            return Ok(());
+        };
+        if written.is_some_and(|written| written.version == found.version) {
+            return Ok(());
+        }
+        let locks = self.locks_of_tag(&found.value).await?;
+        locks.check_write(|| self.tag_text(tag))
     }
 
     /// Refuses to delete anything in the repository while that is locked.

@@ -150,7 +150,10 @@ impl Repository<'_> {
         };
         let mut written = None;
         for _ in 0..CONFLICT_ATTEMPTS {
-            let life = self.life().await?;
+            let (life, ()) = tokio::try_join!(
+                self.life(),
+                self.check_tag_writable(reference, written.as_ref())
+            )?;
             self.touch_references(&push.document, &life).await?;
             let version = push.write_manifest(&life).await?;
             if !self.write_record(&life).await? {

@@ -74,6 +74,9 @@ async fn a_tag_that_may_not_be_written_stays_what_and_where_it_is() {
     }
     let read = registry.call("GET", "/v2/app/manifests/v1").await.is(200);
     assert_eq!(read.header("docker-content-digest"), first);
+    // The push that was refused left nothing.
+    let shown = registry.call("GET", "/acr/v1/app").await.json();
+    assert_eq!(shown["manifestCount"], 2);
     // Another tag is free, and so is this one once it is unlocked.
     assert_eq!(push(&registry, "v2").await.0, 201);
     registry
