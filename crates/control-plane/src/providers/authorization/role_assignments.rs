@@ -1,16 +1,18 @@
 //! Role assignments: who has which role at which scope.
 
+mod list;
+
 use std::sync::Arc;
 
 use actix_web::http::{Method, StatusCode};
-use arm::{ApiError, Filter, Kind, Term, format_time};
+use arm::{ApiError, Kind, format_time};
 use rbac::{Condition, Scope};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::access::PrincipalKind;
 use store::role_assignments::{
     CONDITION_VERSION, NewRoleAssignment, RoleAssignment, RoleAssignmentDeletion,
-    RoleAssignmentDetails, RoleAssignmentFilter, RoleAssignmentPut, ScopeRow,
+    RoleAssignmentDetails, RoleAssignmentPut, ScopeRow,
 };
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -22,7 +24,6 @@ use crate::front_door::{
 };
 use crate::limits::MAXIMUM_ROLE_DESCRIPTION_CHARACTERS;
 use crate::providers::resources::{group_of, missing_subscription};
-use crate::providers::{is_full, page, page_size};
 
 const READ: &str = "Microsoft.Authorization/roleAssignments/read";
 const WRITE: &str = "Microsoft.Authorization/roleAssignments/write";
@@ -47,7 +48,7 @@ fn at_scope(scope: PathScope, word: &str, path: &str) -> [Operation; 4] {
             list_path,
             access(READ),
             "Lists the role assignments at a scope, above it and, without atScope(), below it.",
-            list,
+            list::list,
         )
         .query(&["$filter", "$top", "$skiptoken"])
         .answers::<RoleAssignmentList>(200),
@@ -540,136 +541,4 @@ async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             ),
         )),
     }
-}
-
-/// What a filter asks for; a principal's groups are not looked up yet.
-struct Asked {
-    filter: RoleAssignmentFilter,
-    principal: Option<Uuid>,
-    /// Whether assignments of the principal's groups are asked for too.
-    by_groups: bool,
-}
-
-fn invalid_filter(message: String) -> ApiError {
-    ApiError::invalid("BadRequestFormat", message).with_target("$filter")
-}
-
-fn filter_of(request: &Request, scope: &Scope) -> Result<Asked, ApiError> {
-    let mut asked = Asked {
-        filter: RoleAssignmentFilter {
-            chain: scope.ancestors_and_self().map(str::to_owned).collect(),
-            below: Some(scope.key().to_owned()),
-            principal_ids: None,
-        },
-        principal: None,
-        by_groups: false,
-    };
-    let invalid = invalid_filter;
-    let Some(text) = request
-        .query("$filter")
-        .filter(|text| !text.trim().is_empty())
-    else {
-        return Ok(asked);
-    };
-    for term in Filter::parse(text)
-        .map_err(|error| invalid(error.to_string()))?
-        .0
-    {
-        let principal = match term {
-            Term::Call {
-                function,
-                argument: None,
-            } if function == "atscope" => {
-                asked.filter.below = None;
-                continue;
-            }
-            Term::Call {
-                function,
-                argument: Some(principal),
-            } if function == "assignedto" => {
-                asked.by_groups = true;
-                principal
-            }
-            Term::Equals { property, value } if property == "principalid" => value,
-            _ => {
-                return Err(invalid(
-                    "Role assignments are filtered by atScope(), assignedTo('…') and principalId eq '…' only.".to_owned(),
-                ));
-            }
-        };
-        let principal = Uuid::try_parse(&principal).map_err(|_| {
-            invalid(format!(
-                "The principal '{}' of the filter is not a GUID.",
-                shorten(&principal)
-            ))
-        })?;
-        if asked.principal.is_some_and(|known| known != principal) {
-            return Err(invalid(
-                "The filter asks for two principals; an assignment has one.".to_owned(),
-            ));
-        }
-        asked.principal = Some(principal);
-    }
-    Ok(asked)
-}
-
-/// The filter with the principals whose assignments are asked for.
-async fn with_principals(app: &App, asked: Asked) -> Result<RoleAssignmentFilter, ApiError> {
-    let mut filter = asked.filter;
-    let Some(principal) = asked.principal else {
-        return Ok(filter);
-    };
-    let mut ids = vec![principal];
-    if asked.by_groups {
-        match app
-            .store
-            .principal_with_groups(principal)
-            .await
-            .map_err(store_error)?
-        {
-            Some((PrincipalKind::Group, _)) => {
-                return Err(invalid_filter(format!(
-                    "assignedTo() takes a user or a service principal, and '{principal}' is a group. Use principalId eq '{principal}'."
-                )));
-            }
-            Some((_, groups)) => ids.extend(groups),
-            None => {}
-        }
-    }
-    filter.principal_ids = Some(ids);
-    Ok(filter)
-}
-
-async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
-    let (scope, _) = scope_of(&request)?;
-    let filter = with_principals(&app, filter_of(&request, &scope)?).await?;
-    let limit = page_size(&request)?;
-    let after = match request.query("$skiptoken") {
-        None => Uuid::nil(),
-        Some(token) => Uuid::try_parse(token).map_err(|_| {
-            ApiError::invalid(
-                "InvalidSkipToken",
-                format!(
-                    "The $skiptoken '{}' is not one that this service gave.",
-                    shorten(token)
-                ),
-            )
-            .with_target("$skiptoken")
-        })?,
-    };
-    let assignments = app
-        .store
-        .role_assignment_list(&filter, after, limit)
-        .await
-        .map_err(store_error)?;
-    let token = assignments
-        .last()
-        .map(|assignment| assignment.name.to_string());
-    let value = assignments
-        .iter()
-        .map(|assignment| serde_json::to_value(body(&request, assignment)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(ApiError::internal)?;
-    let is_full = is_full(assignments.len(), limit);
-    Answer::ok(&page(&app, &request, token.filter(|_| is_full), value))
 }
