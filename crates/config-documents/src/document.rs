@@ -275,7 +275,7 @@ pub struct SignInKey {
     pub issuers: Vec<String>,
     /// Every `aud` that nodes take: that of the control plane, and that of registries.
     pub audiences: Vec<String>,
-    /// From then on tokens that it signed count no more.
+    /// From then on tokens that it signed count no more. What nodes gave for one before counts while the document is there.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",

@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use config_documents::{REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS, REGISTRY_TOKEN_LIFETIME_SECONDS};
+
 /// The longest request body that is read: 1 MiB. No ARM or directory request here comes near it.
 pub(crate) const MAXIMUM_BODY_BYTES: usize = 1024 * 1024;
 
@@ -88,6 +90,12 @@ pub(crate) const SIGN_IN_KEY_LEAD: time::Duration = time::Duration::minutes(10);
 
 /// After how many readings of the keys failed sign-ins and sessions that are over are forgotten.
 pub(crate) const FORGET_ROUNDS: u32 = 60;
+/// How long something is good, at most, that nodes gave for an access token: a refresh token, and an access token for that at its end. Nodes
+/// know the key that signed the first of these for as long, so that all of them die when it is revoked.
+pub(crate) const EXCHANGED_TOKEN_LIFETIME: time::Duration = time::Duration::seconds(
+    (REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS + REGISTRY_TOKEN_LIFETIME_SECONDS) as i64,
+);
+
 
 /// Failed sign-ins a minute, and at once, from one address in the name of one client.
 pub(crate) const SIGN_IN_FAILURES_OF_CLIENT: NonZeroU32 = NonZeroU32::new(10).expect("not zero");

@@ -25,6 +25,21 @@ pub struct SignInKey {
     pub retired_at: Option<OffsetDateTime>,
 }
 
+/// How long something can be good after a key's last signature.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenLifetimes {
+    /// A token that it signed.
+    pub signed: Duration,
+    /// What nodes gave for such a token; it dies when nodes know the key no more.
+    pub exchanged: Duration,
+}
+
+impl TokenLifetimes {
+    pub fn after_last_signature(&self) -> Duration {
+        self.signed + self.exchanged
+    }
+}
+
 impl Store {
     /// Keys that are in use, will be, or were retired after `retired_since`, in the order of their first use.
     pub async fn sign_in_key_list(
@@ -69,7 +84,7 @@ impl Store {
     pub async fn sign_in_keys_publish(
         &self,
         keys: &[config_documents::SignInKey],
-        token_lifetime: Duration,
+        lifetimes: TokenLifetimes,
         now: OffsetDateTime,
     ) -> Result<Option<Published>, StoreError> {
         // First without a lock: nearly always there is nothing to do.
@@ -89,7 +104,7 @@ impl Store {
         lock(&mut transaction).await?;
         let forgotten = sqlx::query_scalar!(
             "DELETE FROM sign_in_keys WHERE retired_at < $1 RETURNING kid",
-            now - token_lifetime - FORGOTTEN_AFTER
+            now - lifetimes.after_last_signature() - FORGOTTEN_AFTER
         )
         .fetch_all(&mut *transaction)
         .await?;
@@ -101,7 +116,8 @@ impl Store {
             .map(|row| {
                 (
                     row.kid,
-                    row.retired_at.map(|retired_at| retired_at + token_lifetime),
+                    row.retired_at
+                        .map(|retired_at| retired_at + lifetimes.signed),
                 )
             })
             .collect();
@@ -116,7 +132,9 @@ impl Store {
             let kid = document.key();
             // As it was read, and not as a rotation has made it meanwhile.
             let is_present = present.get(&kid) == Some(&key.ends_at);
-            let is_over = key.ends_at.is_some_and(|ends_at| ends_at <= now);
+            let is_over = key
+                .ends_at
+                .is_some_and(|ends_at| ends_at + lifetimes.exchanged <= now);
             if is_present && !is_over && known.get(&kid) != document.body_in_form(form).as_ref() {
                 changes.push(Change::Upsert {
                     region: Region::all(),

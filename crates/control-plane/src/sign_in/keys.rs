@@ -7,15 +7,20 @@ use credentials::{KeyError, KeyRing, OpenError, PublicKey, SigningKey, TokenVeri
 use parking_lot::RwLock;
 use store::config::Published;
 use store::installation::Installation;
-use store::sign_in_keys::{FormerKeys, SignInKey};
+use store::sign_in_keys::{FormerKeys, SignInKey, TokenLifetimes};
 use store::{Store, StoreError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::audience::Audience;
 use super::tenant::TenantForm;
-use crate::limits::{SIGN_IN_KEY_LEAD, TOKEN_LIFETIME};
+use crate::limits::{EXCHANGED_TOKEN_LIFETIME, SIGN_IN_KEY_LEAD, TOKEN_LIFETIME};
 use crate::sealing::of_sign_in_key;
+
+const LIFETIMES: TokenLifetimes = TokenLifetimes {
+    signed: TOKEN_LIFETIME,
+    exchanged: EXCHANGED_TOKEN_LIFETIME,
+};
 
 /// Why there are no keys to sign in with.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +188,7 @@ async fn publish(
         })
         .collect();
     let published = store
-        .sign_in_keys_publish(&documents, TOKEN_LIFETIME, now)
+        .sign_in_keys_publish(&documents, LIFETIMES, now)
         .await?;
     if let Some(published) = published {
         tracing::info!(
@@ -332,7 +337,7 @@ async fn read(
     key_ring: &KeyRing,
     now: OffsetDateTime,
 ) -> Result<OpenedKeys, SignInError> {
-    let retired_since = now - TOKEN_LIFETIME;
+    let retired_since = now - LIFETIMES.after_last_signature();
     let mut rows = store.sign_in_key_list(retired_since).await?;
     if rows.iter().all(|row| row.retired_at.is_some()) {
         make_key(store, key_ring, now).await?;

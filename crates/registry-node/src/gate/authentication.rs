@@ -106,7 +106,7 @@ impl Gate {
             sources: self.sources.clone(),
             registry: entry.registry.uid,
             name: ANONYMOUS.to_owned(),
-            credential: CredentialId::Anonymous,
+            origin: CredentialId::Anonymous.into(),
             token: None,
         }
     }
@@ -191,7 +191,7 @@ impl Gate {
             sources: self.sources.clone(),
             registry: entry.registry.uid,
             name: login.user.clone(),
-            credential,
+            origin: credential.into(),
             token: None,
         })
     }
@@ -302,7 +302,7 @@ impl Gate {
         let index = self.configuration.index();
         index
             .registry(registry.uid)
-            .is_some_and(|entry| login::is_current(&index, entry, &verified.credential, now))
+            .is_some_and(|entry| login::is_current(&index, entry, &verified.origin, now))
             .then_some(verified)
             .ok_or(TokenRefusal::Withdrawn)
     }
@@ -314,7 +314,7 @@ impl Gate {
             sources: self.sources.clone(),
             registry: entry.registry.uid,
             name: token.subject.clone(),
-            credential: token.credential,
+            origin: token.origin.clone(),
             token: (token.kind == TokenKind::Access).then(|| Arc::clone(token)),
         }
     }

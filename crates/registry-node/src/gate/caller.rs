@@ -6,7 +6,7 @@ use rbac::registry::RepositoryPermission;
 use uuid::Uuid;
 
 use super::{
-    login::{self, CredentialId},
+    login::{self, CredentialId, Origin},
     token::VerifiedToken,
     token_scope::TokenScope,
 };
@@ -24,7 +24,7 @@ pub struct Caller {
     pub(super) sources: Sources,
     pub(super) registry: Uuid,
     pub(super) name: String,
-    pub(super) credential: CredentialId,
+    pub(super) origin: Origin,
     /// A token allows this at most; a password does not limit its owner.
     pub(super) token: Option<Arc<VerifiedToken>>,
 }
@@ -78,8 +78,8 @@ impl Caller {
         let index = self.configuration.index();
         let entry = index
             .registry(self.registry)
-            .filter(|entry| login::is_current(&index, entry, &self.credential, now));
-        question(&match (entry, self.credential) {
+            .filter(|entry| login::is_current(&index, entry, &self.origin, now));
+        question(&match (entry, self.origin.credential) {
             (None, _) => Rights::None,
             (Some(_), CredentialId::Admin { .. }) => Rights::All,
             (Some(_), CredentialId::Anonymous) => Rights::Anonymous,
@@ -95,7 +95,7 @@ impl Caller {
         let index = self.configuration.index();
         index
             .registry(self.registry)
-            .is_some_and(|entry| login::is_current(&index, entry, &self.credential, now))
+            .is_some_and(|entry| login::is_current(&index, entry, &self.origin, now))
     }
 
     /// Whether the caller has all of it.

@@ -97,7 +97,7 @@ impl Gate {
             let digest = response.headers().get("docker-content-digest")?;
             digest.to_str().ok()
         });
-        let (object_id, key_id) = match caller.credential {
+        let (object_id, key_id) = match caller.origin.credential {
             CredentialId::Admin { .. } | CredentialId::Anonymous => (None, None),
             CredentialId::Principal { object_id, key_id } => (Some(object_id), Some(key_id)),
         };

@@ -115,7 +115,7 @@ impl Gate {
         self.refresh_token(&Grant {
             entry,
             subject: &signed_in.name,
-            credential: signed_in.credential,
+            origin: signed_in.origin.clone(),
             content: GrantContent::Refresh {
                 tenant: Some(signed_in.tenant_id),
             },
@@ -139,7 +139,7 @@ impl Gate {
         self.refresh_token(&Grant {
             entry,
             subject: &shown.subject,
-            credential: shown.credential,
+            origin: shown.origin.clone(),
             content: GrantContent::Refresh {
                 tenant: shown.tenant,
             },
@@ -170,7 +170,7 @@ impl Gate {
             sources: self.sources.clone(),
             registry: entry.registry.uid,
             name: signed_in.name.clone(),
-            credential: signed_in.credential,
+            origin: signed_in.origin.clone(),
             token: None,
         };
         if caller.has(&[RequiredAccess::Base]) {

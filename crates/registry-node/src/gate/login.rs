@@ -1,5 +1,7 @@
 //! Who a user is, and what it may do now: always by the current index.
 
+use std::sync::Arc;
+
 use config_documents::{AdminPasswordSlot, Principal, UsedCredentialId};
 use credentials::NOT_BEFORE_TOLERANCE;
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,24 @@ impl CredentialId {
             }
             Self::Principal { key_id, .. } => Some(UsedCredentialId::Secret { key_id }),
             Self::Anonymous => None,
+        }
+    }
+}
+
+/// What a caller came in with. A token carries this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) credential: CredentialId,
+    /// The key of sign-in that vouched for the credential, when that was not shown to a node: what came from it dies when the key is revoked.
+    pub(super) sign_in_key: Option<Arc<str>>,
+}
+
+impl From<CredentialId> for Origin {
+    /// Of a credential that was shown here.
+    fn from(credential: CredentialId) -> Self {
+        Self {
+            credential,
+            sign_in_key: None,
         }
     }
 }
@@ -220,17 +240,31 @@ fn is_in_time(starts_at: OffsetDateTime, expires_at: OffsetDateTime, now: Offset
     starts_at <= now.saturating_add(NOT_BEFORE_TOLERANCE) && now < expires_at
 }
 
-/// Whether the credential is still what it was.
+/// Whether what a caller came in with still counts.
 pub(super) fn is_current(
     index: &Index,
     entry: &RegistryEntry,
-    credential: &CredentialId,
+    origin: &Origin,
     now: OffsetDateTime,
 ) -> bool {
     #[cfg(feature = "faults-on-purpose")]
     if service::faults_on_purpose::is_on("token-outlives-credential") {
         return true;
     }
+    let is_vouched_for = origin
+        .sign_in_key
+        .as_deref()
+        .is_none_or(|kid| index.sign_in_key(kid).is_some());
+    is_vouched_for && counts(index, entry, &origin.credential, now)
+}
+
+/// Whether the credential is still what it was.
+fn counts(
+    index: &Index,
+    entry: &RegistryEntry,
+    credential: &CredentialId,
+    now: OffsetDateTime,
+) -> bool {
     match *credential {
         CredentialId::Admin { slot, generation } => entry
             .registry

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::login::{self, CredentialId};
+use super::login::{self, CredentialId, Origin};
 use crate::{
     config::{Index, RegistryEntry},
     names::shown,
@@ -19,8 +19,8 @@ pub(super) struct SignedIn {
     pub(super) name: String,
     /// Where it is from.
     pub(super) tenant_id: Uuid,
-    /// What it signed in with.
-    pub(super) credential: CredentialId,
+    /// What it signed in with, and the key that says so.
+    pub(super) origin: Origin,
 }
 
 /// Why a token of sign-in is refused. Never repeats the token.
@@ -109,11 +109,14 @@ pub(super) fn verify(
         .principal(claims.oid)
         .filter(|principal| principal.enabled)
         .ok_or(SignInTokenError::Disabled)?;
-    let credential = CredentialId::Principal {
-        object_id: claims.oid,
-        key_id: claims.cred,
+    let origin = Origin {
+        credential: CredentialId::Principal {
+            object_id: claims.oid,
+            key_id: claims.cred,
+        },
+        sign_in_key: Some(kid.into()),
     };
-    if !login::is_current(index, entry, &credential, now) {
+    if !login::is_current(index, entry, &origin, now) {
         return Err(SignInTokenError::Withdrawn);
     }
     // A person's token also names an application: the one that the person used.
@@ -127,6 +130,6 @@ pub(super) fn verify(
     Ok(SignedIn {
         name,
         tenant_id: claims.tid,
-        credential,
+        origin,
     })
 }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    login::CredentialId,
+    login::{CredentialId, Origin},
     token_scope::{AccessEntry, TokenScope},
 };
 use crate::{
@@ -39,8 +39,10 @@ struct Claims {
     roles: Vec<String>,
     /// The registry's uid: a name can be given to another registry, a uid cannot.
     registry: Uuid,
-    /// What the token came from, and dies with.
+    /// What the token came from, and dies with; so the key of sign-in, if there is one.
     credential: CredentialId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sign_in_key: Option<String>,
 }
 
 /// What a token is good for. One kind never counts as the other.
@@ -68,7 +70,7 @@ pub(super) struct VerifiedToken {
     /// The user name it was given to.
     pub(super) subject: String,
     /// What it came from.
-    pub(super) credential: CredentialId,
+    pub(super) origin: Origin,
     /// What it allows at most; nothing for a refresh token, which is never shown with a request.
     pub(super) scope: TokenScope,
     /// Of a refresh token.
@@ -81,7 +83,8 @@ pub(super) struct VerifiedToken {
 impl VerifiedToken {
     /// Roughly what it takes in memory.
     fn weight_bytes(&self) -> u32 {
-        let texts = self.kid.len() + self.audience.len() + self.subject.len();
+        let sign_in_key = self.origin.sign_in_key.as_deref().map_or(0, str::len);
+        let texts = self.kid.len() + self.audience.len() + self.subject.len() + sign_in_key;
         let scope: usize = self
             .scope
             .repositories
@@ -112,7 +115,7 @@ pub(super) struct Grant<'a> {
     /// The user name it is given to.
     pub(super) subject: &'a str,
     /// What it came from.
-    pub(super) credential: CredentialId,
+    pub(super) origin: Origin,
     /// What it is good for.
     pub(super) content: GrantContent<'a>,
     /// Seconds since 1970.
@@ -172,7 +175,8 @@ impl Tokens {
             tenant,
             roles: Vec::new(),
             registry: grant.entry.registry.uid,
-            credential: grant.credential,
+            credential: grant.origin.credential,
+            sign_in_key: grant.origin.sign_in_key.as_deref().map(str::to_owned),
         };
         key.sign(&claims)
             .expect("the claims are plain text and numbers")
@@ -206,7 +210,10 @@ impl Tokens {
                     registry: claims.registry,
                     audience: claims.aud,
                     subject: claims.sub,
-                    credential: claims.credential,
+                    origin: Origin {
+                        credential: claims.credential,
+                        sign_in_key: claims.sign_in_key.map(Into::into),
+                    },
                     scope: TokenScope::of_access(claims.access.as_deref().unwrap_or_default()),
                     tenant: claims.tenant,
                     not_before: claims.nbf,

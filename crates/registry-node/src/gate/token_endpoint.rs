@@ -95,7 +95,7 @@ impl Gate {
         let grant = Grant {
             entry,
             subject: &caller.name,
-            credential: caller.credential,
+            origin: caller.origin.clone(),
             content: GrantContent::Access(&scope),
             expires_at,
         };

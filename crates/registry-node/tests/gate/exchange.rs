@@ -541,6 +541,65 @@ async fn a_person_and_whoever_has_a_certificate_get_in_until_that_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_of_a_token_dies_with_the_key_that_signed_it() {
+    let mut world = World::start().await;
+    world.node.add_principal(1, &[(SUBSCRIPTION, "AcrPull")]);
+    let refresh = world.refresh_token(1).await;
+    let server = login_server("contoso", world.node.port);
+    let again = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", refresh.expose()),
+    ];
+    let again = world.exchange(&again).await;
+    let again = Secret::new(
+        again.body["refresh_token"]
+            .as_str()
+            .expect("one")
+            .to_owned(),
+    );
+    let access = world.access_with(&again, "repository:app:pull").await;
+    let access = access.body["access_token"]
+        .as_str()
+        .expect("a token")
+        .to_owned();
+    let statuses = async |world: &World| {
+        let mut statuses = vec![
+            send(world.node.get("/v2/").bearer_auth(&access))
+                .await
+                .status,
+            send(world.node.get("/v2/").basic_auth(TOKEN_USER, Some(&access)))
+                .await
+                .status,
+        ];
+        for token in [&refresh, &again] {
+            let scope = "repository:app:pull";
+            statuses.push(world.access_with(token, scope).await.status);
+            let form = [
+                ("grant_type", "refresh_token"),
+                ("service", &server),
+                ("refresh_token", token.expose()),
+            ];
+            statuses.push(
+                send(world.node.post("/oauth2/exchange").form(&form))
+                    .await
+                    .status,
+            );
+        }
+        statuses
+    };
+    // A key whose time is over signs no more; what was given for its tokens is good for its own time.
+    let mut over = sign_in_key(&world.sign_in);
+    over.ends_at = Some(now());
+    world
+        .node
+        .feed
+        .publish(vec![Document::SignInKey(over.clone())]);
+    assert_eq!(statuses(&world).await, [200; 6]);
+    world.node.feed.delete(&Document::SignInKey(over));
+    assert_eq!(statuses(&world).await, [401; 6]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn any_node_that_may_sign_for_the_registry_may_have_given_it() {
     let mut world = World::start().await;
     world.node.add_principal(1, &[(SUBSCRIPTION, "AcrPull")]);
