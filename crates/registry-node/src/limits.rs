@@ -125,6 +125,16 @@ pub const FAILED_LOGINS_OF_ADDRESS_MAXIMUM: u32 = 100;
 /// … and the time after which it may try once more. An address is an IPv4 address or an IPv6 network of 64 bits.
 pub const FAILED_LOGIN_OF_ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Wrong guesses at the secrets that somebody chose for one principal, from all addresses together, before those that it has not logged in
+/// from lately have to wait …
+pub const GUESSES_AT_ACCOUNT_MAXIMUM: u32 = 100;
+
+/// … and the time after which one of them may try once more. Each node counts for itself.
+pub const GUESS_AT_ACCOUNT_INTERVAL: Duration = Duration::from_secs(36);
+
+/// How long an address from which somebody logged in with a chosen secret is known as theirs.
+pub const FAMILIAR_ADDRESS_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Addresses, and pairs of address and user, whose failed logins are remembered.
 pub const FAILED_LOGINS_REMEMBERED: u64 = 20_000;
 

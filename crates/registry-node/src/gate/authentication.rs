@@ -214,10 +214,11 @@ impl Gate {
         if let Some(credential) = recall() {
             return Ok(credential);
         }
-        let registry = entry.registry.uid;
-        let wait = self
-            .failed_logins
-            .wait(address, registry, &login.user, Instant::now());
+        let (registry, account) = (entry.registry.uid, candidates.object_id());
+        let (failures, now) = (&self.failed_logins, Instant::now());
+        let wait = failures
+            .wait(address, registry, &login.user, now)
+            .max(failures.wait_of_guess(address, account, now));
         if let Some(wait) = wait {
             return Err(Refused::Limited(wait));
         }
@@ -225,7 +226,16 @@ impl Gate {
             .chosen_secrets
             .check(place, candidates, &login.password)
             .await;
-        found.ok_or(Refused::Failure(LoginFailure::WrongSecret))
+        match found {
+            Some(credential) => {
+                failures.guessed_right(address, account);
+                Ok(credential)
+            }
+            None => {
+                failures.guessed_wrong(account, now);
+                Err(Refused::Failure(LoginFailure::WrongSecret))
+            }
+        }
     }
 
     fn login_failed(

@@ -42,6 +42,11 @@ impl Candidates {
         (!secrets.is_empty()).then_some(Self { object_id, secrets })
     }
 
+    /// Whose they are.
+    pub(super) fn object_id(&self) -> Uuid {
+        self.object_id
+    }
+
     fn credential(&self, key_id: Uuid) -> CredentialId {
         CredentialId::Principal {
             object_id: self.object_id,

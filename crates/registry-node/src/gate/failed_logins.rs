@@ -1,5 +1,6 @@
 //! How often an address may fail to log in. Only failures count: a correct secret never waits, so
-//! nobody can lock an owner out. A chosen secret may wait once at a node: it is not even checked while failures are used up.
+//! nobody can lock an owner out. A chosen secret may wait once at a node: it is not even checked while failures are used up, those of its
+//! address, or those of all addresses together at this account, unless the account has logged in from there.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use crate::limits::{
     FAILED_LOGIN_OF_ADDRESS_INTERVAL, FAILED_LOGIN_OF_USER_INTERVAL,
     FAILED_LOGINS_OF_ADDRESS_MAXIMUM, FAILED_LOGINS_OF_USER_MAXIMUM, FAILED_LOGINS_REMEMBERED,
+    FAMILIAR_ADDRESS_LIFETIME, GUESS_AT_ACCOUNT_INTERVAL, GUESSES_AT_ACCOUNT_MAXIMUM,
 };
 
 /// Remembers failed logins, in bounded memory.
@@ -22,6 +24,10 @@ pub struct FailedLogins {
     hasher: RandomState,
     by_address: Cache<IpAddr, Arc<Allowance>>,
     by_user: Cache<(IpAddr, u64), Arc<Allowance>>,
+    /// Of guesses at chosen secrets, by principal.
+    by_account: Cache<Uuid, Arc<Allowance>>,
+    /// From where a principal logged in with a chosen secret: there others cannot lock it out.
+    familiar: Cache<(IpAddr, Uuid), ()>,
 }
 
 /// Failures that are still allowed. Refills steadily up to a maximum.
@@ -67,6 +73,7 @@ impl Default for FailedLogins {
         // An allowance that nobody used for this long is full again.
         let user = FAILED_LOGIN_OF_USER_INTERVAL * FAILED_LOGINS_OF_USER_MAXIMUM;
         let address = FAILED_LOGIN_OF_ADDRESS_INTERVAL * FAILED_LOGINS_OF_ADDRESS_MAXIMUM;
+        let account = GUESS_AT_ACCOUNT_INTERVAL * GUESSES_AT_ACCOUNT_MAXIMUM;
         Self {
             hasher: RandomState::new(),
             by_address: Cache::builder()
@@ -76,6 +83,14 @@ impl Default for FailedLogins {
             by_user: Cache::builder()
                 .max_capacity(FAILED_LOGINS_REMEMBERED)
                 .time_to_idle(user)
+                .build(),
+            by_account: Cache::builder()
+                .max_capacity(FAILED_LOGINS_REMEMBERED)
+                .time_to_idle(account)
+                .build(),
+            familiar: Cache::builder()
+                .max_capacity(FAILED_LOGINS_REMEMBERED)
+                .time_to_live(FAMILIAR_ADDRESS_LIFETIME)
                 .build(),
         }
     }
@@ -128,6 +143,30 @@ impl FailedLogins {
         waits.max()
     }
 
+    /// How long it takes until a guess at a chosen secret of an account may be looked at; `None` when one may now.
+    pub fn wait_of_guess(&self, address: IpAddr, account: Uuid, now: Instant) -> Option<Duration> {
+        if self.familiar.contains_key(&(network_of(address), account)) {
+            return None;
+        }
+        let allowance = self.by_account.get(&account)?;
+        let full_at = *allowance.full_at.lock();
+        allowance.wait(full_at, now)
+    }
+
+    /// Counts a guess that was wrong; more than there may be cannot be, since they are not looked at.
+    pub fn guessed_wrong(&self, account: Uuid, now: Instant) {
+        let allowance = self.by_account.get_with(account, || {
+            Allowance::full(GUESSES_AT_ACCOUNT_MAXIMUM, GUESS_AT_ACCOUNT_INTERVAL, now)
+        });
+        // Those from familiar addresses are looked at when there are none left.
+        let _ = allowance.take(now);
+    }
+
+    /// Remembers from where a chosen secret was right.
+    pub fn guessed_right(&self, address: IpAddr, account: Uuid) {
+        self.familiar.insert((network_of(address), account), ());
+    }
+
     fn user_key(&self, registry: Uuid, user: &str) -> u64 {
         self.hasher.hash_one((registry, arm::canonical_key(user)))
     }
@@ -141,5 +180,32 @@ fn network_of(address: IpAddr) -> IpAddr {
             let network = u128::from(address) >> 64 << 64;
             IpAddr::V6(Ipv6Addr::from(network))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCOUNT: Uuid = Uuid::from_u128(1);
+
+    #[test]
+    fn an_account_that_many_addresses_guess_at_is_closed_to_them_and_not_where_it_logged_in() {
+        let (failed_logins, now) = (FailedLogins::default(), Instant::now());
+        let (home, elsewhere) = ("192.0.2.1".parse(), "203.0.113.9".parse());
+        let (home, elsewhere) = (home.expect("an address"), elsewhere.expect("an address"));
+        failed_logins.guessed_right(home, ACCOUNT);
+        for _ in 0..GUESSES_AT_ACCOUNT_MAXIMUM {
+            assert_eq!(failed_logins.wait_of_guess(elsewhere, ACCOUNT, now), None);
+            failed_logins.guessed_wrong(ACCOUNT, now);
+        }
+        let wait = failed_logins
+            .wait_of_guess(elsewhere, ACCOUNT, now)
+            .expect("it has to wait");
+        assert_eq!(failed_logins.wait_of_guess(home, ACCOUNT, now), None);
+        let another = Uuid::from_u128(2);
+        assert_eq!(failed_logins.wait_of_guess(elsewhere, another, now), None);
+        let later = failed_logins.wait_of_guess(elsewhere, ACCOUNT, now + wait);
+        assert_eq!(later, None);
     }
 }
