@@ -18,6 +18,7 @@ use crate::limits::{STATEMENT_TIMEOUT, WORKER_CONNECTIONS};
 use crate::metrics::RequestMetrics;
 use crate::sealing::{self, KeyFile};
 use crate::sign_in::{SignIn, SignInError};
+use crate::slow_work::SlowWork;
 
 /// The time, passed in.
 pub type Clock = Arc<dyn Fn() -> OffsetDateTime + Send + Sync>;
@@ -31,6 +32,7 @@ pub struct App {
     pub(crate) clock: Clock,
     pub(crate) randomness: Arc<dyn Randomness>,
     pub(crate) sign_in: Arc<SignIn>,
+    pub(crate) slow_work: SlowWork,
     pub(crate) activity: Arc<Activity>,
     pub(crate) config_feed: Arc<ConfigFeed>,
     pub(crate) settings: Settings,
@@ -94,7 +96,8 @@ impl App {
             });
         }
         store::config::publish_built_in_roles(&parts.store).await?;
-        let sign_in = SignIn::load(&parts, &installation).await?;
+        let slow_work = SlowWork::default();
+        let sign_in = SignIn::load(&parts, &installation, slow_work.clone()).await?;
         sealing::keep_keys(
             parts.store.clone(),
             Arc::clone(&parts.key_ring),
@@ -118,6 +121,7 @@ impl App {
             clock: parts.clock,
             randomness: parts.randomness,
             sign_in,
+            slow_work,
             activity,
             config_feed,
             settings: parts.settings,

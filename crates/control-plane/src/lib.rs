@@ -14,6 +14,7 @@ mod providers;
 pub mod sealing;
 mod server;
 pub mod sign_in;
+mod slow_work;
 
 pub use app::{App, Clock, Parts, Settings, StartError};
 pub use server::{Arguments, RunError, done, run, serve};

@@ -110,11 +110,11 @@ pub(crate) const SIGN_IN_FAILURE_ADDRESSES: usize = 20_000;
 /// from which that one has not signed in lately. Only for those: what was generated nobody guesses.
 pub(crate) const SIGN_IN_FAILURES_OF_ACCOUNT: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 
-/// Passwords, and secrets that somebody chose, that are checked at once: each takes 19 MiB and tens of milliseconds of a core.
-pub(crate) const SLOW_CHECKS: usize = 2;
+/// Passwords, and secrets that somebody chose, that are checked or set at once: each takes 19 MiB and tens of milliseconds of a core.
+pub(crate) const SLOW_WORK_AT_ONCE: usize = 2;
 
-/// How long a sign-in waits for its turn to be checked.
-pub(crate) const SLOW_CHECK_WAIT: Duration = Duration::from_secs(5);
+/// How long a sign-in, or a new password, waits for its turn.
+pub(crate) const SLOW_WORK_WAIT: Duration = Duration::from_secs(5);
 
 /// The longest password, and the longest secret of an application, that is looked at, in bytes.
 pub(crate) const MAXIMUM_PASSWORD_BYTES: usize = 1024;
@@ -208,12 +208,6 @@ pub(crate) const MAXIMUM_PASSWORD_CHARACTERS: usize = 256;
 /// The shortest and the longest secret of an application that its caller chose, in characters.
 pub(crate) const MINIMUM_CHOSEN_SECRET_CHARACTERS: usize = 16;
 pub(crate) const MAXIMUM_CHOSEN_SECRET_CHARACTERS: usize = 256;
-
-/// New passwords that are hashed at once; each takes 19 MiB and tens of milliseconds of a core.
-pub(crate) const CONCURRENT_NEW_PASSWORDS: usize = 2;
-
-/// How long a request waits for its turn to hash a new password.
-pub(crate) const NEW_PASSWORD_WAIT: Duration = Duration::from_secs(5);
 
 /// Groups that a principal is a direct member of.
 pub(crate) const MAXIMUM_DIRECT_GROUPS: i64 = 2000;

@@ -12,6 +12,7 @@ mod hashing;
 mod key_credentials;
 mod objects;
 mod organization;
+mod own_password;
 mod passwords;
 mod query;
 mod references;
@@ -34,6 +35,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     operations.extend(passwords::operations());
     operations.extend(users::operations());
     operations.extend(groups::operations());
+    operations.extend(own_password::operations());
     operations.extend(references::operations());
     operations.extend(objects::operations());
     operations.extend(relations::operations());

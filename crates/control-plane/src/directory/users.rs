@@ -418,7 +418,7 @@ async fn hashed(
 }
 
 /// Only what makes guessing easy is refused: length is worth more than kinds of characters.
-fn check_password(password: &str, user_principal_name: &str) -> Result<(), ApiError> {
+pub(super) fn check_password(password: &str, user_principal_name: &str) -> Result<(), ApiError> {
     let length = password.chars().count();
     let local_part = user_principal_name.split('@').next().unwrap_or_default();
     let rule = if length < MINIMUM_PASSWORD_CHARACTERS {

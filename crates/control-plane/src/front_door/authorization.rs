@@ -178,7 +178,7 @@ async fn directory(
     right: DirectoryRight,
 ) -> Result<(), ApiError> {
     let allowed = match right {
-        DirectoryRight::Read => true,
+        DirectoryRight::Read | DirectoryRight::OwnAccount => true,
         _ if caller.is_directory_administrator => true,
         DirectoryRight::CreateApplication => {
             caller.is_application_administrator || app.settings.self_service_applications

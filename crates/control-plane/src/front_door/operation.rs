@@ -53,6 +53,8 @@ pub enum DirectoryRight {
     CreateApplication,
     /// The owners of the object that the path's `{objectId}` names, and directory administrators.
     Own,
+    /// Every principal, of itself only.
+    OwnAccount,
     Administer,
 }
 

@@ -31,6 +31,7 @@ pub use store::sign_in_keys::FormerKeys;
 
 pub(crate) use assertion::is_own_issuer;
 pub(crate) use claims::Claims;
+pub(crate) use password::NotShown;
 
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ use verification::Verified;
 use crate::app::Parts;
 use crate::front_door::Operation;
 use crate::limits;
+use crate::slow_work::SlowWork;
 
 /// How often control planes read the signing keys: after twice as long every one knows a change.
 pub const KEYS_INTERVAL: std::time::Duration = limits::SIGN_IN_KEYS_INTERVAL;
@@ -79,6 +81,7 @@ impl SignIn {
     pub(crate) async fn load(
         parts: &Parts,
         installation: &Installation,
+        slow_work: SlowWork,
     ) -> Result<Arc<Self>, SignInError> {
         let keys = KeySet::load(
             parts.store.clone(),
@@ -99,7 +102,7 @@ impl SignIn {
             keys,
             verified: Verified::new(),
             failures: FailureLimiter::new(),
-            slow_checks: SlowChecks::new(&*parts.randomness),
+            slow_checks: SlowChecks::new(slow_work, &*parts.randomness),
             used: UsedCredentials::new(),
             metrics: SignInMetrics::new(&parts.metrics),
         });

@@ -1,8 +1,13 @@
 //! People who sign in with user name and password (RFC 6749, 4.3).
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use credentials::Secret;
+use store::directory::SignInUser;
 use uuid::{Uuid, uuid};
 
+use super::SignIn;
 use super::form::Form;
 use super::issue::{Person, SignedIn};
 use super::refusal::{Outcome, Refusal, shorten};
@@ -10,6 +15,7 @@ use super::token::{Attempt, Failure};
 use crate::App;
 use crate::front_door::Request;
 use crate::limits::MAXIMUM_PASSWORD_BYTES;
+use crate::slow_work::Busy;
 
 /// Programs that people sign in with and that keep no secret of their own: the Azure CLI (and SDKs, which use its id), and Azure PowerShell.
 const PUBLIC_CLIENTS: [Uuid; 2] = [
@@ -39,7 +45,7 @@ pub(super) async fn sign_in(
     let password = Secret::new(password.to_owned());
     let user = app.store.sign_in_user(name).await?;
     let checks = &app.sign_in.slow_checks;
-    let place = checks.place().await?;
+    let place = checks.place().await.map_err(Refusal::from)?;
     app.sign_in
         .failures
         .check(request.peer, subject)
@@ -73,6 +79,49 @@ pub(super) async fn sign_in(
             display_name: user.display_name,
         }),
     })
+}
+
+/// Why a password that was shown does not count.
+pub(crate) enum NotShown {
+    Wrong,
+    /// Not looked at: there were too many wrong ones; how long to wait.
+    Limited(Duration),
+    Busy,
+}
+
+impl From<Busy> for NotShown {
+    fn from(_: Busy) -> Self {
+        Self::Busy
+    }
+}
+
+impl SignIn {
+    /// Checks a password that a person, who is known by a token, shows once more. Failures count as those of signing in do.
+    ///
+    /// # Errors
+    /// See [`NotShown`].
+    pub(crate) async fn show_password(
+        &self,
+        peer: Option<IpAddr>,
+        user: &SignInUser,
+        password: &Secret,
+    ) -> Result<(), NotShown> {
+        let name_key = arm::canonical_key(&user.user_principal_name);
+        let subject = self.failures.named(&name_key);
+        let place = self.slow_checks.place().await?;
+        self.failures
+            .check(peer, subject)
+            .map_err(NotShown::Limited)?;
+        let verifier = &user.password_verifier;
+        let (matches, _) = self.slow_checks.matches(place, verifier, password).await;
+        if matches {
+            return Ok(());
+        }
+        Err(match self.failures.failed(peer, Some(subject)) {
+            Ok(()) => NotShown::Wrong,
+            Err(wait) => NotShown::Limited(wait),
+        })
+    }
 }
 
 /// The program that a person signs in with.

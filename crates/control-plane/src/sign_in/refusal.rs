@@ -11,6 +11,7 @@ use service::metrics::Metrics;
 use uuid::Uuid;
 
 use crate::front_door::{Answer, Request};
+use crate::slow_work::Busy;
 
 /// How many characters of what a client sent are shown to it again.
 const SHOWN_CHARACTERS: usize = 100;
@@ -199,7 +200,7 @@ impl Refusal {
     }
 
     /// Too much else is being checked.
-    pub(super) fn busy() -> Self {
+    fn busy() -> Self {
         Self::later(
             Outcome::Busy,
             StatusCode::SERVICE_UNAVAILABLE,
@@ -247,6 +248,12 @@ impl Refusal {
             answer = answer.header("retry-after", wait.as_secs().to_string());
         }
         answer
+    }
+}
+
+impl From<Busy> for Refusal {
+    fn from(_: Busy) -> Self {
+        Self::busy()
     }
 }
 

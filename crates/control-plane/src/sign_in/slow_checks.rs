@@ -1,35 +1,26 @@
-//! Checks that are slow on purpose: passwords, and secrets that somebody chose. Few at once, and never twice for a chosen secret that was
-//! right.
-
-use std::sync::Arc;
+//! Checks that are slow on purpose: passwords, and secrets that somebody chose. Never twice for a chosen secret that was right.
 
 use credentials::{KeyedHash, KeyedHasher, PasswordVerifier, Randomness, Secret};
 use moka::sync::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::refusal::Refusal;
-use crate::limits::{REMEMBERED_SECRET_LIFETIME, REMEMBERED_SECRETS, SLOW_CHECK_WAIT, SLOW_CHECKS};
+use crate::limits::{REMEMBERED_SECRET_LIFETIME, REMEMBERED_SECRETS};
+use crate::slow_work::{Busy, Place, SlowWork};
 
-/// The places in which such checks run, and what is remembered of those that succeeded.
+/// Where such checks run, and what is remembered of those that succeeded.
 pub(super) struct SlowChecks {
-    places: Arc<Semaphore>,
+    slow_work: SlowWork,
     hasher: KeyedHasher,
     remembered: Cache<KeyedHash, ()>,
     /// Of a password that nobody has: checked for a person who is not there, so that the time does not tell.
     decoy: PasswordVerifier,
 }
 
-/// A place to check in; free again when the check is over, also if nobody waits for its outcome any more.
-pub(super) struct Place {
-    _permit: OwnedSemaphorePermit,
-}
-
 impl SlowChecks {
-    pub(super) fn new(randomness: &dyn Randomness) -> Self {
+    pub(super) fn new(slow_work: SlowWork, randomness: &dyn Randomness) -> Self {
         let nobodys =
             credentials::generate(credentials::SecretKind::ServicePrincipalSecret, randomness);
         Self {
-            places: Arc::new(Semaphore::new(SLOW_CHECKS)),
+            slow_work,
             hasher: KeyedHasher::new(randomness),
             remembered: Cache::builder()
                 .max_capacity(REMEMBERED_SECRETS)
@@ -47,14 +38,8 @@ impl SlowChecks {
     ///
     /// # Errors
     /// None became free in time.
-    pub(super) async fn place(&self) -> Result<Place, Refusal> {
-        let place = Arc::clone(&self.places).acquire_owned();
-        match tokio::time::timeout(SLOW_CHECK_WAIT, place).await {
-            Ok(permit) => Ok(Place {
-                _permit: permit.expect("it is never closed"),
-            }),
-            Err(_) => Err(Refusal::busy()),
-        }
+    pub(super) async fn place(&self) -> Result<Place, Busy> {
+        self.slow_work.place().await
     }
 
     /// Whether a candidate is the password; the place is given back to go on with.
@@ -65,10 +50,9 @@ impl SlowChecks {
         candidate: &Secret,
     ) -> (bool, Place) {
         let (verifier, candidate) = (verifier.clone(), candidate.clone());
-        // Whoever asked may give up; the work goes on, and keeps its place until it is done.
-        tokio::task::spawn_blocking(move || (verifier.matches(candidate.expose()), place))
+        place
+            .run(move || verifier.matches(candidate.expose()))
             .await
-            .expect("a check neither panics nor is aborted")
     }
 
     /// Remembers that a secret is right for as long as its verifier is the same.
@@ -90,26 +74,8 @@ mod tests {
     use credentials::SystemRandomness;
 
     #[tokio::test]
-    async fn no_more_run_at_once_than_there_are_places() {
-        let checks = SlowChecks::new(&SystemRandomness);
-        let mut taken = Vec::new();
-        for _ in 0..SLOW_CHECKS {
-            taken.push(checks.place().await.expect("a place is free"));
-        }
-        assert_eq!(checks.places.available_permits(), 0);
-        let place = taken.pop().expect("one was taken");
-        let (matches, place) = checks
-            .matches(place, checks.decoy(), &Secret::new("x".to_owned()))
-            .await;
-        assert!(!matches);
-        assert_eq!(checks.places.available_permits(), 0);
-        drop(place);
-        assert_eq!(checks.places.available_permits(), 1);
-    }
-
-    #[tokio::test]
     async fn a_secret_is_remembered_with_its_verifier_only() {
-        let checks = SlowChecks::new(&SystemRandomness);
+        let checks = SlowChecks::new(SlowWork::default(), &SystemRandomness);
         let secret = Secret::new("correct horse battery".to_owned());
         let verifier = PasswordVerifier::of(&secret, &SystemRandomness);
         assert!(!checks.is_remembered(&verifier, &secret));

@@ -147,6 +147,7 @@ mod tests {
     use super::super::slow_checks::SlowChecks;
     use super::super::used::UsedCredentials;
     use super::*;
+    use crate::slow_work::SlowWork;
     use credentials::{SigningKey, SystemRandomness};
     use proptest::prelude::*;
     use service::metrics::Metrics;
@@ -175,7 +176,7 @@ mod tests {
             keys: KeySet::of_keys(keys),
             verified: Verified::new(),
             failures: FailureLimiter::new(),
-            slow_checks: SlowChecks::new(&SystemRandomness),
+            slow_checks: SlowChecks::new(SlowWork::default(), &SystemRandomness),
             used: UsedCredentials::new(),
             issuers: Issuers::new(tls, false).expect("a client"),
             metrics: SignInMetrics::new(&Metrics::new("test")),

@@ -360,3 +360,54 @@ async fn a_session_lasts_no_longer_than_a_session_may(pool: PgPool) {
         .unwrap();
     assert_eq!(number(&refresh(&app, &second).await), 700_082);
 }
+
+async fn change_password(app: &TestApp, token: &str, current: &str, new: &str) -> Reply {
+    let body = json!({ "currentPassword": current, "newPassword": new });
+    let path = "/v1.0/me/changePassword";
+    app.send(Method::POST, path, token, Some(body)).await
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_person_changes_the_own_password_and_all_sessions_end(pool: PgPool) {
+    const NEW: &str = "incorrect horse battery staple";
+    let app = TestApp::spawn(pool).await;
+    create_ann(&app).await;
+    let first = sign_in(&app, NAME, PASSWORD).await;
+    let token = first.body["access_token"].as_str().unwrap();
+    for (current, new, target) in [
+        ("a wrong password", NEW, "currentPassword"),
+        (PASSWORD, "short", "newPassword"),
+        (PASSWORD, PASSWORD, "newPassword"),
+    ] {
+        let refused = change_password(&app, token, current, new).await;
+        assert_eq!(refused.status, 400, "{target}: {}", refused.body);
+    }
+    let of_application = change_password(&app, &app.token, PASSWORD, NEW).await;
+    assert_eq!(of_application.status, 400, "{}", of_application.body);
+    let changed = change_password(&app, token, PASSWORD, NEW).await;
+    assert_eq!(changed.status, 204, "{}", changed.body);
+    assert!(!changed.header("x-wharfinger-revision").is_empty());
+    assert!(!is_good(&app, token).await);
+    let refresh_token = first.body["refresh_token"].as_str().unwrap();
+    assert_eq!(refresh(&app, refresh_token).await.status, 400);
+    assert_eq!(sign_in(&app, NAME, PASSWORD).await.status, 400);
+    assert_eq!(sign_in(&app, NAME, NEW).await.status, 200);
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn guessing_at_the_current_password_is_refused_unseen_after_a_while(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    create_ann(&app).await;
+    let signed_in = sign_in(&app, NAME, PASSWORD).await;
+    let token = signed_in.body["access_token"].as_str().unwrap();
+    let mut statuses = Vec::new();
+    for number in 0..12 {
+        let guess = format!("a wrong password {number}");
+        let refused = change_password(&app, token, &guess, "another one that is long").await;
+        statuses.push(refused.status);
+    }
+    assert_eq!(statuses[..10], [400; 10], "{statuses:?}");
+    assert_eq!(statuses[11], 429);
+    let right = change_password(&app, token, PASSWORD, "another one that is long").await;
+    assert_eq!(right.status, 429, "{}", right.body);
+}

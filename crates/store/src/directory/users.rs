@@ -196,6 +196,37 @@ impl Store {
 
     /// Ends every session of a user: what was issued for the password until now is dead. The password stays. `None` when there is no such user.
     pub async fn user_revoke_sessions(
+    /// Replaces a password that a token came from by another, and ends every session. `None` when the user has another password by now, or is
+    /// not there.
+    pub async fn user_change_own_password(
+        &self,
+        object_id: Uuid,
+        present_credential_id: Uuid,
+        password: &Password,
+    ) -> Result<Option<Published>, StoreError> {
+        let mut transaction = self.begin().await?;
+        if principals::lock(&mut transaction, object_id).await? != Some(PrincipalKind::User) {
+            return Ok(None);
+        }
+        let changed = sqlx::query!(
+            "UPDATE users SET password_verifier = $3, credential_id = $4 WHERE object_id = $1 AND credential_id = $2",
+            object_id,
+            present_credential_id,
+            password.verifier.as_str(),
+            password.credential_id
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if changed == 0 {
+            return Ok(None);
+        }
+        end_sessions(&mut transaction, object_id).await?;
+        let published = publish_principal(&mut transaction, object_id).await?;
+        transaction.commit().await?;
+        Ok(published)
+    }
+
         &self,
         object_id: Uuid,
         credential_id: Uuid,
