@@ -1,7 +1,9 @@
-//! What of the activity log is written beside requests: sign-ins, and the forgetting of what is old.
+//! What of the activity log is written beside requests: sign-ins, refusals without end, and the forgetting of what is old.
 //!
 //! Sign-ins are many and change nothing, so they are gathered for a moment, like ones together, and written in one statement: a token does not
 //! wait for it. A process that is killed loses those of that moment; one that ends writes them first.
+
+mod refusals;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,20 +11,22 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use service::shutdown::Shutdown;
 use store::Store;
-use store::activity::{SignIn, SignInCount};
+use store::activity::{Attempt, Conclusion, SignIn, SignInCount};
 use time::OffsetDateTime;
 
+use self::refusals::Refusals;
 use crate::Clock;
 use crate::app::Parts;
 use crate::limits::{
     ACTIVITY_FORGET_INTERVAL, ACTIVITY_FORGET_ROWS, MAXIMUM_GATHERED_SIGN_INS,
-    SIGN_IN_RECORD_INTERVAL, STATEMENT_TIMEOUT,
+    REFUSALS_RECORD_INTERVAL, SIGN_IN_RECORD_INTERVAL, STATEMENT_TIMEOUT,
 };
 
-/// Sign-ins that are not written yet.
+/// What is not written yet.
 #[derive(Default)]
 pub(crate) struct Activity {
     sign_ins: Mutex<HashMap<SignIn, SignInCount>>,
+    refusals: Refusals,
 }
 
 impl Activity {
@@ -67,8 +71,22 @@ impl Activity {
         );
     }
 
-    /// Writes what was gathered; what cannot be written is gathered on.
-    pub(crate) async fn write_sign_ins(&self, store: &Store) {
+    /// Whether a refusal is to be written now; otherwise it is gathered with others like it.
+    pub(crate) fn is_written_alone(&self, attempt: &Arc<Attempt>, conclusion: &Conclusion) -> bool {
+        attempt.caller_id.is_none_or(|caller_id| {
+            self.refusals
+                .is_written_alone(caller_id, attempt, conclusion)
+        })
+    }
+
+    /// Writes all that was gathered, as the last thing of a process.
+    pub(crate) async fn write(&self, store: &Store) {
+        self.write_sign_ins(store).await;
+        self.refusals.write(store).await;
+    }
+
+    /// Writes the sign-ins that were gathered; what cannot be written is gathered on.
+    async fn write_sign_ins(&self, store: &Store) {
         let gathered: Vec<(SignIn, SignInCount)> = self.sign_ins.lock().drain().collect();
         if gathered.is_empty() {
             return;
@@ -94,9 +112,12 @@ impl Activity {
 }
 
 async fn keep_writing(activity: Arc<Activity>, store: Store, shutdown: Shutdown) {
+    let mut of_sign_ins = tokio::time::interval(SIGN_IN_RECORD_INTERVAL);
+    let mut of_refusals = tokio::time::interval(REFUSALS_RECORD_INTERVAL);
     while !shutdown.is_requested() {
         tokio::select! {
-            () = tokio::time::sleep(SIGN_IN_RECORD_INTERVAL) => activity.write_sign_ins(&store).await,
+            _ = of_sign_ins.tick() => activity.write_sign_ins(&store).await,
+            _ = of_refusals.tick() => activity.refusals.write(&store).await,
             // The rest is written when the last request is answered.
             () = shutdown.wait() => {}
         }

@@ -40,6 +40,14 @@ pub(crate) const ACTIVITY_FORGET_ROWS: i64 = 5000;
 pub(crate) const SIGN_IN_RECORD_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) const MAXIMUM_GATHERED_SIGN_INS: usize = 5000;
 
+/// Refused requests of one caller that get a row each in the activity log, a minute and at once; of more, those with the same operation and
+/// error share one.
+pub(crate) const RECORDED_REFUSALS_OF_CALLER: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
+
+/// How long those that share one are gathered, and how many different ones at most; the rest is in the process's own log.
+pub(crate) const REFUSALS_RECORD_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const MAXIMUM_GATHERED_REFUSALS: usize = 1000;
+
 /// Events on one page of the activity log.
 pub(crate) const ACTIVITY_PAGE_SIZE: i64 = 200;
 

@@ -176,7 +176,7 @@ async fn serve_until_done(
 pub async fn done(app: &App, shutdown: &Shutdown) {
     shutdown.wait().await;
     app.config_feed.done().await;
-    app.activity.write_sign_ins(&app.store).await;
+    app.activity.write(&app.store).await;
     tokio::time::sleep(FLUSH_TIME).await;
 }
 

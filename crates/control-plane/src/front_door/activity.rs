@@ -146,6 +146,9 @@ pub(super) async fn recorded(
         Err(_) if attempt.caller_id.is_none() => return outcome,
         Err(error) => failed(error),
     };
+    if conclusion.is_certain && !app.activity.is_written_alone(&attempt, &conclusion) {
+        return outcome;
+    }
     let write = app.store.activity_conclude(&attempt, &conclusion);
     let Err(error) = store::within(RECORD_TIMEOUT, write).await else {
         return outcome;
