@@ -10,6 +10,7 @@ use arm::{ResourceId, SystemData, Tags};
 use config_documents::{AdminPassword, AdminPasswordSlot, RoleAssignmentMode};
 use credentials::Verifier;
 use sqlx::types::Json;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::config::{Published, publish};
@@ -77,6 +78,8 @@ pub struct SealedPassword {
     pub slot: AdminPasswordSlot,
     pub sealed: Vec<u8>,
     pub verifier: Verifier,
+    /// To the hour; `None` when it was never used.
+    pub last_used_at: Option<OffsetDateTime>,
 }
 
 /// What came of creating a registry.
@@ -243,7 +246,7 @@ impl Store {
     /// Both passwords of the admin account, sealed; empty when the registry is gone or the account is off.
     pub async fn registry_passwords(&self, uid: Uuid) -> Result<Vec<SealedPassword>, StoreError> {
         sqlx::query!(
-            "SELECT p.slot, p.sealed, p.verifier FROM registry_passwords p
+            "SELECT p.slot, p.sealed, p.verifier, p.last_used_at FROM registry_passwords p
              JOIN registries r ON r.uid = p.registry_uid
              WHERE p.registry_uid = $1 AND r.admin_user_enabled ORDER BY p.slot",
             uid
@@ -251,7 +254,7 @@ impl Store {
         .fetch_all(self.pool())
         .await?
         .into_iter()
-        .map(|row| sealed_password(&row.slot, row.sealed, &row.verifier))
+        .map(|row| sealed_password(&row.slot, row.sealed, &row.verifier, row.last_used_at))
         .collect()
     }
 
@@ -281,10 +284,10 @@ impl Store {
         let rows = sqlx::query!(
             r#"WITH renewed AS (
                  UPDATE registry_passwords SET sealed = $3, verifier = $4, generation = $5, last_used_at = NULL
-                 WHERE registry_uid = $1 AND slot = $2 RETURNING slot, sealed, verifier, generation)
-               SELECT slot AS "slot!", sealed AS "sealed!", verifier AS "verifier!", generation AS "generation!"
+                 WHERE registry_uid = $1 AND slot = $2 RETURNING slot, sealed, verifier, generation, last_used_at)
+               SELECT slot AS "slot!", sealed AS "sealed!", verifier AS "verifier!", generation AS "generation!", last_used_at
                FROM (SELECT * FROM renewed UNION ALL
-                     SELECT slot, sealed, verifier, generation FROM registry_passwords
+                     SELECT slot, sealed, verifier, generation, last_used_at FROM registry_passwords
                      WHERE registry_uid = $1 AND slot <> $2) both_slots ORDER BY 1"#,
             registry.uid,
             password.slot.as_str(),
@@ -298,7 +301,13 @@ impl Store {
         let mut passwords = Vec::new();
         for row in rows {
             passwords.push(admin_password(&row.slot, &row.verifier, row.generation)?);
-            sealed.push(sealed_password(&row.slot, row.sealed, &row.verifier)?);
+            let last_used_at = row.last_used_at;
+            sealed.push(sealed_password(
+                &row.slot,
+                row.sealed,
+                &row.verifier,
+                last_used_at,
+            )?);
         }
         let mut current = registry.clone();
         current.admin_user_enabled = true;

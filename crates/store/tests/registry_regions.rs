@@ -90,6 +90,7 @@ fn passwords() -> [SealedPassword; 2] {
             slot,
             sealed: vec![1],
             verifier: Verifier::of(&secret, &SystemRandomness),
+            last_used_at: None,
         }
     })
 }

@@ -12,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use crate::support::TestApp;
+use crate::support::{REGISTRIES, Reply, TestApp};
 use crate::test_node::{PATIENCE, Stream, TestNode, region};
 
 const APPLICATIONS: &str = "/v1.0/applications";
@@ -111,18 +111,22 @@ async fn a_secret_shows_the_hour_of_its_last_use(pool: PgPool) {
         ]))
         .await;
     secrets_with(&app, &path, &json!("2026-11-23T12:00:00Z")).await;
-    let last_used: Vec<(String, Option<OffsetDateTime>)> =
-        sqlx::query_as("SELECT slot, last_used_at FROM registry_passwords ORDER BY slot")
-            .fetch_all(&pool)
-            .await
-            .unwrap();
+    let path_of = |action: &str| {
+        let registry = app.registry("group", "registry");
+        format!("{registry}/{action}?api-version={REGISTRIES}")
+    };
+    let last_used = |reply: Reply| {
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        [0, 1].map(|at| reply.body["passwords"][at]["lastUsedDateTime"].clone())
+    };
+    let shown = app.post(&path_of("listCredentials"), json!({})).await;
     assert_eq!(
-        last_used,
-        [
-            ("password".to_owned(), None),
-            ("password2".to_owned(), Some(noon))
-        ]
+        last_used(shown),
+        [json!(null), json!("2026-11-23T12:00:00Z")]
     );
+    let renewal = json!({ "name": "password2" });
+    let renewed = app.post(&path_of("regenerateCredential"), renewal).await;
+    assert_eq!(last_used(renewed), [json!(null), json!(null)]);
     // An earlier use, from a node that was away, changes nothing; one in the future is taken for now.
     let before = OffsetDateTime::now_utc();
     stream

@@ -2,6 +2,7 @@
 
 use config_documents::{AdminPassword, AdminPasswordSlot};
 use credentials::Verifier;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::SealedPassword;
@@ -44,10 +45,12 @@ pub(super) fn sealed_password(
     slot_text: &str,
     sealed: Vec<u8>,
     bytes: &[u8],
+    last_used_at: Option<OffsetDateTime>,
 ) -> Result<SealedPassword, StoreError> {
     Ok(SealedPassword {
         slot: slot(slot_text)?,
         sealed,
         verifier: verifier(bytes)?,
+        last_used_at,
     })
 }

@@ -8,6 +8,7 @@ use config_documents::AdminPasswordSlot;
 use credentials::Secret;
 use serde::{Deserialize, Serialize};
 use store::registries::{PasswordRenewal, Registry, SealedPassword};
+use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -54,6 +55,9 @@ struct RegistryCredentials {
 struct RegistryPassword {
     name: &'static str,
     value: String,
+    /// To the hour; null when it was never used since it was made. Not a property of Azure's; clients pass over it.
+    #[serde(rename = "lastUsedDateTime", with = "time::serde::rfc3339::option")]
+    last_used_at: Option<OffsetDateTime>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -87,6 +91,7 @@ fn shown(
     Ok(RegistryPassword {
         name: password.slot.as_str(),
         value,
+        last_used_at: password.last_used_at,
     })
 }
 

@@ -345,6 +345,7 @@ pub(super) fn new_password(app: &App, registry: Uuid, slot: AdminPasswordSlot) -
         slot,
         sealed: seal(app, registry, slot, &secret),
         verifier: Verifier::of(&secret, app.randomness.as_ref()),
+        last_used_at: None,
     }
 }
 
