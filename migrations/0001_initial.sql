@@ -298,8 +298,7 @@ CREATE TABLE activity_log (
     properties      jsonb NOT NULL
 );
 CREATE INDEX activity_log_time ON activity_log (occurred_at, event_id);
--- By subscription and group of resources; both are ids of something else, or empty, where what was done belongs to no group.
-CREATE INDEX activity_log_group ON activity_log (split_part(resource_key, '/', 3), split_part(resource_key, '/', 5), occurred_at, event_id);
+CREATE INDEX activity_log_resource ON activity_log (resource_key, occurred_at);
 CREATE INDEX activity_log_correlation ON activity_log (correlation_id);
 
 -- Running control planes, and the key-encryption keys that each has: a new one seals once all have it. The clock is Postgres's.

@@ -90,6 +90,12 @@ pub(crate) const MAXIMUM_TOKEN_BYTES: usize = 8 * 1024;
 /// Memory for tokens whose signature was verified.
 pub(crate) const VERIFIED_TOKENS_BYTES: u64 = 8 * 1024 * 1024;
 
+/// How long something is good, at most, that nodes gave for an access token: a refresh token, and an access token for that at its end. Nodes
+/// know the key that signed the first of these for as long, so that all of them die when it is revoked.
+pub(crate) const EXCHANGED_TOKEN_LIFETIME: time::Duration = time::Duration::seconds(
+    (REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS + REGISTRY_TOKEN_LIFETIME_SECONDS) as i64,
+);
+
 /// How often the keys that sign access tokens are read again: after twice as long no control plane takes a key that was revoked.
 pub(crate) const SIGN_IN_KEYS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -98,12 +104,6 @@ pub(crate) const SIGN_IN_KEY_LEAD: time::Duration = time::Duration::minutes(10);
 
 /// After how many readings of the keys failed sign-ins and sessions that are over are forgotten.
 pub(crate) const FORGET_ROUNDS: u32 = 60;
-/// How long something is good, at most, that nodes gave for an access token: a refresh token, and an access token for that at its end. Nodes
-/// know the key that signed the first of these for as long, so that all of them die when it is revoked.
-pub(crate) const EXCHANGED_TOKEN_LIFETIME: time::Duration = time::Duration::seconds(
-    (REGISTRY_REFRESH_TOKEN_LIFETIME_SECONDS + REGISTRY_TOKEN_LIFETIME_SECONDS) as i64,
-);
-
 
 /// Failed sign-ins a minute, and at once, from one address in the name of one client.
 pub(crate) const SIGN_IN_FAILURES_OF_CLIENT: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
@@ -181,6 +181,9 @@ pub(crate) const ISSUER_KEYS_REFRESH: time::Duration = time::Duration::minutes(5
 
 /// How long its keys are used while it does not answer.
 pub(crate) const ISSUER_KEYS_LIFETIME: time::Duration = time::Duration::hours(1);
+
+/// Applications of one principal that were made without administering applications: by itself, and by applications that count in its quota.
+pub(crate) const MAXIMUM_SELF_SERVICE_APPLICATIONS: i64 = 250;
 
 /// Secrets of an application and its service principal together.
 pub(crate) const MAXIMUM_SECRETS: i64 = 100;

@@ -19,7 +19,9 @@ mod service_principals;
 mod sign_in;
 mod users;
 
-pub use applications::{Application, ApplicationChange, ApplicationUpdate, NewApplication};
+pub use applications::{
+    Application, ApplicationChange, ApplicationCreation, ApplicationUpdate, Creator, NewApplication,
+};
 pub use certificates::{Certificate, CertificateRefusal, CertificateSet, NewCertificate};
 pub use federated_credentials::{
     FederatedCredential, FederatedCredentialChange, FederatedCredentialName, FederatedCredentialPut,
@@ -28,7 +30,7 @@ pub use groups::{
     Group, GroupChange, GroupCreation, MembershipAddition, MembershipRemoval, NewGroup,
 };
 pub use memberships::Reach;
-pub use owners::OwnerAddition;
+pub use owners::{OwnedKind, OwnerAddition};
 pub use principal_lookup::FoundPrincipal;
 pub use principals::Indispensable;
 pub use query::ObjectQuery;
@@ -51,6 +53,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::access::PrincipalKind;
 use crate::config::{Change, Published};
 
 /// What came of deleting an object of the directory.
@@ -89,7 +92,7 @@ pub async fn bootstrap(
         certificates: Vec::new(),
         created_at: bootstrap.now,
     };
-    applications::insert(transaction, &application).await?;
+    applications::insert(transaction, &application, None).await?;
     service_principals::insert(
         transaction,
         &NewServicePrincipal {
@@ -122,25 +125,56 @@ pub async fn bootstrap(
     )
 }
 
-/// Makes a user or a service principal the owner of an object; false when the directory has none with that id.
-async fn add_owner(
+/// A principal as a caller names it: by its id and, where the caller says so, as one of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addressed {
+    pub object_id: Uuid,
+    /// `None`: of whatever kind.
+    pub kind: Option<PrincipalKind>,
+}
+
+impl Addressed {
+    pub fn any(object_id: Uuid) -> Self {
+        Self {
+            object_id,
+            kind: None,
+        }
+    }
+
+    /// Whether a principal that has the id is what is meant.
+    pub(crate) fn means(&self, kind: PrincipalKind) -> bool {
+        self.kind.is_none_or(|meant| meant == kind)
+    }
+}
+
+/// Keeps a user or a service principal from being deleted; false when the directory has none that is meant.
+async fn hold_individual(
     transaction: &mut Transaction<'_, Postgres>,
-    object_id: Uuid,
-    owner_id: Uuid,
+    individual: Addressed,
 ) -> Result<bool, StoreError> {
-    let known = sqlx::query_scalar!(
-        "SELECT object_id FROM principals WHERE object_id = $1 AND kind <> 'Group' FOR KEY SHARE",
-        owner_id
+    let kind = sqlx::query_scalar!(
+        "SELECT kind FROM principals WHERE object_id = $1 AND kind <> 'Group' FOR KEY SHARE",
+        individual.object_id
     )
     .fetch_optional(&mut **transaction)
     .await?;
-    if known.is_none() {
+    let kind = kind.map(|kind| PrincipalKind::read(&kind)).transpose()?;
+    Ok(kind.is_some_and(|kind| individual.means(kind)))
+}
+
+/// Makes a user or a service principal the owner of an object; false when the directory has none that is meant.
+async fn add_owner(
+    transaction: &mut Transaction<'_, Postgres>,
+    object_id: Uuid,
+    owner: Addressed,
+) -> Result<bool, StoreError> {
+    if !hold_individual(transaction, owner).await? {
         return Ok(false);
     }
     sqlx::query!(
         "INSERT INTO directory_owners (object_id, owner_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
         object_id,
-        owner_id
+        owner.object_id
     )
     .execute(&mut **transaction)
     .await?;

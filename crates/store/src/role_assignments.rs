@@ -249,7 +249,9 @@ impl Store {
             }
             Some(_) => Vec::new(),
         };
-        owners::lock(&mut transaction, &subscription).await?;
+        if !subscription.is_empty() {
+            owners::lock(&mut transaction).await?;
+        }
         let row = sqlx::query_as!(
             RoleAssignment,
             "DELETE FROM role_assignments WHERE name = $1 AND scope_key = $2

@@ -5,22 +5,25 @@ use std::sync::Arc;
 use actix_web::http::{Method, StatusCode};
 use arm::ApiError;
 use serde::{Deserialize, Serialize};
-use store::directory::{ApplicationChange, ApplicationUpdate, Deletion, NewApplication};
+use store::directory::{
+    ApplicationChange, ApplicationCreation, ApplicationUpdate, Creator, Deletion, NewApplication,
+};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::{self, Others, display_name, refuse_others};
-use super::errors::{indispensable, not_found};
+use super::errors::{indispensable, not_found, quota_exceeded};
 use super::key_credentials::{self, KeyCredential, KeyCredentialBody};
-use super::object_id;
 use super::passwords::PasswordCredential;
 use super::query::{
     Collection, Comparison, LIST_OPTIONS, ListRequest, Names, OBJECT_OPTIONS, check_object_options,
     select,
 };
+use super::{caller_gone, object_id};
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
+use crate::limits::MAXIMUM_SELF_SERVICE_APPLICATIONS;
 
 pub(super) const COLLECTION: Collection = Collection {
     name: "applications",
@@ -223,10 +226,22 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         certificates: key_credentials::read_new(body.key_credentials, request.now)?,
         created_at: request.now,
     };
-    app.store
-        .application_create(&new, request.caller().object_id)
+    let caller = request.caller();
+    let administers = caller.is_directory_administrator || caller.is_application_administrator;
+    let creator = Creator {
+        object_id: caller.object_id,
+        quota: (!administers).then_some(MAXIMUM_SELF_SERVICE_APPLICATIONS),
+    };
+    match app
+        .store
+        .application_create(&new, creator)
         .await
-        .map_err(store_error)?;
+        .map_err(store_error)?
+    {
+        ApplicationCreation::Created => {}
+        ApplicationCreation::CreatorNotFound => return Err(caller_gone(&app, &request).await),
+        ApplicationCreation::QuotaExceeded => return Err(quota_exceeded()),
+    }
     let created = app
         .store
         .application_get(new.object_id)

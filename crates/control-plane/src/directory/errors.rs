@@ -7,6 +7,8 @@ use arm::{ApiError, Kind};
 use store::directory::Indispensable;
 use uuid::Uuid;
 
+use crate::limits::MAXIMUM_SELF_SERVICE_APPLICATIONS;
+
 /// How many characters of what a client sent are shown to it again.
 const SHOWN_CHARACTERS: usize = 120;
 
@@ -35,6 +37,17 @@ pub(super) fn not_found_named(what: &str, name: &str) -> ApiError {
 
 pub(super) fn denied(message: impl Into<String>) -> ApiError {
     ApiError::new(Kind::Forbidden, "Authorization_RequestDenied", message)
+}
+
+/// Too many of what a caller made for itself are there.
+pub(super) fn quota_exceeded() -> ApiError {
+    ApiError::new(
+        Kind::Forbidden,
+        "Directory_QuotaExceeded",
+        format!(
+            "The directory object quota limit for the Principal has been exceeded: {MAXIMUM_SELF_SERVICE_APPLICATIONS} applications may count in the quota of one principal, those that its own applications made among them. Delete some that are not needed, or ask an application administrator to create this one."
+        ),
+    )
 }
 
 pub(super) fn last_administrator(what: &str) -> ApiError {

@@ -5,22 +5,22 @@ use std::sync::Arc;
 use actix_web::http::{Method, StatusCode};
 use arm::ApiError;
 use serde::{Deserialize, Serialize};
-use store::directory::{Deletion, GroupChange, GroupCreation, NewGroup};
+use store::directory::{Addressed, Deletion, GroupChange, GroupCreation, NewGroup};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::{self, Others, description, display_name, mail_nickname, present, refuse_others};
 use super::errors::{bad_request, indispensable, not_found};
-use super::object_id;
 use super::query::{
     Collection, Comparison, LIST_OPTIONS, ListRequest, Names, OBJECT_OPTIONS, check_object_options,
     select,
 };
-use super::references::reference;
+use super::references::{in_too_many_groups, reference};
+use super::{caller_gone, object_id};
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
-use crate::limits::MAXIMUM_FIRST_REFERENCES;
+use crate::limits::{MAXIMUM_DIRECT_GROUPS, MAXIMUM_FIRST_REFERENCES};
 
 pub(super) const COLLECTION: Collection = Collection {
     name: "groups",
@@ -231,8 +231,9 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let body: NewGroupBody = body::read(&request)?;
     refuse_others(&body.others, &[])?;
     check_kind(body.mail_enabled, body.security_enabled)?;
+    let caller = request.caller().object_id;
     let mut owners = references(&body.owners, "owners@odata.bind")?;
-    owners.push(request.caller().object_id);
+    owners.push(Addressed::any(caller));
     let new = NewGroup {
         object_id: Uuid::new_v4(),
         display_name: display_name(&body.display_name)?,
@@ -242,10 +243,19 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         owners,
         members: references(&body.members, "members@odata.bind")?,
     };
-    let published = match app.store.group_create(&new).await.map_err(store_error)? {
+    let published = match app
+        .store
+        .group_create(&new, MAXIMUM_DIRECT_GROUPS)
+        .await
+        .map_err(store_error)?
+    {
         GroupCreation::Created(published) => published,
         GroupCreation::MemberNotFound(id) => {
             return Err(not_found("user, group or service principal", id));
+        }
+        GroupCreation::TooMany(id) => return Err(in_too_many_groups(id)),
+        GroupCreation::OwnerNotFound(id) if id == caller => {
+            return Err(caller_gone(&app, &request).await);
         }
         GroupCreation::OwnerNotFound(id) => {
             return Err(not_found("user or service principal", id));
@@ -261,7 +271,7 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     Ok(Answer::json(StatusCode::CREATED, &Group::from(created))?.published(Some(published)))
 }
 
-fn references(addresses: &[String], name: &str) -> Result<Vec<Uuid>, ApiError> {
+fn references(addresses: &[String], name: &str) -> Result<Vec<Addressed>, ApiError> {
     if addresses.len() > MAXIMUM_FIRST_REFERENCES {
         return Err(bad_request(format!(
             "There are {} references in '{name}'; at most {MAXIMUM_FIRST_REFERENCES} may be given at once. Add the others one by one.",

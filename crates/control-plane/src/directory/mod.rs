@@ -26,7 +26,8 @@ pub(crate) use errors::unknown_path;
 
 use uuid::Uuid;
 
-use crate::front_door::{Operation, Request};
+use crate::App;
+use crate::front_door::{Operation, Request, decide_again};
 use arm::ApiError;
 
 pub(crate) fn operations() -> Vec<Operation> {
@@ -34,8 +35,8 @@ pub(crate) fn operations() -> Vec<Operation> {
     operations.extend(service_principals::operations());
     operations.extend(passwords::operations());
     operations.extend(users::operations());
-    operations.extend(groups::operations());
     operations.extend(own_password::operations());
+    operations.extend(groups::operations());
     operations.extend(references::operations());
     operations.extend(objects::operations());
     operations.extend(relations::operations());
@@ -46,6 +47,14 @@ pub(crate) fn operations() -> Vec<Operation> {
         .into_iter()
         .map(|operation| operation.protocol(crate::front_door::Protocol::Graph))
         .collect()
+}
+
+/// Why a caller that was deleted while it made something gets nothing: what it made would be nobody's.
+async fn caller_gone(app: &App, request: &Request) -> ApiError {
+    let decided = decide_again(app, request).await;
+    decided.err().unwrap_or_else(|| {
+        errors::not_found("user or service principal", request.caller().object_id)
+    })
 }
 
 /// The object that the path names.

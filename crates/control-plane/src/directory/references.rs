@@ -5,7 +5,10 @@ use std::sync::Arc;
 use actix_web::http::{Method, StatusCode};
 use arm::ApiError;
 use serde::Deserialize;
-use store::directory::{MembershipAddition, MembershipRemoval, OwnerAddition};
+use store::access::PrincipalKind;
+use store::directory::{
+    Addressed, MembershipAddition, MembershipRemoval, OwnedKind, OwnerAddition,
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -16,30 +19,32 @@ use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
 use crate::limits::{MAXIMUM_DIRECT_GROUPS, MAXIMUM_OWNERS};
 
-/// Collections whose addresses name an object.
-const ADDRESSED: [&str; 5] = [
-    "directoryObjects",
-    "users",
-    "groups",
-    "servicePrincipals",
-    "applications",
+/// Collections whose addresses name a principal, with the kind that each has.
+const ADDRESSED: [(&str, Option<PrincipalKind>); 4] = [
+    ("directoryObjects", None),
+    ("users", Some(PrincipalKind::User)),
+    ("groups", Some(PrincipalKind::Group)),
+    ("servicePrincipals", Some(PrincipalKind::ServicePrincipal)),
 ];
 
-const OWNERS: [(&str, &str, &str); 3] = [
+const OWNERS: [(&str, &str, &str, OwnedKind); 3] = [
     (
         "Applications_AddOwner",
         "Applications_RemoveOwner",
         "/v1.0/applications/{objectId}/owners",
+        OwnedKind::Application,
     ),
     (
         "ServicePrincipals_AddOwner",
         "ServicePrincipals_RemoveOwner",
         "/v1.0/servicePrincipals/{objectId}/owners",
+        OwnedKind::ServicePrincipal,
     ),
     (
         "Groups_AddOwner",
         "Groups_RemoveOwner",
         "/v1.0/groups/{objectId}/owners",
+        OwnedKind::Group,
     ),
 ];
 
@@ -66,7 +71,7 @@ pub(super) fn operations() -> Vec<Operation> {
         )
         .answers_empty(204),
     ];
-    for (add_id, remove_id, path) in OWNERS {
+    for (add_id, remove_id, path, kind) in OWNERS {
         operations.push(
             Operation::new(
                 add_id,
@@ -74,7 +79,7 @@ pub(super) fn operations() -> Vec<Operation> {
                 format!("{path}/$ref"),
                 own,
                 "Makes a user or service principal an owner.",
-                add_owner,
+                move |app, request| add_owner(app, request, kind),
             )
             .takes::<Reference>()
             .answers_empty(204),
@@ -86,7 +91,7 @@ pub(super) fn operations() -> Vec<Operation> {
                 format!("{path}/{{ownerId}}/$ref"),
                 own,
                 "Takes an owner away.",
-                remove_owner,
+                move |app, request| remove_owner(app, request, kind),
             )
             .answers_empty(204),
         );
@@ -97,7 +102,7 @@ pub(super) fn operations() -> Vec<Operation> {
 /// Which object is meant.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct Reference {
-    /// The address of a directory object; its last segment is the object id.
+    /// The address of a directory object; its last segment is the object id. One of `users`, `groups` or `servicePrincipals` names such a one only.
     #[serde(rename = "@odata.id")]
     address: String,
     #[serde(flatten)]
@@ -105,29 +110,49 @@ pub(super) struct Reference {
     others: Others,
 }
 
-/// The object id in an address, wherever that says the object is.
-pub(super) fn reference(address: &str) -> Result<Uuid, ApiError> {
+/// The principal that an address names, at whatever host that says it is.
+pub(super) fn reference(address: &str) -> Result<Addressed, ApiError> {
     let mut segments = address.trim_end_matches('/').rsplit('/');
     let id = segments.next().and_then(|id| Uuid::try_parse(id).ok());
-    let is_addressed = segments.next().is_some_and(|name| {
+    let kind = segments.next().and_then(|name| {
         ADDRESSED
             .iter()
-            .any(|known| known.eq_ignore_ascii_case(name))
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
     });
-    id.filter(|_| is_addressed).ok_or_else(|| {
-        bad_request(format!(
-            "Invalid value '{}' of '@odata.id': it must be the address of an object, such as https://…/v1.0/directoryObjects/00000000-0000-0000-0000-000000000000.",
+    match (id, kind) {
+        (Some(object_id), Some((_, kind))) => Ok(Addressed {
+            object_id,
+            kind: *kind,
+        }),
+        _ => Err(bad_request(format!(
+            "Invalid value '{}' of '@odata.id': it must be the address of a user, group or service principal, such as https://…/v1.0/directoryObjects/00000000-0000-0000-0000-000000000000.",
             shorten(address)
         ))
-        .with_target("@odata.id")
-    })
+        .with_target("@odata.id")),
+    }
 }
 
-/// The object id in a request's reference.
-pub(super) fn read(request: &Request) -> Result<Uuid, ApiError> {
+/// The principal that a request refers to.
+pub(super) fn read(request: &Request) -> Result<Addressed, ApiError> {
     let body: Reference = body::read(request)?;
     refuse_others(&body.others, &[])?;
     reference(&body.address)
+}
+
+/// The kind that an address says, for an error.
+pub(super) fn kind_or(kind: Option<PrincipalKind>, otherwise: &'static str) -> &'static str {
+    match kind {
+        Some(PrincipalKind::User) => "user",
+        Some(PrincipalKind::Group) => "group",
+        Some(PrincipalKind::ServicePrincipal) => "service principal",
+        None => otherwise,
+    }
+}
+
+pub(super) fn in_too_many_groups(member_id: Uuid) -> ApiError {
+    bad_request(format!(
+        "The object '{member_id}' is a direct member of {MAXIMUM_DIRECT_GROUPS} groups, as many as it may be."
+    ))
 }
 
 pub(super) fn exists_already(property: &str) -> ApiError {
@@ -138,7 +163,7 @@ pub(super) fn exists_already(property: &str) -> ApiError {
 
 async fn add_member(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let (group, member) = (object_id(&request)?, read(&request)?);
-    if group == member {
+    if group == member.object_id {
         return Err(bad_request(format!(
             "The group '{group}' cannot be a member of itself."
         )));
@@ -154,12 +179,11 @@ async fn add_member(app: Arc<App>, request: Request) -> Result<Answer, ApiError>
         }
         MembershipAddition::Exists => Err(exists_already("members")),
         MembershipAddition::GroupNotFound => Err(not_found("group", group)),
-        MembershipAddition::MemberNotFound => {
-            Err(not_found("user, group or service principal", member))
-        }
-        MembershipAddition::TooMany => Err(bad_request(format!(
-            "The object '{member}' is a direct member of {MAXIMUM_DIRECT_GROUPS} groups, as many as it may be."
-        ))),
+        MembershipAddition::MemberNotFound => Err(not_found(
+            kind_or(member.kind, "user, group or service principal"),
+            member.object_id,
+        )),
+        MembershipAddition::TooMany => Err(in_too_many_groups(member.object_id)),
     }
 }
 
@@ -183,30 +207,45 @@ async fn remove_member(app: Arc<App>, request: Request) -> Result<Answer, ApiErr
     }
 }
 
-async fn add_owner(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+async fn add_owner(app: Arc<App>, request: Request, kind: OwnedKind) -> Result<Answer, ApiError> {
     let (object, owner) = (object_id(&request)?, read(&request)?);
     let addition = app
         .store
-        .owner_add(object, owner, MAXIMUM_OWNERS)
+        .owner_add(object, kind, owner, MAXIMUM_OWNERS)
         .await
         .map_err(store_error)?;
     match addition {
         OwnerAddition::Added => Ok(Answer::empty(StatusCode::NO_CONTENT)),
         OwnerAddition::Exists => Err(exists_already("owners")),
-        OwnerAddition::ObjectNotFound => Err(not_found("object", object)),
-        OwnerAddition::OwnerNotFound => Err(not_found("user or service principal", owner)),
+        OwnerAddition::ObjectNotFound => Err(not_found(owned(kind), object)),
+        OwnerAddition::OwnerNotFound => Err(not_found(
+            kind_or(owner.kind, "user or service principal"),
+            owner.object_id,
+        )),
         OwnerAddition::TooMany => Err(bad_request(format!(
             "The object '{object}' has {MAXIMUM_OWNERS} owners, as many as it may."
         ))),
     }
 }
 
-async fn remove_owner(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+fn owned(kind: OwnedKind) -> &'static str {
+    match kind {
+        OwnedKind::Application => "application",
+        OwnedKind::ServicePrincipal => "service principal",
+        OwnedKind::Group => "group",
+    }
+}
+
+async fn remove_owner(
+    app: Arc<App>,
+    request: Request,
+    kind: OwnedKind,
+) -> Result<Answer, ApiError> {
     let object = object_id(&request)?;
     let owner = guid(request.parameter("ownerId"), "object identifier")?;
     if app
         .store
-        .owner_remove(object, owner)
+        .owner_remove(object, kind, owner)
         .await
         .map_err(store_error)?
     {
@@ -214,7 +253,10 @@ async fn remove_owner(app: Arc<App>, request: Request) -> Result<Answer, ApiErro
     } else {
         Err(ApiError::not_found(
             "Request_ResourceNotFound",
-            format!("The object '{owner}' is no owner of the object '{object}'."),
+            format!(
+                "The object '{owner}' is no owner of the {} '{object}'.",
+                owned(kind)
+            ),
         ))
     }
 }
@@ -227,18 +269,29 @@ mod tests {
     #[test]
     fn an_address_names_an_object_by_its_last_segment() {
         let id = Uuid::from_u128(7);
-        for good in [
-            format!("https://w.test:8443/v1.0/directoryObjects/{id}"),
-            format!("https://graph.example/v1.0/users/{id}/"),
-            format!("DirectoryObjects/{id}"),
+        for (good, kind) in [
+            (
+                format!("https://w.test:8443/v1.0/directoryObjects/{id}"),
+                None,
+            ),
+            (
+                format!("https://graph.example/v1.0/users/{id}/"),
+                Some(PrincipalKind::User),
+            ),
+            (format!("DirectoryObjects/{id}"), None),
         ] {
-            assert_eq!(reference(&good).expect(&good), id);
+            let wanted = Addressed {
+                object_id: id,
+                kind,
+            };
+            assert_eq!(reference(&good).expect(&good), wanted);
         }
         for bad in [
             String::new(),
             id.to_string(),
             format!("https://w.test/v1.0/{id}"),
             format!("https://w.test/v1.0/devices/{id}"),
+            format!("https://w.test/v1.0/applications/{id}"),
             "https://w.test/v1.0/users/ann".to_owned(),
         ] {
             let error = reference(&bad).expect_err(&bad);

@@ -164,17 +164,18 @@ async fn add_member(app: Arc<App>, request: Request) -> Result<Answer, ApiError>
         RoleAddition::Added => Ok(Answer::empty(StatusCode::NO_CONTENT)),
         RoleAddition::Exists => Err(references::exists_already("members")),
         RoleAddition::PrincipalNotFound => {
-            if app
-                .store
-                .principal_exists(principal)
-                .await
-                .map_err(store_error)?
-            {
+            let id = principal.object_id;
+            let is_group = principal.kind.is_none()
+                && app.store.principal_exists(id).await.map_err(store_error)?;
+            if is_group {
                 return Err(bad_request(format!(
-                    "The object '{principal}' is a group; roles of the directory are held by users and service principals only."
+                    "The object '{id}' is a group; roles of the directory are held by users and service principals only."
                 )));
             }
-            Err(not_found("user or service principal", principal))
+            Err(not_found(
+                references::kind_or(principal.kind, "user or service principal"),
+                id,
+            ))
         }
     }
 }

@@ -16,12 +16,12 @@ use uuid::Uuid;
 use super::body::{self, Others, refuse_others};
 use super::errors::{bad_request, denied, guid, indispensable, not_found};
 use super::key_credentials::{self, KeyCredential, KeyCredentialBody};
-use super::object_id;
 use super::passwords::PasswordCredential;
 use super::query::{
     Collection, Comparison, LIST_OPTIONS, ListRequest, Names, OBJECT_OPTIONS, check_object_options,
     select,
 };
+use super::{caller_gone, object_id};
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
 
@@ -243,6 +243,7 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             Ok(Answer::json(StatusCode::CREATED, &principal)?.published(Some(published)))
         }
         ServicePrincipalCreation::ApplicationNotFound => Err(no_application(app_id)),
+        ServicePrincipalCreation::OwnerNotFound => Err(caller_gone(&app, &request).await),
         ServicePrincipalCreation::Exists => Err(ApiError::new(
             Kind::Conflict,
             "Request_MultipleObjectsWithSameKeyValue",

@@ -202,7 +202,7 @@ async fn directory(
     };
     let needed = match right {
         DirectoryRight::Own => {
-            "Only owners of the object and directory administrators may do this."
+            "Only owners of the object, directory administrators and, where it is an application or its service principal, application administrators may do this."
         }
         _ => "Only directory administrators may do this.",
     };

@@ -13,6 +13,7 @@ mod contract;
 mod custom_roles;
 mod directory;
 mod directory_credentials;
+mod directory_limits;
 mod directory_lists;
 mod directory_people;
 mod directory_rights;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::certificates::{self, Certificate, CertificateRefusal, CertificateSet, NewCertificate};
 use super::principals::publish_application;
 use super::secrets::Secret;
-use super::{Deletion, ObjectQuery, add_owner, remove_owners, service_principals};
+use super::{Addressed, Deletion, ObjectQuery, add_owner, remove_owners, service_principals};
 use crate::config::{Published, publish};
 use crate::{Store, StoreError};
 
@@ -32,6 +32,24 @@ pub struct NewApplication {
     pub display_name: String,
     pub certificates: Vec<NewCertificate>,
     pub created_at: OffsetDateTime,
+}
+
+/// Who makes an application, and owns it then.
+#[derive(Debug, Clone, Copy)]
+pub struct Creator {
+    pub object_id: Uuid,
+    /// How many there may be that were made by its kind: without administering applications. `None` for who does administer them.
+    pub quota: Option<i64>,
+}
+
+/// What came of creating an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApplicationCreation {
+    Created,
+    /// The directory does not have the creator any more.
+    CreatorNotFound,
+    /// As many count in the creator's quota as may.
+    QuotaExceeded,
 }
 
 /// What is to change of an application; `None` leaves as it is.
@@ -104,17 +122,33 @@ impl Store {
         Ok(found.into_iter().next())
     }
 
-    /// Creates an application that `owner_id` owns. Nodes need not know of it before it has a service principal.
+    /// Creates an application that its creator owns. Nodes need not know of it before it has a service principal.
     pub async fn application_create(
         &self,
         application: &NewApplication,
-        owner_id: Uuid,
-    ) -> Result<(), StoreError> {
+        creator: Creator,
+    ) -> Result<ApplicationCreation, StoreError> {
         let mut transaction = self.begin().await?;
-        insert(&mut transaction, application).await?;
-        add_owner(&mut transaction, application.object_id, owner_id).await?;
+        let mut charged_to = None;
+        if let Some(quota) = creator.quota {
+            let (payer, count) = lock_quota(&mut transaction, creator.object_id).await?;
+            if count >= quota {
+                return Ok(ApplicationCreation::QuotaExceeded);
+            }
+            charged_to = Some(payer);
+        }
+        insert(&mut transaction, application, charged_to).await?;
+        if !add_owner(
+            &mut transaction,
+            application.object_id,
+            Addressed::any(creator.object_id),
+        )
+        .await?
+        {
+            return Ok(ApplicationCreation::CreatorNotFound);
+        }
         transaction.commit().await?;
-        Ok(())
+        Ok(ApplicationCreation::Created)
     }
 
     /// Changes an application, and its service principal's name with it.
@@ -176,18 +210,48 @@ impl Store {
     }
 }
 
+/// In whose quota what a principal makes counts, and how much does already; others who make something in it wait for this transaction.
+async fn lock_quota(
+    transaction: &mut Transaction<'_, Postgres>,
+    creator_id: Uuid,
+) -> Result<(Uuid, i64), StoreError> {
+    let payer = sqlx::query_scalar!(
+        r#"SELECT coalesce((SELECT a.charged_to FROM service_principals s JOIN applications a ON a.app_id = s.app_id
+             WHERE s.object_id = $1), $1) AS "payer!""#,
+        creator_id
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    sqlx::query!(
+        "SELECT object_id FROM principals WHERE object_id = $1 FOR NO KEY UPDATE",
+        payer
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    let count = sqlx::query_scalar!(
+        r#"SELECT count(*) AS "count!" FROM applications WHERE charged_to = $1"#,
+        payer
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok((payer, count))
+}
+
 /// Writes an application's row, and those of its certificates.
 pub(super) async fn insert(
     transaction: &mut Transaction<'_, Postgres>,
     application: &NewApplication,
+    charged_to: Option<Uuid>,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "INSERT INTO applications (object_id, app_id, display_name, name_key, created_at) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO applications (object_id, app_id, display_name, name_key, created_at, charged_to)
+         VALUES ($1, $2, $3, $4, $5, $6)",
         application.object_id,
         application.app_id,
         application.display_name,
         arm::canonical_key(&application.display_name),
-        application.created_at
+        application.created_at,
+        charged_to
     )
     .execute(&mut **transaction)
     .await?;

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::principals::{self, publish_principal};
-use super::{Deletion, ObjectQuery, add_owner};
+use super::{Addressed, Deletion, ObjectQuery, add_owner};
 use crate::access::PrincipalKind;
 use crate::config::{Published, publish};
 use crate::role_assignments::owners;
@@ -26,18 +26,20 @@ pub struct NewGroup {
     pub description: Option<String>,
     pub mail_nickname: String,
     pub created_at: OffsetDateTime,
-    pub owners: Vec<Uuid>,
-    pub members: Vec<Uuid>,
+    pub owners: Vec<Addressed>,
+    pub members: Vec<Addressed>,
 }
 
 /// What came of creating a group.
 #[derive(Debug, PartialEq, Eq)]
 pub enum GroupCreation {
     Created(Published),
-    /// The directory has no principal with that id, which was to be a member.
+    /// The directory has no such principal, which was to be a member.
     MemberNotFound(Uuid),
-    /// The directory has no principal with that id, which was to be an owner.
+    /// The directory has no such principal, which was to be an owner.
     OwnerNotFound(Uuid),
+    /// The one that was to be a member is a direct member of as many groups as it may.
+    TooMany(Uuid),
 }
 
 /// What is to change of a group; `None` leaves as it is.
@@ -57,7 +59,7 @@ pub enum MembershipAddition {
     /// It was a member already.
     Exists,
     GroupNotFound,
-    /// The directory has no principal with that id.
+    /// The directory has no such principal.
     MemberNotFound,
     /// The member is a direct member of as many groups as it may.
     TooMany,
@@ -104,17 +106,24 @@ impl Store {
         Ok(found.into_iter().next())
     }
 
-    /// Creates a group with its first owners and members, all in one change.
-    pub async fn group_create(&self, new: &NewGroup) -> Result<GroupCreation, StoreError> {
+    /// Creates a group with its first owners and members, all in one change. Each member may be a direct one of `maximum` groups.
+    pub async fn group_create(
+        &self,
+        new: &NewGroup,
+        maximum: i64,
+    ) -> Result<GroupCreation, StoreError> {
         let mut transaction = self.begin().await?;
-        let mut members = new.members.clone();
-        members.sort_unstable();
-        members.dedup();
-        for member in &members {
-            if principals::lock(&mut transaction, *member).await?.is_none() {
-                return Ok(GroupCreation::MemberNotFound(*member));
+        let mut wanted = new.members.clone();
+        // All lock in one order.
+        wanted.sort_unstable_by_key(|member| member.object_id);
+        for member in &wanted {
+            let kind = principals::lock(&mut transaction, member.object_id).await?;
+            if !kind.is_some_and(|kind| member.means(kind)) {
+                return Ok(GroupCreation::MemberNotFound(member.object_id));
             }
         }
+        let mut members: Vec<Uuid> = wanted.iter().map(|member| member.object_id).collect();
+        members.dedup();
         sqlx::query!(
             "INSERT INTO principals (object_id, kind, display_name, name_key, enabled, created_at)
              VALUES ($1, 'Group', $2, $3, true, $4)",
@@ -136,7 +145,7 @@ impl Store {
         .await?;
         for owner in &new.owners {
             if !add_owner(&mut transaction, new.object_id, *owner).await? {
-                return Ok(GroupCreation::OwnerNotFound(*owner));
+                return Ok(GroupCreation::OwnerNotFound(owner.object_id));
             }
         }
         sqlx::query!(
@@ -146,6 +155,17 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
+        let in_too_many = sqlx::query_scalar!(
+            "SELECT member_id FROM group_members WHERE member_id = ANY ($1)
+             GROUP BY member_id HAVING count(*) > $2 ORDER BY member_id LIMIT 1",
+            &members,
+            maximum
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some(member) = in_too_many {
+            return Ok(GroupCreation::TooMany(member));
+        }
         let mut changes = Vec::new();
         for object_id in members.into_iter().chain([new.object_id]) {
             changes.extend(principals::document(&mut transaction, object_id).await?);
@@ -198,12 +218,13 @@ impl Store {
     pub async fn group_member_add(
         &self,
         group_id: Uuid,
-        member_id: Uuid,
+        member: Addressed,
         maximum: i64,
     ) -> Result<MembershipAddition, StoreError> {
+        let member_id = member.object_id;
         crate::activity::detail("memberId", member_id.to_string());
         let mut transaction = self.begin().await?;
-        let member = principals::lock(&mut transaction, member_id).await?;
+        let kind = principals::lock(&mut transaction, member_id).await?;
         // Kept from deletion, not from becoming a member of others itself.
         let group = sqlx::query_scalar!(
             "SELECT object_id FROM principals WHERE object_id = $1 AND kind = 'Group' FOR KEY SHARE",
@@ -214,7 +235,7 @@ impl Store {
         if group.is_none() {
             return Ok(MembershipAddition::GroupNotFound);
         }
-        if member.is_none() {
+        if !kind.is_some_and(|kind| member.means(kind)) {
             return Ok(MembershipAddition::MemberNotFound);
         }
         let inserted = sqlx::query!(

@@ -3,8 +3,17 @@
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use super::{applications, principals};
+use super::{Addressed, applications, hold_individual, principals};
+use crate::access::PrincipalKind;
 use crate::{Store, StoreError};
+
+/// What kind of object has owners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnedKind {
+    Application,
+    ServicePrincipal,
+    Group,
+}
 
 /// What came of adding an owner.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,8 +21,9 @@ pub enum OwnerAddition {
     Added,
     /// It was an owner already.
     Exists,
+    /// The directory has no such object of that kind.
     ObjectNotFound,
-    /// The directory has no user or service principal with that id.
+    /// The directory has no such user or service principal.
     OwnerNotFound,
     /// The object has as many owners as it may.
     TooMany,
@@ -54,27 +64,22 @@ impl Store {
     pub async fn owner_add(
         &self,
         object_id: Uuid,
-        owner_id: Uuid,
+        object_kind: OwnedKind,
+        owner: Addressed,
         maximum: i64,
     ) -> Result<OwnerAddition, StoreError> {
-        crate::activity::detail("ownerId", owner_id.to_string());
+        crate::activity::detail("ownerId", owner.object_id.to_string());
         let mut transaction = self.begin().await?;
-        if !lock_object(&mut transaction, object_id).await? {
+        if !lock_object(&mut transaction, object_id, object_kind).await? {
             return Ok(OwnerAddition::ObjectNotFound);
         }
-        let owner = sqlx::query_scalar!(
-            "SELECT object_id FROM principals WHERE object_id = $1 AND kind <> 'Group' FOR KEY SHARE",
-            owner_id
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        if owner.is_none() {
+        if !hold_individual(&mut transaction, owner).await? {
             return Ok(OwnerAddition::OwnerNotFound);
         }
         let inserted = sqlx::query!(
             "INSERT INTO directory_owners (object_id, owner_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
             object_id,
-            owner_id
+            owner.object_id
         )
         .execute(&mut *transaction)
         .await?
@@ -95,9 +100,17 @@ impl Store {
         Ok(OwnerAddition::Added)
     }
 
-    /// Takes an owner from an object; false when it was none.
-    pub async fn owner_remove(&self, object_id: Uuid, owner_id: Uuid) -> Result<bool, StoreError> {
+    /// Takes an owner from an object; false when it was none, or the object is not of that kind.
+    pub async fn owner_remove(
+        &self,
+        object_id: Uuid,
+        object_kind: OwnedKind,
+        owner_id: Uuid,
+    ) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
+        if !lock_object(&mut transaction, object_id, object_kind).await? {
+            return Ok(false);
+        }
         let removed = sqlx::query!(
             "DELETE FROM directory_owners WHERE object_id = $1 AND owner_id = $2",
             object_id,
@@ -111,11 +124,18 @@ impl Store {
     }
 }
 
-/// Keeps an application or principal from being deleted, so that it leaves no owners behind; false when it is not there.
+/// Keeps an object from being deleted, so that it leaves no owners behind; false when there is none of that kind.
 async fn lock_object(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
+    kind: OwnedKind,
 ) -> Result<bool, StoreError> {
-    Ok(applications::lock(transaction, object_id).await?.is_some()
-        || principals::lock(transaction, object_id).await?.is_some())
+    let wanted = match kind {
+        OwnedKind::Application => {
+            return Ok(applications::lock(transaction, object_id).await?.is_some());
+        }
+        OwnedKind::ServicePrincipal => PrincipalKind::ServicePrincipal,
+        OwnedKind::Group => PrincipalKind::Group,
+    };
+    Ok(principals::lock(transaction, object_id).await? == Some(wanted))
 }

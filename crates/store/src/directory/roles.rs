@@ -5,6 +5,8 @@ use uuid::Uuid;
 
 use super::principals::is_last_administrator;
 use crate::{Store, StoreError};
+use super::{Addressed, hold_individual};
+use crate::config::publish;
 
 /// A role of the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub enum RoleAddition {
     Added,
     /// The principal has it already.
     Exists,
-    /// The directory has no user or service principal with that id.
+    /// The directory has no such user or service principal.
     PrincipalNotFound,
 }
 
@@ -74,18 +76,13 @@ impl Store {
     pub async fn directory_role_add(
         &self,
         role: DirectoryRole,
-        principal_id: Uuid,
+        principal: Addressed,
     ) -> Result<RoleAddition, StoreError> {
         crate::activity::detail("memberId", principal_id.to_string());
+        let principal_id = principal.object_id;
         crate::activity::detail("role", role.as_str());
         let mut transaction = self.begin().await?;
-        let principal = sqlx::query_scalar!(
-            "SELECT object_id FROM principals WHERE object_id = $1 AND kind <> 'Group' FOR KEY SHARE",
-            principal_id
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        if principal.is_none() {
+        if !hold_individual(&mut transaction, principal).await? {
             return Ok(RoleAddition::PrincipalNotFound);
         }
         let inserted = sqlx::query!(

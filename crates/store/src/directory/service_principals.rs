@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::certificates::{self, Certificate, CertificateRefusal, CertificateSet};
 use super::principals::{self, Indispensable, document_of_application, publish_principal};
 use super::secrets::Secret;
-use super::{Deletion, ObjectQuery, add_owner};
+use super::{Addressed, Deletion, ObjectQuery, add_owner};
 use crate::access::PrincipalKind;
 use crate::config::{Change, Published, publish};
 use crate::{Store, StoreError};
@@ -43,6 +43,8 @@ pub enum ServicePrincipalCreation {
     ApplicationNotFound,
     /// The application has one.
     Exists,
+    /// The directory does not have who was to own it any more.
+    OwnerNotFound,
 }
 
 /// What is to change of a service principal; `None` leaves as it is.
@@ -144,7 +146,9 @@ impl Store {
             return Ok(ServicePrincipalCreation::Exists);
         }
         insert(&mut transaction, new, &display_name).await?;
-        add_owner(&mut transaction, new.object_id, owner_id).await?;
+        if !add_owner(&mut transaction, new.object_id, Addressed::any(owner_id)).await? {
+            return Ok(ServicePrincipalCreation::OwnerNotFound);
+        }
         let change = document_of_application(&mut transaction, new.app_id).await?;
         let changes: Vec<Change> = change.into_iter().collect();
         let published = publish(&mut transaction, &changes).await?;

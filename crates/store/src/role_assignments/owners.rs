@@ -1,7 +1,11 @@
 //! The guard of a subscription's last Owner: without one, nobody could assign a role in it any more.
 //!
-//! Whoever takes away what may make somebody an Owner first locks the subscriptions that are concerned, then changes, then asks whether
-//! each still has an Owner: an enabled person or service principal that holds the role at the subscription, itself or by its groups.
+//! Whoever takes away what may make somebody an Owner waits for all others who do ([`lock`]), looks which subscriptions are concerned, changes,
+//! and asks whether each still has an Owner: an enabled person or service principal that holds the role at the subscription, itself or by
+//! its groups.
+//!
+//! One lock for all subscriptions, because which of them are concerned can change until the commit: a role or a membership that somebody
+//! is given meanwhile would make another removal count on a principal that this one is about to take away. Whoever gives never waits.
 
 use sqlx::{Postgres, Transaction};
 use uuid::{Uuid, uuid};
@@ -11,16 +15,20 @@ use crate::StoreError;
 /// The built-in role.
 pub(super) const OWNER: Uuid = uuid!("8e3af657-a8ff-443c-a75c-2fe8c4bcb635");
 
+/// The database's only advisory lock: "owners" in ASCII.
+const LOCK: i64 = 0x6f77_6e65_7273;
+
 /// The subscription that a scope's key is, if it is one.
 pub(super) fn subscription_of(scope_key: &str) -> Option<Uuid> {
     Uuid::try_parse(scope_key.strip_prefix("/subscriptions/")?).ok()
 }
 
-/// Locks the subscriptions that a principal owns, itself or by its groups: other changes of who owns them wait for this transaction.
+/// The subscriptions that a principal owns, itself or by its groups; others who take something away wait for this transaction from here.
 pub(crate) async fn lock_owned_by(
     transaction: &mut Transaction<'_, Postgres>,
     principal_id: Uuid,
 ) -> Result<Vec<Uuid>, StoreError> {
+    lock(transaction).await?;
     let scope_keys = sqlx::query_scalar!(
         r#"WITH RECURSIVE counting (id) AS (
              SELECT $1::uuid
@@ -35,32 +43,22 @@ pub(crate) async fn lock_owned_by(
     )
     .fetch_all(&mut **transaction)
     .await?;
-    let mut subscriptions: Vec<Uuid> = scope_keys
+    Ok(scope_keys
         .iter()
         .filter_map(|key| subscription_of(key))
-        .collect();
-    // All lock in one order.
-    subscriptions.sort_unstable();
-    lock(transaction, &subscriptions).await?;
-    Ok(subscriptions)
+        .collect())
 }
 
-/// Locks subscriptions against other changes of who owns them; roles can still be assigned there.
-pub(super) async fn lock(
-    transaction: &mut Transaction<'_, Postgres>,
-    subscriptions: &[Uuid],
-) -> Result<(), StoreError> {
-    sqlx::query!(
-        "SELECT subscription_id FROM subscriptions WHERE subscription_id = ANY ($1)
-         ORDER BY subscription_id FOR NO KEY UPDATE",
-        subscriptions
-    )
-    .fetch_all(&mut **transaction)
-    .await?;
+/// Lets nobody else take away what may make somebody an Owner, until this transaction ends. What is read afterwards, in a statement of its
+/// own, has what others took away before.
+pub(super) async fn lock(transaction: &mut Transaction<'_, Postgres>) -> Result<(), StoreError> {
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK)
+        .execute(&mut **transaction)
+        .await?;
     Ok(())
 }
 
-/// Whether each of these subscriptions, which are locked, has an Owner as this transaction sees it.
+/// Whether each of these subscriptions has an Owner as this transaction, which holds the lock, sees it.
 pub(crate) async fn have_owners(
     transaction: &mut Transaction<'_, Postgres>,
     subscriptions: &[Uuid],

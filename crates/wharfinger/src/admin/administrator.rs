@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use credentials::{PasswordVerifier, Secret, SystemRandomness};
 use service::configuration::{DatabaseUrlArguments, require_secret};
-use store::directory::{DirectoryRole, NewUser, Password, RoleAddition, RoleRemoval, UserCreation};
+use store::directory::{
+    Addressed, DirectoryRole, NewUser, Password, RoleAddition, RoleRemoval, UserCreation,
+};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -140,7 +142,7 @@ async fn make_administrator(
 ) -> Result<(), AdminError> {
     let work = async {
         match store
-            .directory_role_add(DirectoryRole::Administrator, object_id)
+            .directory_role_add(DirectoryRole::Administrator, Addressed::any(object_id))
             .await?
         {
             RoleAddition::Added | RoleAddition::Exists => Ok(()),
