@@ -20,6 +20,8 @@ from .faults import Injector, Planned
 from .history import History
 from .http_client import Broken
 from .processes import wait_until
+from .rights import MembershipWriter, RoleWriter
+from .sign_ins import FederatedWriter, KeyWriter, PersonWriter
 from .system import Node, Options, System
 from .world import Registry, World
 from .writers import FIRST_SLOT, PrincipalWriter, RegistryWriter, SlotWriter, Writer, create_scene
@@ -147,6 +149,10 @@ class Conductor:
                 self.writers.append(SlotWriter(writer, self.run, self.world, f"slot {name} {seed}"))
         for number in range(1, PRINCIPALS + 1):
             self.writers.append(PrincipalWriter(number, self.run, self.world, f"principal {number} {seed}"))
+        for kind in (KeyWriter, MembershipWriter, RoleWriter, PersonWriter, FederatedWriter):
+            writer = kind(self.run, self.world, f"{kind.__name__} {seed}")
+            self.writers.append(writer)
+            await writer.prepare()
 
     def clients(self) -> list[LoginClient | Pusher | Puller]:
         seed = self.settings.seed

@@ -16,6 +16,7 @@ import struct
 
 from . import certificates
 from .http_client import Server
+from .issuer import Issuer
 from .postgres import Postgres
 from .processes import Process, free_port, run, wait_until
 from .proxy import Proxy
@@ -98,6 +99,8 @@ class System:
         self.nodes: list[Node] = []
         self.tls = ssl.create_default_context()
         self.bootstrap: dict[str, str] = {}
+        # Trusted by the control planes.
+        self.issuer: Issuer | None = None
         self.suffix = f"{SUFFIX}:{self._port()}"
         self._files: tuple[pathlib.Path, pathlib.Path, pathlib.Path] | None = None
         self._shim: pathlib.Path | None = None
@@ -114,6 +117,7 @@ class System:
 
     async def start(self) -> None:
         self._files = certificates.create(self.directory)
+        self.issuer = Issuer(self._port(), self._files[1], self._files[2])
         self.tls = ssl.create_default_context(cafile=str(self._files[0]))
         self.tls.set_alpn_protocols(["http/1.1"])
         await self._build_shim()
@@ -135,6 +139,8 @@ class System:
 
     async def stop(self) -> None:
         """Ends every process that was started here, and nothing else."""
+        if self.issuer is not None:
+            self.issuer.stop()
         await asyncio.gather(*(node.process.kill() for node in self.nodes))
         await asyncio.gather(*(each.process.kill() for each in self.control_planes))
         await self.postgres.process.kill()
@@ -179,6 +185,7 @@ class System:
                 str(self.options.earlier.get(name, self.binary)), "control-plane", "--database-url-file", str(url),
                 "--key-encryption-key-file", str(self.directory / "key-encryption-key"),
                 "--listen", f"127.0.0.1:{port}", *self._tls_flags(), "--metrics-listen", f"127.0.0.1:{metrics_port}",
+                "--issuer-ca-file", str(self._files[0]), "--issuer-allow-private",
             ],
             self.logs / f"{name}.log",
             self.options.environment,

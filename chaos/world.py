@@ -118,6 +118,16 @@ class Credential:
         return (names, *self.fixed, assigned, *signed)
 
 
+@dataclasses.dataclass(frozen=True)
+class HeldCredential(Credential):
+    """Good as long as some facts hold; `shown` is needed beside while it is shown itself, and not by a token from it. For registries that stay."""
+
+    shown: Condition = ()
+
+    def condition(self, token: Token | None = None) -> Condition:
+        return ((self.incarnation,), *self.fixed, *(self.shown if token is None else (token.signed,)))
+
+
 def admin_credential(registry: Registry, slot: str) -> Credential:
     secret = registry.passwords[slot]
     # After a renewal of one slot only that slot's verifier counts, so the slot's register is the fact.
@@ -167,6 +177,8 @@ class World:
         self.principals: list[Principal] = []
         # Never changed: who may always push and pull everywhere.
         self.steady: Principal | None = None
+        # Of those whose right comes by other ways than assignments of their own, and of sessions.
+        self.held: list[HeldCredential] = []
         self.old: list[Credential] = []
         self.tokens: list[Token] = []
 
@@ -183,7 +195,7 @@ class World:
 
     def current(self) -> list[Credential]:
         """Every credential that its writer holds for good, or that is good but for an account that is off."""
-        credentials = []
+        credentials: list[Credential] = list(self.held)
         for registry in self.registries:
             if registry.exists:
                 credentials += [admin_credential(registry, slot) for slot in registry.passwords]
@@ -193,6 +205,10 @@ class World:
                     if registry.exists:
                         credentials.append(principal_credential(principal, key_id, registry))
         return credentials
+
+    def lasting(self) -> list[Registry]:
+        """The registries that are never deleted."""
+        return [registry for registry in self.registries if not registry.name.startswith("fleeting")]
 
     def steady_credential(self, registry: Registry) -> Credential:
         assert self.steady is not None
