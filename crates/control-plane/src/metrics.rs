@@ -9,13 +9,13 @@ use service::metrics::{HistogramFamily, Metrics, REQUEST_SECONDS};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OperationStatus {
-    operation: String,
+    operation: &'static str,
     status: u16,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OperationName {
-    operation: String,
+    operation: &'static str,
 }
 
 /// The metrics of requests.
@@ -40,17 +40,12 @@ impl RequestMetrics {
     }
 
     /// Counts an answered request.
-    pub(crate) fn record(&self, operation: &str, status: u16, duration: Duration) {
+    pub(crate) fn record(&self, operation: &'static str, status: u16, duration: Duration) {
         self.requests
-            .get_or_create(&OperationStatus {
-                operation: operation.to_owned(),
-                status,
-            })
+            .get_or_create(&OperationStatus { operation, status })
             .inc();
         self.durations
-            .get_or_create(&OperationName {
-                operation: operation.to_owned(),
-            })
+            .get_or_create(&OperationName { operation })
             .observe(duration.as_secs_f64());
     }
 }

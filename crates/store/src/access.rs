@@ -1,10 +1,15 @@
 //! What a decision about access needs, loaded in one statement together with the resource that the path names.
 
+mod remembered;
+
 use rbac::RoleDefinition;
 use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
+
+pub(crate) use remembered::RememberedCallers;
+use remembered::{Head, Remembered};
 
 use crate::registries::{Registry, RetentionPolicy};
 use crate::resource_groups::ResourceGroup;
@@ -110,67 +115,19 @@ impl AssignedRole {
     }
 }
 
-impl Store {
-    /// The facts for one decision, and the resource that it is about.
-    ///
-    /// Most callers are in no group and hold no custom role: one small statement is all for them. The others' roles are read by a second
-    /// one, so that what has been taken away before this call counts in neither.
-    pub async fn access_facts(
-        &self,
-        credential: Credential,
-        scope: &ScopeKeys,
-        now: OffsetDateTime,
-    ) -> Result<AccessFacts, StoreError> {
-        let row = sqlx::query!(
-            r#"SELECT
-                 p.enabled AND (u.credential_id = $2
-                   OR EXISTS (SELECT FROM application_secrets c
-                     WHERE c.key_id = $2 AND c.app_id = sp.app_id AND c.expires_at > $3)
-                   OR EXISTS (SELECT FROM application_certificates c
-                     WHERE c.key_id = $2 AND c.app_id = sp.app_id AND c.expires_at > $3)
-                   OR EXISTS (SELECT FROM federated_credentials c
-                     WHERE c.credential_id = $2 AND c.app_id = sp.app_id)) AS good,
-                 p.kind AS "kind?", coalesce(u.user_principal_name, sp.app_id::text) AS caller_name,
-                 ARRAY (SELECT d.role FROM directory_role_members d WHERE d.principal_id = $1) AS "directory_roles!",
-                 EXISTS (SELECT FROM group_members m WHERE m.member_id = $1) AS "is_in_groups!",
-                 ARRAY (SELECT a.principal_id::text || a.role_definition_id::text || a.scope_key FROM role_assignments a
-                   WHERE a.principal_id = $1 AND a.scope_key = ANY ($4)) AS "assignments!",
-                 s.subscription_id AS "subscription_id?",
-                 g.uid AS "group_uid?", g.name AS "group_name?", g.location AS "group_location?",
-                 g.tags AS "group_tags?", g.created_at AS "group_created_at?",
-                 r.uid AS "uid?", r.name AS "name?", r.login_server AS "login_server?", r.location AS "location?",
-                 r.sku AS "sku?", r.tags AS "tags?", r.admin_user_enabled AS "admin_user_enabled?",
-                 r.role_assignment_mode AS "role_assignment_mode?", r.anonymous_pull_enabled AS "anonymous_pull_enabled?",
-                 r.retention AS "retention?: Json<RetentionPolicy>",
-                 r.created_at AS "created_at?", r.created_by AS "created_by?", r.created_by_type AS "created_by_type?",
-                 r.last_modified_at AS "last_modified_at?", r.last_modified_by AS "last_modified_by?",
-                 r.last_modified_by_type AS "last_modified_by_type?", r.generation AS "generation?"
-               FROM (SELECT 1) one
-               LEFT JOIN principals p ON p.object_id = $1
-               LEFT JOIN users u ON u.object_id = p.object_id
-               LEFT JOIN service_principals sp ON sp.object_id = p.object_id
-               LEFT JOIN subscriptions s ON s.subscription_id = $5
-               LEFT JOIN resource_groups g ON g.subscription_id = s.subscription_id AND g.name_key = $6
-               LEFT JOIN registries r ON r.resource_group_uid = g.uid AND r.name_key = $7"#,
-            credential.object_id,
-            credential.key_id,
-            now,
-            &scope.chain,
-            scope.subscription_id,
-            scope.resource_group,
-            scope.registry,
-        )
-        .fetch_one(self.pool())
-        .await?;
+/// What a path names, of a row of either statement.
+macro_rules! found {
+    ($row:expr) => {{
+        let row = &mut $row;
         let resource_group = match (row.subscription_id, row.group_uid) {
             (Some(subscription_id), Some(uid)) => Some(ResourceGroup {
                 uid,
                 subscription_id,
-                name: row.group_name.unwrap_or_default(),
-                location: row.group_location.unwrap_or_default(),
+                name: row.group_name.take().unwrap_or_default(),
+                location: row.group_location.take().unwrap_or_default(),
                 tags: crate::registries::read_tags(
                     "resource_groups",
-                    row.group_tags.unwrap_or_default(),
+                    row.group_tags.take().unwrap_or_default(),
                 )?,
                 created_at: row.group_created_at.unwrap_or(OffsetDateTime::UNIX_EPOCH),
             }),
@@ -181,52 +138,194 @@ impl Store {
                 uid,
                 subscription_id: group.subscription_id,
                 resource_group_name: group.name.clone(),
-                name: row.name.unwrap_or_default(),
-                login_server: row.login_server.unwrap_or_default(),
-                location: row.location.unwrap_or_default(),
-                sku: row.sku.unwrap_or_default(),
-                tags: crate::registries::read_tags("registries", row.tags.unwrap_or_default())?,
+                name: row.name.take().unwrap_or_default(),
+                login_server: row.login_server.take().unwrap_or_default(),
+                location: row.location.take().unwrap_or_default(),
+                sku: row.sku.take().unwrap_or_default(),
+                tags: crate::registries::read_tags(
+                    "registries",
+                    row.tags.take().unwrap_or_default(),
+                )?,
                 admin_user_enabled: row.admin_user_enabled.unwrap_or_default(),
                 role_assignment_mode: crate::registries::read_mode(
-                    &row.role_assignment_mode.unwrap_or_default(),
+                    &row.role_assignment_mode.take().unwrap_or_default(),
                 )?,
                 anonymous_pull_enabled: row.anonymous_pull_enabled.unwrap_or_default(),
-                retention: crate::registries::read_retention(row.retention),
+                retention: crate::registries::read_retention(row.retention.take()),
                 system_data: crate::registries::read_system_data(
-                    row.created_by.unwrap_or_default(),
-                    &row.created_by_type.unwrap_or_default(),
+                    row.created_by.take().unwrap_or_default(),
+                    &row.created_by_type.take().unwrap_or_default(),
                     row.created_at.unwrap_or(OffsetDateTime::UNIX_EPOCH),
-                    row.last_modified_by.unwrap_or_default(),
-                    &row.last_modified_by_type.unwrap_or_default(),
+                    row.last_modified_by.take().unwrap_or_default(),
+                    &row.last_modified_by_type.take().unwrap_or_default(),
                     row.last_modified_at.unwrap_or(OffsetDateTime::UNIX_EPOCH),
                 )?,
                 generation: row.generation.unwrap_or_default(),
             }),
             _ => None,
         };
-        let caller = row.kind.map(|kind| {
+        Found {
+            subscription_exists: row.subscription_id.is_some(),
+            resource_group,
+            registry,
+        }
+    }};
+}
+
+/// What a path names, as far as it exists.
+struct Found {
+    subscription_exists: bool,
+    resource_group: Option<ResourceGroup>,
+    registry: Option<Registry>,
+}
+
+/// What both statements read: the head, and what the path (`$1` to `$3`) names.
+macro_rules! facts {
+    ($more:tt, $from:tt, $scope:expr $(, $parameter:expr)*) => {
+        sqlx::query!(
+            r#"SELECT "# + $more + r#"
+                 h.epoch AS "epoch?", h.revision AS "revision?",
+                 s.subscription_id AS "subscription_id?",
+                 g.uid AS "group_uid?", g.name AS "group_name?", g.location AS "group_location?",
+                 g.tags AS "group_tags?", g.created_at AS "group_created_at?",
+                 r.uid AS "uid?", r.name AS "name?", r.login_server AS "login_server?", r.location AS "location?",
+                 r.sku AS "sku?", r.tags AS "tags?", r.admin_user_enabled AS "admin_user_enabled?",
+                 r.role_assignment_mode AS "role_assignment_mode?", r.anonymous_pull_enabled AS "anonymous_pull_enabled?",
+                 r.retention AS "retention?: Json<RetentionPolicy>",
+                 r.created_at AS "created_at?", r.created_by AS "created_by?", r.created_by_type AS "created_by_type?",
+                 r.last_modified_at AS "last_modified_at?", r.last_modified_by AS "last_modified_by?",
+                 r.last_modified_by_type AS "last_modified_by_type?", r.generation AS "generation?"
+               FROM "# + $from + r#"
+               LEFT JOIN subscriptions s ON s.subscription_id = $1
+               LEFT JOIN resource_groups g ON g.subscription_id = s.subscription_id AND g.name_key = $2
+               LEFT JOIN registries r ON r.resource_group_uid = g.uid AND r.name_key = $3"#,
+            $scope.subscription_id,
+            $scope.resource_group,
+            $scope.registry
+            $(, $parameter)*
+        )
+    };
+}
+
+fn head(epoch: Option<Uuid>, revision: Option<i64>) -> Option<Head> {
+    let (epoch, revision) = epoch.zip(revision)?;
+    Some(Head { epoch, revision })
+}
+
+/// Until when a credential counts that does not end by itself.
+const WITHOUT_END: OffsetDateTime = time::macros::datetime!(9999-12-31 0:00 UTC);
+
+impl Store {
+    /// The facts for one decision, and the resource that it is about.
+    ///
+    /// Of most callers all is known from the decision before, and one small statement shows that it is still so ([`remembered`]).
+    pub async fn access_facts(
+        &self,
+        credential: Credential,
+        scope: &ScopeKeys,
+        now: OffsetDateTime,
+    ) -> Result<AccessFacts, StoreError> {
+        let Some(known) = self.remembered.get(credential, scope, now) else {
+            return self.access_facts_anew(credential, scope, now).await;
+        };
+        let row = facts!("", "config_head h", scope)
+            .fetch_optional(self.pool())
+            .await?
+            .filter(|row| head(row.epoch, row.revision) == Some(known.head));
+        let Some(mut row) = row else {
+            return self.access_facts_anew(credential, scope, now).await;
+        };
+        let found = found!(row);
+        Ok(AccessFacts {
+            credential_is_good: true,
+            caller: Some(known.caller.clone()),
+            directory_roles: known.directory_roles.clone(),
+            held: known.held.clone(),
+            subscription_exists: found.subscription_exists,
+            resource_group: found.resource_group,
+            registry: found.registry,
+        })
+    }
+
+    /// The same of somebody of whom nothing is known.
+    ///
+    /// Most callers are in no group and hold no custom role: one statement is all for them. The others' roles are read by a second one, so
+    /// that what has been taken away before this call counts in neither.
+    async fn access_facts_anew(
+        &self,
+        credential: Credential,
+        scope: &ScopeKeys,
+        now: OffsetDateTime,
+    ) -> Result<AccessFacts, StoreError> {
+        let mut row = facts!(
+            r#"p.enabled AS "enabled?",
+                 CASE WHEN u.credential_id = $5 THEN $7::timestamptz ELSE coalesce(
+                   (SELECT c.expires_at FROM application_secrets c WHERE c.key_id = $5 AND c.app_id = sp.app_id),
+                   (SELECT c.expires_at FROM application_certificates c WHERE c.key_id = $5 AND c.app_id = sp.app_id),
+                   (SELECT $7::timestamptz FROM federated_credentials c WHERE c.credential_id = $5 AND c.app_id = sp.app_id)) END
+                   AS "counts_until: OffsetDateTime",
+                 p.kind AS "kind?", coalesce(u.user_principal_name, sp.app_id::text) AS caller_name,
+                 ARRAY (SELECT d.role FROM directory_role_members d WHERE d.principal_id = $4) AS "directory_roles!",
+                 EXISTS (SELECT FROM group_members m WHERE m.member_id = $4) AS "is_in_groups!",
+                 ARRAY (SELECT a.principal_id::text || a.role_definition_id::text || a.scope_key FROM role_assignments a
+                   WHERE a.principal_id = $4 AND a.scope_key = ANY ($6)) AS "assignments!","#,
+            r#"(SELECT 1) one
+               LEFT JOIN config_head h ON h.singleton
+               LEFT JOIN principals p ON p.object_id = $4
+               LEFT JOIN users u ON u.object_id = p.object_id
+               LEFT JOIN service_principals sp ON sp.object_id = p.object_id"#,
+            scope,
+            credential.object_id,
+            credential.key_id,
+            &scope.chain,
+            WITHOUT_END
+        )
+        .fetch_one(self.pool())
+        .await?;
+        let counts_until = row.counts_until.filter(|_| row.enabled == Some(true));
+        let credential_is_good = counts_until.is_some_and(|end| now < end);
+        let caller = row.kind.take().map(|kind| {
             Ok::<_, StoreError>(CallerFacts {
                 kind: PrincipalKind::read(&kind)?,
-                name: row.caller_name.unwrap_or_default(),
+                name: row.caller_name.take().unwrap_or_default(),
             })
         });
+        let caller = caller.transpose()?;
+        let mut head = head(row.epoch, row.revision);
         let mut held = HeldRoles {
             assignments: assigned_roles(&row.assignments)?,
             custom: Vec::new(),
         };
         if row.is_in_groups || held.assignments.iter().any(AssignedRole::is_custom) {
-            held = self
+            let (later, read) = self
                 .roles_held_at(credential.object_id, &scope.chain)
                 .await?;
+            held = read;
+            // Both of one state, or it is none.
+            head = head.filter(|head| Some(*head) == later);
         }
+        if let Some(head) = head {
+            self.remembered.saw(head);
+            if let (Some(caller), Some(counts_until)) = (caller.clone(), counts_until) {
+                let found = Remembered {
+                    head,
+                    caller,
+                    counts_until,
+                    directory_roles: row.directory_roles.clone(),
+                    held: held.clone(),
+                };
+                self.remembered.insert(credential, scope, found);
+            }
+        }
+        let found = found!(row);
         Ok(AccessFacts {
-            credential_is_good: row.good.unwrap_or_default(),
-            caller: caller.transpose()?,
+            credential_is_good,
+            caller,
             directory_roles: row.directory_roles,
             held,
-            subscription_exists: row.subscription_id.is_some(),
-            resource_group,
-            registry,
+            subscription_exists: found.subscription_exists,
+            resource_group: found.resource_group,
+            registry: found.registry,
         })
     }
 
@@ -239,7 +338,7 @@ impl Store {
         &self,
         principal_id: Uuid,
         chain: &[String],
-    ) -> Result<HeldRoles, StoreError> {
+    ) -> Result<(Option<Head>, HeldRoles), StoreError> {
         let row = sqlx::query!(
             r#"WITH RECURSIVE
                of_groups AS MATERIALIZED (
@@ -263,16 +362,18 @@ impl Store {
                  (SELECT jsonb_agg(jsonb_build_object('id', d.id, 'roleName', d.role_name, 'kind', 'CustomRole',
                       'permissions', d.permissions))
                     FROM role_definitions d WHERE d.id = ANY (ARRAY (SELECT h.role_definition_id FROM held h)))
-                   AS "custom: Json<Vec<RoleDefinition>>""#,
+                   AS "custom: Json<Vec<RoleDefinition>>",
+                 (SELECT epoch FROM config_head) AS epoch, (SELECT revision FROM config_head) AS revision"#,
             principal_id,
             chain,
         )
         .fetch_one(self.pool())
         .await?;
-        Ok(HeldRoles {
+        let held = HeldRoles {
             assignments: assigned_roles(&row.assignments)?,
             custom: row.custom.map(|Json(custom)| custom).unwrap_or_default(),
-        })
+        };
+        Ok((head(row.epoch, row.revision), held))
     }
 
     /// Everything that a principal holds, for lists that leave out what it may not read.

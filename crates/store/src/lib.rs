@@ -19,9 +19,11 @@ pub mod sign_in_keys;
 pub mod subscriptions;
 pub mod used_credentials;
 
+use access::RememberedCallers;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool, Postgres, Transaction};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The migrations of this build.
@@ -135,6 +137,7 @@ fn late(limit: Duration) -> sqlx::Error {
 #[derive(Clone)]
 pub struct Store {
     pool: PgPool,
+    remembered: Arc<RememberedCallers>,
 }
 
 impl Store {
@@ -163,7 +166,7 @@ impl Store {
                 })
             })
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self::over(pool))
     }
 
     /// The same database by a pool of its own, of so many connections.
@@ -178,12 +181,16 @@ impl Store {
             .max_connections(maximum_connections);
         Self {
             pool: options.connect_lazy_with((*self.pool.connect_options()).clone()),
+            remembered: Arc::clone(&self.remembered),
         }
     }
 
-    /// A store over a pool that a test made.
+    /// A store over a pool.
     pub fn over(pool: PgPool) -> Self {
-        Self { pool }
+        Self {
+            pool,
+            remembered: Arc::default(),
+        }
     }
 
     pub fn pool(&self) -> &PgPool {

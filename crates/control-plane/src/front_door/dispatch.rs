@@ -52,6 +52,8 @@ struct Ids {
     correlation: String,
     /// The caller's own, as it was sent.
     client: Option<String>,
+    /// Whether the caller wants to see its own again.
+    returns_client: bool,
 }
 
 /// Answers any request that is not the nodes' stream.
@@ -87,7 +89,7 @@ pub(crate) async fn dispatch(
         operation = operation_id, caller.object_id = tracing::field::Empty);
     let outcome = async {
         let found = found.map_err(|lost| lost.error)?;
-        answer(&app, &http, &mut payload, headers.clone(), found, &ids, now).await
+        answer(&app, &http, &mut payload, headers, found, &ids, now).await
     }
     .instrument(span.clone())
     .await;
@@ -106,7 +108,7 @@ pub(crate) async fn dispatch(
             &span,
         ),
     };
-    common_headers(response.headers_mut(), &headers, &ids);
+    common_headers(response.headers_mut(), &ids);
     if let Some(allow) = allow {
         insert(response.headers_mut(), "allow", &allow);
     }
@@ -149,10 +151,14 @@ fn ids(headers: &HeaderMap) -> Ids {
         .and_then(|value| value.to_str().ok())
         .filter(|id| id.len() <= MAXIMUM_CLIENT_REQUEST_ID_CHARACTERS)
         .map(|id| credentials::without_secrets(id).into_owned());
+    let returns_client = headers
+        .get("x-ms-return-client-request-id")
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
     Ids {
         request,
         correlation: correlation.to_string(),
         client,
+        returns_client,
     }
 }
 
@@ -522,7 +528,7 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
 }
 
 /// The headers of every answer (arm-contract: R11 to R13).
-fn common_headers(response: &mut HeaderMap, request: &HeaderMap, ids: &Ids) {
+fn common_headers(response: &mut HeaderMap, ids: &Ids) {
     insert(response, "x-ms-request-id", &ids.request.to_string());
     insert(response, "x-ms-correlation-request-id", &ids.correlation);
     insert(
@@ -536,9 +542,7 @@ fn common_headers(response: &mut HeaderMap, request: &HeaderMap, ids: &Ids) {
         insert(response, "pragma", "no-cache");
         insert(response, "expires", "-1");
     }
-    let header = |name: &str| request.get(name).and_then(|value| value.to_str().ok());
-    if header("x-ms-return-client-request-id")
-        .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    if ids.returns_client
         && let Some(id) = &ids.client
     {
         insert(response, "x-ms-client-request-id", id);

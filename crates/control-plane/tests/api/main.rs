@@ -23,6 +23,7 @@ mod node_renewal;
 mod people_sign_in;
 mod registries;
 mod registry_policies;
+mod remembered_callers;
 mod restores;
 mod role_assignments;
 mod sign_in;

@@ -126,13 +126,18 @@ impl TestApp {
 
     /// Another control plane of the same installation.
     pub(crate) async fn replica(&self) -> Self {
+        self.replica_on(self.store.clone()).await
+    }
+
+    /// Another one, with database connections, and what goes with them, of its own.
+    pub(crate) async fn replica_on(&self, store: Store) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::new();
-        let metrics = serve(&self.store, listener, &shutdown, None).await;
+        let metrics = serve(&store, listener, &shutdown, None).await;
         Self {
             base,
-            store: self.store.clone(),
+            store,
             subscription_id: self.subscription_id,
             tenant_id: self.tenant_id,
             client_id: self.client_id.clone(),

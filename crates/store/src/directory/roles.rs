@@ -1,12 +1,13 @@
 //! Roles of the directory itself, and who holds them. Only people and service principals do, so that whoever is the last administrator is
 //! known without following groups.
 
+use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::principals::is_last_administrator;
-use crate::{Store, StoreError};
 use super::{Addressed, hold_individual};
 use crate::config::publish;
+use crate::{Store, StoreError};
 
 /// A role of the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +79,8 @@ impl Store {
         role: DirectoryRole,
         principal: Addressed,
     ) -> Result<RoleAddition, StoreError> {
-        crate::activity::detail("memberId", principal_id.to_string());
         let principal_id = principal.object_id;
+        crate::activity::detail("memberId", principal_id.to_string());
         crate::activity::detail("role", role.as_str());
         let mut transaction = self.begin().await?;
         if !hold_individual(&mut transaction, principal).await? {
@@ -96,6 +97,7 @@ impl Store {
         if inserted == 0 {
             return Ok(RoleAddition::Exists);
         }
+        publish_nothing(&mut transaction).await?;
         transaction.commit().await?;
         Ok(RoleAddition::Added)
     }
@@ -124,7 +126,13 @@ impl Store {
         if removed == 0 {
             return Ok(RoleRemoval::NotFound);
         }
+        publish_nothing(&mut transaction).await?;
         transaction.commit().await?;
         Ok(RoleRemoval::Removed)
     }
+}
+
+/// Counts the revision up, by which control planes know that what they remember of callers may not be so any more. Nodes have nothing to learn.
+async fn publish_nothing(transaction: &mut Transaction<'_, Postgres>) -> Result<(), StoreError> {
+    publish(transaction, &[]).await.map(|_| ())
 }

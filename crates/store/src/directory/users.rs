@@ -177,8 +177,10 @@ impl Store {
         {
             return Ok(UserUpdate::NameTaken);
         }
-        let mut must_publish =
+        let ends_sessions =
             write_change(&mut transaction, object_id, change, fresh_credential_id).await?;
+        // The name of a caller is remembered with what was published.
+        let mut must_publish = ends_sessions || change.user_principal_name.is_some();
         if let Some(enabled) = change.enabled {
             match principals::enable(&mut transaction, object_id, enabled).await? {
                 Ok(changed) => must_publish |= changed,
@@ -194,8 +196,6 @@ impl Store {
         Ok(UserUpdate::Done(published))
     }
 
-    /// Ends every session of a user: what was issued for the password until now is dead. The password stays. `None` when there is no such user.
-    pub async fn user_revoke_sessions(
     /// Replaces a password that a token came from by another, and ends every session. `None` when the user has another password by now, or is
     /// not there.
     pub async fn user_change_own_password(
@@ -227,6 +227,8 @@ impl Store {
         Ok(published)
     }
 
+    /// Ends every session of a user: what was issued for the password until now is dead. The password stays. `None` when there is no such user.
+    pub async fn user_revoke_sessions(
         &self,
         object_id: Uuid,
         credential_id: Uuid,
@@ -294,7 +296,7 @@ async fn rename(
     }
 }
 
-/// Writes all but the user principal name and whether the account is enabled; whether nodes have to know.
+/// Writes all but the user principal name and whether the account is enabled; whether that ends the sessions from before.
 async fn write_change(
     transaction: &mut Transaction<'_, Postgres>,
     object_id: Uuid,
