@@ -200,6 +200,8 @@ fn status_column(status: Option<u16>) -> Option<i16> {
 pub struct SignIn {
     /// Whoever it certainly was.
     pub principal_id: Option<Uuid>,
+    /// The person in whose name it was tried, if there is one; it need not have been that one.
+    pub account_id: Option<Uuid>,
     /// The application that was named, if it was an id: people type secrets into the wrong field.
     pub client_id: Option<Uuid>,
     pub credential_id: Option<Uuid>,
@@ -219,6 +221,7 @@ impl SignIn {
             ("outcome", Some(self.outcome.to_owned())),
             ("count", Some(count.to_string())),
             ("grant", self.grant.map(str::to_owned)),
+            ("accountId", self.account_id.map(|id| id.to_string())),
             ("clientId", self.client_id.map(|id| id.to_string())),
             ("credentialId", self.credential_id.map(|id| id.to_string())),
         ];

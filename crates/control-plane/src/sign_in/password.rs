@@ -44,6 +44,7 @@ pub(super) async fn sign_in(
     }
     let password = Secret::new(password.to_owned());
     let user = app.store.sign_in_user(name).await?;
+    attempt.account_id = user.as_ref().map(|user| user.object_id);
     let checks = &app.sign_in.slow_checks;
     let place = checks.place().await.map_err(Refusal::from)?;
     app.sign_in

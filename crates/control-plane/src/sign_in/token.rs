@@ -131,6 +131,8 @@ pub(super) struct Attempt {
     pub(super) subject: Option<Subject>,
     /// Who it is, as soon as that is certain.
     pub(super) principal_id: Option<Uuid>,
+    /// The person in whose name it was tried; it need not have been that one.
+    pub(super) account_id: Option<Uuid>,
     /// The credential that was shown, as soon as it is known.
     pub(super) credential_id: Option<Uuid>,
 }
@@ -203,6 +205,7 @@ async fn token(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     log(&attempt, &request, outcome);
     let recorded = SignInRecord {
         principal_id: attempt.principal_id,
+        account_id: attempt.account_id,
         client_id: attempt.client_id,
         credential_id: attempt.credential_id,
         address: request.peer,

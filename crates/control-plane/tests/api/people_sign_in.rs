@@ -411,3 +411,24 @@ async fn guessing_at_the_current_password_is_refused_unseen_after_a_while(pool: 
     let right = change_password(&app, token, PASSWORD, "another one that is long").await;
     assert_eq!(right.status, 429, "{}", right.body);
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_failed_sign_in_is_recorded_with_the_account_that_was_tried(pool: PgPool) {
+    let app = TestApp::spawn(pool.clone()).await;
+    let ann = create_ann(&app).await;
+    assert_eq!(sign_in(&app, NAME, "a wrong password").await.status, 400);
+    let recorded = async || -> Option<String> {
+        sqlx::query_scalar("SELECT properties->>'accountId' FROM activity_log WHERE error_code = 'wrong_password' AND caller_id IS NULL")
+            .fetch_optional(&pool)
+            .await
+            .unwrap()
+            .flatten()
+    };
+    let account = loop {
+        match recorded().await {
+            Some(account) => break account,
+            None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+        }
+    };
+    assert_eq!(account, ann);
+}
