@@ -147,6 +147,56 @@ impl Push<'_> {
         records
             .create(&hint, &HintRecord {}, &[], Durability::Eventually)
             .await?;
+        for _ in 0..CONFLICT_ATTEMPTS {
+            let found = repository.tag_record(tag).await?;
+            repository.check_precondition_of_tag(found.as_ref()).await?;
+            let is_own = match (&before, &found) {
+                (Some(before), Some(found)) => before.version == found.version,
+                _ => false,
+            };
+            let record = self.tag_instead_of(tag, found.as_ref(), is_own).await?;
+            let written = match &found {
+                Some(found) => {
+                    let version = &found.version;
+                    records
+                        .replace(&key, &record, &[], version, Durability::OnReturn)
+                        .await?
+                }
+                None => {
+                    records
+                        .create(&key, &record, &[], Durability::OnReturn)
+                        .await?
+                }
+            };
+            let Some(version) = written else {
+                continue;
+            };
+            if let Some(found) = &found
+                && found.value.digest != self.digest
+            {
+                repository.drop_hint(&found.value.digest, tag).await;
+            }
+            if !ChangeableAttributes::of(&record.attributes).may_be_deleted() {
+                // A deletion of the manifest that looked for locked tags before must look again. If it came first, that is seen.
+                repository.renew_manifest_record(&self.digest).await?;
+            }
+            let replaced = match before {
+                Some(before) if is_own => before.replaced,
+                _ => found.map(|found| Box::new(found.value)),
+            };
+            return Ok(WrittenTag { version, replaced });
+        }
+        Err(ContentError::Contended { key })
+    }
+
+    /// The tag's record in the place of what was found: it keeps when the tag was pushed first, and its locks.
+    async fn tag_instead_of(
+        &self,
+        tag: &Tag,
+        found: Option<&Versioned<TagRecord>>,
+        is_own: bool,
+    ) -> Result<TagRecord, ContentError> {
+        let repository = &self.repository;
         let now = repository.content.now();
         let mut record = TagRecord {
             digest: self.digest.clone(),
@@ -157,53 +207,21 @@ impl Push<'_> {
             by: self.principal.to_owned(),
             attributes: Default::default(),
         };
-        for _ in 0..CONFLICT_ATTEMPTS {
-            let found = repository.tag_record(tag).await?;
-            repository.check_precondition_of_tag(found.as_ref()).await?;
-            let Some(found) = found else {
-                let created = records
-                    .create(&key, &record, &[], Durability::OnReturn)
-                    .await?;
-                if let Some(version) = created {
-                    let replaced = None;
-                    return Ok(WrittenTag { version, replaced });
-                }
-                continue;
-            };
-            let is_own = before
-                .as_ref()
-                .is_some_and(|before| before.version == found.version);
-            let locks = match is_own {
-                true => ChangeableAttributes::of(&found.value.attributes),
-                false => repository.locks_of_tag(&found.value).await?,
-            };
-            if !is_own {
-                locks.check_write(|| repository.tag_text(tag))?;
-            }
-            record.created = found.value.created;
-            if locks != ChangeableAttributes::default() {
-                record.attributes.clone_from(&found.value.attributes);
-            }
-            let replaced = records
-                .replace(&key, &record, &[], &found.version, Durability::OnReturn)
-                .await?;
-            let Some(version) = replaced else {
-                continue;
-            };
-            if found.value.digest != self.digest {
-                repository.drop_hint(&found.value.digest, tag).await;
-            }
-            if !locks.may_be_deleted() {
-                // A deletion of the manifest that looked for locked tags before must look again. If it came first, that is seen.
-                repository.renew_manifest_record(&self.digest).await?;
-            }
-            let replaced = match before {
-                Some(before) if is_own => before.replaced,
-                _ => Some(Box::new(found.value)),
-            };
-            return Ok(WrittenTag { version, replaced });
+        let Some(found) = found.map(|found| &found.value) else {
+            return Ok(record);
+        };
+        record.created = found.created;
+        let locks = match is_own {
+            true => ChangeableAttributes::of(&found.attributes),
+            false => repository.locks_of_tag(found).await?,
+        };
+        if !is_own {
+            locks.check_write(|| repository.tag_text(tag))?;
         }
-        Err(ContentError::Contended { key })
+        if locks != ChangeableAttributes::default() {
+            record.attributes.clone_from(&found.attributes);
+        }
+        Ok(record)
     }
 }
 

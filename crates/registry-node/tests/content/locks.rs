@@ -469,3 +469,33 @@ async fn a_push_that_a_lock_overtakes_is_refused_or_came_first() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_push_that_the_end_of_a_lock_overtakes_does_not_bring_it_back() {
+    let deletion = |is_enabled| AttributeChange {
+        delete_enabled: Some(is_enabled),
+        ..AttributeChange::default()
+    };
+    for call in 0.. {
+        let disk = Disk::default();
+        let fast = disk.open().await;
+        put(&fast, 0).await.expect("pushed");
+        lock(&fast, What::Tag, deletion(false))
+            .await
+            .expect("locked");
+        let faults = pauses_at(call);
+        let slow = disk.open_with(Arc::clone(&faults)).await.expect("it opens");
+        let unlocking = lock(&fast, What::Tag, deletion(true));
+        let (pushed, unlocked) = tokio::join!(put(&slow, 1), unlocking);
+        pushed.expect("pushed");
+        unlocked.expect("unlocked");
+        let name = name();
+        let repository = fast.repository(REGISTRY, &name);
+        let shown = repository.tag_properties(&tag()).await.expect("there");
+        assert_eq!(shown.digest, digest_of(1), "call {call}");
+        assert!(shown.attributes.delete_enabled, "call {call}");
+        if faults.calls() <= call {
+            break;
+        }
+    }
+}
