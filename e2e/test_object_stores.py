@@ -10,6 +10,7 @@ from harness.images import Image, digest_of
 from harness.installation import Installation
 from harness.nodes import Node
 from harness.object_stores import ObjectStore
+from harness.registry import RegistryClient
 from harness.waiting import wait_until
 
 
@@ -27,6 +28,11 @@ class Scene:
 
     def at(self, node):
         return node.at(self.registry, self.registry.name, self.password)
+
+    def client(self):
+        """At the login server's own name and port, where the first node is; follows redirects as a client does."""
+        ca_file = self.installation.ready["ca_file"]
+        return RegistryClient(self.registry.login_server, ca_file, self.registry.name, self.password)
 
     def serves(self, node):
         with contextlib.suppress(OSError, requests.RequestException):
@@ -76,7 +82,7 @@ def test_one_node_continues_what_another_began_and_downloads_come_from_the_store
     separator = "&" if "?" in location else "?"
     first.expect(201, "PUT", f"{location}{separator}digest={digest_of(layer)}")
     second.push_image("app", "v1", image)
-    assert first.pulls("app", "v1")
+    assert scene.client().pulls("app", "v1")
 
     redirect = second.expect(307, "GET", f"/v2/app/blobs/{digest_of(layer)}", allow_redirects=False)
     assert redirect.headers["Location"].startswith(scene.store.endpoint)
