@@ -17,7 +17,7 @@ from .writers import PrincipalWriter, Writer
 WIDE, NARROW = "wide", "narrow"
 ACTIONS = {
     WIDE: ["Microsoft.ContainerRegistry/registries/read", "Microsoft.ContainerRegistry/registries/pull/read"],
-    NARROW: ["Microsoft.ContainerRegistry/registries/read"],
+    NARROW: ["Microsoft.ContainerRegistry/registries/listCredentials/action"],
 }
 
 

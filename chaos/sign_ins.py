@@ -253,7 +253,7 @@ class FederatedWriter(SessionWriter):
     async def trust(self) -> None:
         self.count += 1
         subject = f"repo:team/app:{self.count}"
-        body = {"name": f"n{self.count}", "issuer": self.run.system.issuer.url, "subject": subject, "audiences": [AUDIENCE]}
+        body = {"name": f"subject-{self.count}", "issuer": self.run.system.issuer.url, "subject": subject, "audiences": [AUDIENCE]}
         _, answer = await self.caller.change(
             "trust a subject", "POST", self.path, None, body, lambda answer: {f"federated:{answer['id']}": HERE}, {}
         )
