@@ -57,8 +57,8 @@ class SessionWriter(Writer):
         response = await self.caller.form(f"/{self.run.system.bootstrap['tenant_id']}/oauth2/v2.0/token", {**form, **scope})
         return response.json()["access_token"] if response.status == 200 else None
 
-    async def exchange(self, token: str, fact: Literal) -> None:
-        """Makes the token a refresh token of some registry, at some node."""
+    async def exchange(self, token: str, *facts: Literal) -> None:
+        """Makes the token a refresh token of some registry, at some node; it is good as long as these facts hold."""
         assert self.assignment is not None
         registry = self.random.choice(self.world.lasting())
         nodes = [node for node in self.run.system.nodes if not node.has_left and node.region == registry.region]
@@ -73,7 +73,7 @@ class SessionWriter(Writer):
             return
         session = HeldCredential(
             registry, registry.literal, TOKEN_USER, response.json()["refresh_token"], f"{self.name} signed in at {registry.name}",
-            ((fact,), (key_literal(token),), (self.assignment,)), shown=((signing_key(node.name),),),
+            tuple((fact,) for fact in (*facts, key_literal(token), self.assignment)), shown=((signing_key(node.name),),),
         )  # fmt: skip
         self.sessions.append(session)
         self.world.held.append(session)
@@ -159,7 +159,9 @@ class PersonWriter(SessionWriter):
             {"grant_type": "password", "client_id": AZURE_CLI, "username": self.user, "password": self.password}
         )
         if token is not None:
-            await self.exchange(token, Literal(self.session_register, _part(token, 1)["cred"]))
+            # A node may have heard of the session and not yet that the person is enabled again.
+            session = Literal(self.session_register, _part(token, 1)["cred"])
+            await self.exchange(token, session, Literal(self.enabled_register, ON))
 
     async def reset_password(self) -> None:
         password = self._new_password()
