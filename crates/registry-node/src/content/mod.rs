@@ -30,6 +30,7 @@ mod sources;
 mod stored_bytes;
 mod uploads;
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -97,7 +98,12 @@ impl Content {
             root: root.display().to_string(),
             source,
         };
-        std::fs::create_dir_all(root).map_err(directory)?;
+        // Whoever can read it reads all registries of the region.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(directory)?;
         let root = std::fs::canonicalize(root).map_err(directory)?;
         if !options.single_node {
             refuse_network_file_system(&root)?;

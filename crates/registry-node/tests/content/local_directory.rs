@@ -1,5 +1,7 @@
 //! A directory as a content root: whose it is, and what is found in it after a bad end.
 
+use std::os::unix::fs::PermissionsExt;
+
 use registry_node::content::{Content, ContentError, OpenError, OpenOptions, Sources};
 use registry_node::names::{DigestAlgorithm, RepositoryName};
 use tempfile::TempDir;
@@ -59,6 +61,15 @@ async fn a_deleted_registry_is_marked_once() {
     let other = open_for(&directory, "westus").await.expect("the same root");
     other.mark_registry_deleted(REGISTRY).await.expect("marked");
     assert_eq!(std::fs::read_to_string(&mark).expect("a mark"), first);
+}
+
+#[tokio::test]
+async fn a_root_that_is_made_is_its_owners_alone() {
+    let directory = TempDir::new().expect("a directory");
+    let root = directory.path().join("new/root");
+    open(&root).await;
+    let mode = std::fs::metadata(&root).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
 }
 
 #[tokio::test]
