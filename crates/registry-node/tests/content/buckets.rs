@@ -1,8 +1,12 @@
 //! Content in buckets, on real servers: what the start-up probe says of them, large bodies, answers that are lost, removals where the
 //! server knows no condition, and downloads that are redirected.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::signer::{Method, SignedUrlOptions, Signer};
 use registry_node::content::bucket::{BucketCredentials, BucketOptions};
 use registry_node::content::record_store::{
     BucketRecords, Durability, OPERATION_PREFIX, RecordStore, WriteError,
@@ -14,7 +18,7 @@ use uuid::Uuid;
 use super::crashes::{is_there, push};
 use super::harness::{Answer, REGISTRY, Registry, noise, sha256};
 use super::lossy_proxy::{LossyProxy, NEVER};
-use super::stores::{REGION, StoreKind, bucket_options, keys};
+use super::stores::{REGION, StoreKind, bucket_options, keys, s3_of};
 
 const BUCKETS: [StoreKind; 2] = [StoreKind::S3, StoreKind::Azure];
 /// Three parts, the last of them small.
@@ -44,6 +48,24 @@ fn body(bytes: &[u8]) -> impl futures_util::Stream<Item = Result<Bytes, BodyErro
 
 async fn data_keys(options: &BucketOptions) -> Vec<String> {
     keys(options, &format!("r/{REGISTRY}/data")).await
+}
+
+/// What the server lists of uploads below the root that were begun and neither completed nor aborted.
+async fn unfinished_uploads(options: &BucketOptions) -> String {
+    let query = [
+        ("uploads", ""),
+        ("prefix", options.location.prefix.as_str()),
+    ];
+    let signed = s3_of(options)
+        .signed_url_opts(
+            Method::GET,
+            &Path::ROOT,
+            Duration::from_secs(60),
+            &SignedUrlOptions::new().with_query(query),
+        )
+        .await;
+    let listed = fetch(signed.expect("signed").as_str(), None).await.is(200);
+    String::from_utf8(listed.body).expect("text")
 }
 
 #[tokio::test]
@@ -144,6 +166,33 @@ async fn a_large_body_that_ends_early_leaves_nothing() {
         assert!(refused.is_err());
         assert_eq!(data_keys(&options).await, Vec::<String>::new(), "{kind:?}");
     }
+}
+
+#[tokio::test]
+async fn the_parts_of_an_upload_whose_client_went_away_are_removed() {
+    let options = bucket_options(StoreKind::S3);
+    let content = opened(&options).await;
+    let bytes = noise(8, LARGE_BYTES);
+    let digest: Digest = sha256(&bytes).parse().expect("a digest");
+    let name = name();
+    let (all_taken, was_taken) = tokio::sync::oneshot::channel();
+    let silence = stream::once(async {
+        all_taken.send(()).expect("the test waits");
+        std::future::pending().await
+    });
+    let body = body(&bytes).chain(silence.boxed());
+    let repository = content.repository(REGISTRY, &name);
+    tokio::select! {
+        _ = repository.put_blob(&digest, body) => panic!("the body does not end"),
+        taken = was_taken => taken.expect("all but the end came"),
+    }
+    // Two parts were sent or are on their way; the request is dropped.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while unfinished_uploads(&options).await.contains("<Upload>") {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(data_keys(&options).await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Once};
 use credentials::Secret;
 use futures_util::TryStreamExt;
 use object_store::ObjectStore;
-use object_store::aws::AmazonS3Builder;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -152,33 +152,38 @@ pub(crate) fn bucket_options(kind: StoreKind) -> BucketOptions {
     }
 }
 
+/// A client of the library for a bucket of S3.
+pub(crate) fn s3_of(options: &BucketOptions) -> AmazonS3 {
+    let (id, secret) = key_of(options);
+    AmazonS3Builder::new()
+        .with_endpoint(options.endpoint.as_deref().expect("an endpoint"))
+        .with_allow_http(true)
+        .with_bucket_name(&options.location.bucket)
+        .with_access_key_id(id)
+        .with_secret_access_key(secret)
+        .build()
+        .expect("a client")
+}
+
+fn key_of(options: &BucketOptions) -> (&str, &str) {
+    match &options.credentials {
+        BucketCredentials::Key { id, secret, .. } => (id, secret.expose()),
+        BucketCredentials::Platform => panic!("the tests have keys"),
+    }
+}
+
 /// The bucket as it is, whoever wrote there.
 fn objects_of(options: &BucketOptions) -> Box<dyn ObjectStore> {
-    let BucketCredentials::Key { id, secret, .. } = &options.credentials else {
-        panic!("the tests have keys");
-    };
-    let endpoint = options.endpoint.as_deref().expect("an endpoint");
-    let bucket = &options.location.bucket;
-    match options.location.kind {
-        BucketKind::S3 => {
-            let builder = AmazonS3Builder::new()
-                .with_endpoint(endpoint)
-                .with_allow_http(true)
-                .with_bucket_name(bucket)
-                .with_access_key_id(id)
-                .with_secret_access_key(secret.expose());
-            Box::new(builder.build().expect("a client"))
-        }
-        BucketKind::Azure => {
-            let builder = MicrosoftAzureBuilder::new()
-                .with_endpoint(endpoint.to_owned())
-                .with_allow_http(true)
-                .with_account(options.account.as_deref().expect("an account"))
-                .with_access_key(secret.expose())
-                .with_container_name(bucket);
-            Box::new(builder.build().expect("a client"))
-        }
+    if options.location.kind == BucketKind::S3 {
+        return Box::new(s3_of(options));
     }
+    let builder = MicrosoftAzureBuilder::new()
+        .with_endpoint(options.endpoint.clone().expect("an endpoint"))
+        .with_allow_http(true)
+        .with_account(options.account.as_deref().expect("an account"))
+        .with_access_key(key_of(options).1)
+        .with_container_name(&options.location.bucket);
+    Box::new(builder.build().expect("a client"))
 }
 
 /// Keys below the root, and below `prefix` in it.
