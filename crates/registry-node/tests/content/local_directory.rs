@@ -6,7 +6,7 @@ use registry_node::content::{Content, ContentError, OpenError, OpenOptions, Sour
 use registry_node::names::{DigestAlgorithm, RepositoryName};
 use tempfile::TempDir;
 
-use super::harness::{REGISTRY, files_below, open};
+use super::harness::{REGISTRY, Registry, files_below, open};
 
 async fn open_for(directory: &TempDir, region: &str) -> Result<Content, OpenError> {
     let options = OpenOptions {
@@ -126,4 +126,16 @@ async fn a_session_damaged_by_a_loss_of_power_is_unknown() {
     std::fs::write(file, "").expect("written");
     let found = repository.upload(id).await;
     assert!(matches!(found, Err(ContentError::UploadUnknown(_))));
+}
+
+#[actix_web::test]
+async fn a_new_entry_is_listed_at_once() {
+    let registry = Registry::start().await;
+    for number in 0..30 {
+        registry
+            .push_image("app", &format!("v{number:02}"), b"one")
+            .await;
+        let tags = registry.get("/v2/app/tags/list").await.json();
+        assert_eq!(tags["tags"].as_array().expect("tags").len(), number + 1);
+    }
 }

@@ -3,6 +3,7 @@
 
 mod acr_routes;
 mod buckets;
+mod conformance;
 mod crashes;
 mod faulty_stores;
 mod harness;
@@ -11,7 +12,6 @@ mod local_directory;
 mod locks;
 #[path = "../support/lossy_proxy.rs"]
 mod lossy_proxy;
-mod manifests;
 mod names;
 mod races;
 mod record_stores;
