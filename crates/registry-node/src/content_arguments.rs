@@ -1,7 +1,7 @@
 //! Where a region's content is, on the command line: of a node, and of every command that works on content.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use credentials::Secret;
 use service::configuration::{ConfigurationError, read_secret};
@@ -112,19 +112,35 @@ impl ContentArguments {
                 false => Ok(content),
             };
         }
-        let directory = self
-            .content_dir
-            .as_deref()
-            .ok_or(ContentArgumentsError::Argument {
-                name: "content-dir",
-                value: String::new(),
-                rule: "a directory or a --content-store is needed",
-            })?;
+        let directory = self.directory()?;
         let options = OpenOptions {
             region: region.to_owned(),
             single_node: self.single_node,
         };
         Ok(Content::open(directory, options, sources).await?)
+    }
+
+    /// Opens the content that is there, of whatever region, for a command that makes none.
+    ///
+    /// # Errors
+    /// See [`ContentArgumentsError`].
+    pub async fn open_existing(&self, sources: Sources) -> Result<Content, ContentArgumentsError> {
+        if let Some(location) = &self.bucket.content_store {
+            let options = self.bucket.options(location)?;
+            return Ok(Content::open_existing_bucket(&options, sources).await?);
+        }
+        let directory = self.directory()?;
+        Ok(Content::open_existing(directory, self.single_node, sources).await?)
+    }
+
+    fn directory(&self) -> Result<&Path, ContentArgumentsError> {
+        self.content_dir
+            .as_deref()
+            .ok_or(ContentArgumentsError::Argument {
+                name: "content-dir",
+                value: String::new(),
+                rule: "a directory or a --content-store is needed",
+            })
     }
 
     /// Where the content is, for people.

@@ -5,6 +5,7 @@
 //! never needs the control plane to serve: what it knows is on its own disk.
 
 pub mod acr;
+pub mod collecting;
 pub mod config;
 pub mod content;
 mod content_arguments;

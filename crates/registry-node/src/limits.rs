@@ -71,9 +71,52 @@ pub const ATTRIBUTES_BYTES_MAXIMUM: u64 = 16 * 1024;
 /// Entries of one page of `/acr/v1` when the request names no number; at most [`PAGE_ENTRIES_MAXIMUM`].
 pub const ACR_PAGE_ENTRIES: usize = 100;
 
-/// Content nothing refers to is left alone for this long. A promise that content is there ("layer already exists") is good
-/// for half of it.
+/// Content nothing refers to is left alone for this long, unless the operator says otherwise …
 pub const GRACE_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// … with at least this.
+pub const GRACE_PERIOD_MINIMUM: Duration = Duration::from_secs(60 * 60);
+
+/// Content that was touched within this is not touched again by a push that refers to it. A promise that content is there ("layer already
+/// exists") is good for the grace period less this. It is half of the shortest grace period, so that nodes and tools on one store need not
+/// agree about how long theirs is.
+pub const TOUCH_INTERVAL: Duration = Duration::from_secs(GRACE_PERIOD_MINIMUM.as_secs() / 2);
+
+/// An upload to which nothing was added for this long is ended.
+pub const IDLE_UPLOAD_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A registry's content is collected, and its bytes counted, this often by one of the nodes …
+pub const COLLECTION_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// … each of which looks for registries whose turn it is this often, give or take a tenth.
+pub const COLLECTION_CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// A node that collects and says nothing for this long is thought dead by the others.
+pub const COLLECTION_LEASE: Duration = Duration::from_secs(10 * 60);
+
+/// Of the time that a node collects it rests this many times what it works, so that requests keep their rate.
+pub const COLLECTION_REST: u32 = 4;
+
+/// When a manifest was last pulled is kept no finer than this …
+pub const PULL_TIME_STEP: Duration = Duration::from_secs(60 * 60);
+
+/// … is written this long after the pull at most …
+pub const PULL_WRITE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// … and not at all for more manifests than this in that time, whose pulls are noted at the next one.
+pub const PULLS_NOTED_MAXIMUM: usize = 20_000;
+
+/// While an operator collects alone every change is refused. A node that saw that nobody does looks again after this …
+pub const WRITE_ADMISSION_LIFETIME: Duration = Duration::from_secs(15);
+
+/// … so that the tool waits this long before it begins: no call to the store that began before takes longer …
+pub const EXCLUSIVE_WAIT: Duration = Duration::from_secs(60);
+
+/// … and when the tool dies the refusal ends after this …
+pub const EXCLUSIVE_LIFETIME: Duration = Duration::from_secs(5 * 60);
+
+/// … and this, by which the clocks of its machine and of the nodes' may differ.
+pub const EXCLUSIVE_CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
 /// Seconds a client is asked to wait when the store cannot answer or a record is fought over.
 pub const RETRY_AFTER_SECONDS: u32 = 5;

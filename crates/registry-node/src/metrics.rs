@@ -27,6 +27,7 @@ use time::OffsetDateTime;
 use crate::{
     acr,
     config::{Connection, Progress, Refusal, StandingNow},
+    content::CollectionReport,
     gate::LoginFailure,
     oci::{OciError, RepositoryRoute, Route},
 };
@@ -52,6 +53,16 @@ struct OutcomeLabels {
 struct ChangeLabels {
     change: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PassLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RemovedLabels {
+    what: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -108,6 +119,10 @@ pub struct NodeMetrics {
     logins: Family<OutcomeLabels, Counter>,
     tokens: Family<OutcomeLabels, Counter>,
     content_changes: Family<ChangeLabels, Counter>,
+    collections: Family<PassLabels, Counter>,
+    collected: Family<RemovedLabels, Counter>,
+    collected_bytes: Counter,
+    collection_seconds: FloatGauge,
     received_bytes: Counter,
     sent_bytes: Counter,
     forwarded: Family<ForwardLabels, Counter>,
@@ -148,6 +163,23 @@ impl NodeMetrics {
             content_changes: metrics.counters(
                 "wharfinger_registry_content_changes",
                 "Pushes and deletions by what became of them",
+            ),
+            collections: metrics.counters(
+                "wharfinger_content_collections",
+                "Passes of collection over a registry by what became of them",
+            ),
+            collected: metrics.counters(
+                "wharfinger_content_collected",
+                "What collection removed, by kind",
+            ),
+            collected_bytes: counter(
+                metrics,
+                "wharfinger_content_collected_bytes",
+                "Bytes that collection removed",
+            ),
+            collection_seconds: metrics.float_gauge(
+                "wharfinger_content_collection_seconds",
+                "How long the last pass over a registry took, with its rests",
             ),
             received_bytes: counter(
                 metrics,
@@ -246,6 +278,33 @@ impl NodeMetrics {
     pub(crate) fn content_change(&self, change: &'static str, outcome: &'static str) {
         self.content_changes
             .get_or_create(&ChangeLabels { change, outcome })
+            .inc();
+    }
+
+    pub(crate) fn collected(&self, report: &CollectionReport, took: Duration) {
+        self.collections
+            .get_or_create(&PassLabels { outcome: "done" })
+            .inc();
+        self.collection_seconds.set(took.as_secs_f64());
+        let removed = &report.removed;
+        self.collected_bytes.inc_by(removed.bytes);
+        for (what, count) in [
+            ("manifest", removed.manifests),
+            ("deletion", removed.deletions),
+            ("link", removed.links),
+            ("blob", removed.blobs),
+            ("upload", removed.uploads),
+            ("object", removed.objects),
+        ] {
+            self.collected
+                .get_or_create(&RemovedLabels { what })
+                .inc_by(count);
+        }
+    }
+
+    pub(crate) fn collection_failed(&self) {
+        self.collections
+            .get_or_create(&PassLabels { outcome: "failed" })
             .inc();
     }
 

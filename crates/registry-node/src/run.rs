@@ -27,6 +27,7 @@ use tokio::sync::{
 use uuid::Uuid;
 
 use crate::{
+    collecting::{self, CollectionWatch, Collector},
     config::{
         self, Applier, BootClock, Configuration, ControlPlane, ControlPlaneError, CopyError,
         Follower, Identities, LocalCopy, Standing, StandingError,
@@ -36,8 +37,8 @@ use crate::{
     content_arguments::{ContentArguments, ContentArgumentsError},
     gate::{Forwarding, Gate, GateServer, ListenError},
     limits::{
-        IDLE_CONNECTION_TIME, JOIN_TIMEOUT, JOIN_TIMEOUT_MINIMUM, SHUTDOWN_TIMEOUT,
-        STALENESS_BOUND_MINIMUM,
+        GRACE_PERIOD, GRACE_PERIOD_MINIMUM, IDLE_CONNECTION_TIME, JOIN_TIMEOUT,
+        JOIN_TIMEOUT_MINIMUM, SHUTDOWN_TIMEOUT, STALENESS_BOUND_MINIMUM,
     },
     metrics::NodeMetrics,
     status::{self, Status},
@@ -93,6 +94,9 @@ pub struct Arguments {
     /// Refuse every request once no control plane has confirmed the configuration for this long, at least 10 (default: serve on)
     #[arg(long, value_name = "SECONDS")]
     pub staleness_bound: Option<u32>,
+    /// Content that nothing refers to is kept for this long, at least 3600
+    #[arg(long, value_name = "SECONDS", default_value_t = GRACE_PERIOD.as_secs())]
+    pub grace_period: u64,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -201,6 +205,13 @@ fn check(arguments: &Arguments) -> Result<(), StartError> {
             "it is a host, a colon and a port",
         );
     }
+    if Duration::from_secs(arguments.grace_period) < GRACE_PERIOD_MINIMUM {
+        return refuse(
+            "grace-period",
+            &arguments.grace_period.to_string(),
+            "it is at least 3600 seconds",
+        );
+    }
     if let Some(seconds) = arguments.staleness_bound
         && Duration::from_secs(seconds.into()) < STALENESS_BOUND_MINIMUM
     {
@@ -238,8 +249,15 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     let forwarding = Forwarding::new(region.clone(), peers);
     let (configuration, copy) = open_copy(&arguments)?;
     let (enrolled, enrolment) = watch::channel(None);
+    let collection = CollectionWatch::default();
     if let Some(listen) = arguments.metrics_listen {
-        let page = status_page(&arguments, &configuration, enrolment, &readiness);
+        let page = status_page(
+            &arguments,
+            &configuration,
+            enrolment,
+            &readiness,
+            &collection,
+        );
         observe::serve_with(listen, metrics, readiness.clone(), page)?;
     }
     tokio::spawn(watching::watch(
@@ -278,6 +296,19 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         content.clone(),
         Arc::clone(&configuration),
     ));
+    let collector = Collector {
+        content: content.clone(),
+        configuration: Arc::clone(&configuration),
+        retention: collecting::retention_of(&configuration),
+        grace_period: Duration::from_secs(arguments.grace_period),
+        metrics: node_metrics.clone(),
+        watch: collection,
+        shutdown: shutdown.clone(),
+    };
+    if content.collects_online() {
+        tokio::spawn(collector.run());
+    }
+    let writing_pulls = tokio::spawn(collecting::write_pulls(content.clone(), shutdown.clone()));
     let gate = Gate::new(
         configuration,
         content.clone(),
@@ -298,6 +329,7 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
             "what was written last is missing in the sums of registries until the next collection"
         );
     }
+    let _ = writing_pulls.await;
     tracing::info!("the node has stopped");
     served
 }
@@ -328,8 +360,10 @@ fn status_page(
     configuration: &Arc<Configuration>,
     enrolment: watch::Receiver<Option<Arc<Identities>>>,
     readiness: &Readiness,
+    collection: &CollectionWatch,
 ) -> Page {
     let (region, readiness) = (arguments.region.clone(), readiness.clone());
+    let collection = collection.clone();
     let configuration = Arc::clone(configuration);
     let show = move || {
         let identities = enrolment.borrow().clone();
@@ -339,6 +373,7 @@ fn status_page(
             &configuration,
             identities.as_ref(),
             &readiness,
+            collection.now(),
             now,
         );
         serde_json::to_value(status).expect("a status has string keys only")

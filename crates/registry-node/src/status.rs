@@ -7,6 +7,7 @@ use service::readiness::Readiness;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::collecting::CollectionStatus;
 use crate::config::{Configuration, Connection, Identities, Refusal};
 
 /// A node that does not answer within this is unreachable.
@@ -56,6 +57,9 @@ pub struct Status {
     pub clock_offset_seconds: f64,
     /// The key that tokens are signed with now.
     pub signing_key: Option<String>,
+    /// How collection of content by this node stands.
+    #[serde(default)]
+    pub collection: CollectionStatus,
 }
 
 impl Status {
@@ -65,6 +69,7 @@ impl Status {
         configuration: &Configuration,
         identities: Option<&Arc<Identities>>,
         readiness: &Readiness,
+        collection: CollectionStatus,
         now: OffsetDateTime,
     ) -> Self {
         let progress = configuration.progress();
@@ -99,6 +104,7 @@ impl Status {
             divergence: progress.divergence.map(|divergence| divergence.reason),
             clock_offset_seconds: progress.clock_offset_seconds,
             signing_key: key.map(|key| key.kid().to_owned()),
+            collection,
         }
     }
 }

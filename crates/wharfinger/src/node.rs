@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
+use registry_node::collecting::CollectionStatus;
 use registry_node::status::{self, Status, StatusError};
+use time::format_description::well_known::Rfc3339;
 
 /// A registry node that runs on this machine
 #[derive(Subcommand)]
@@ -126,6 +128,7 @@ fn table(status: &Status) -> String {
             status.signing_key.clone().unwrap_or_else(none),
         ),
     ];
+    lines.push(("collection", collection(&status.collection)));
     if let Some(divergence) = &status.divergence {
         lines.push(("divergence", divergence.clone()));
     }
@@ -140,6 +143,24 @@ fn table(status: &Status) -> String {
         writeln!(text, "{name:<16} {value}").expect("a string takes all text");
     }
     text
+}
+
+/// How collection of content stands, in a few words.
+fn collection(status: &CollectionStatus) -> String {
+    let now = match (&status.registry, &status.stage) {
+        (Some(registry), Some(stage)) => {
+            format!("registry {registry}: {stage}, {}", status.looked_at)
+        }
+        _ => "resting".to_owned(),
+    };
+    let last = status
+        .last_pass_at
+        .and_then(|time| time.format(&Rfc3339).ok())
+        .map_or_else(String::new, |time| format!(", the last at {time}"));
+    format!(
+        "{now}; {} passes since the start ({} failed){last}",
+        status.passes, status.failed_passes
+    )
 }
 
 #[cfg(test)]
@@ -166,6 +187,7 @@ mod tests {
             divergence: None,
             clock_offset_seconds: 0.001,
             signing_key: None,
+            collection: Default::default(),
         }
     }
 

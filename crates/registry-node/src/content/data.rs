@@ -5,12 +5,14 @@ use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
+use time::OffsetDateTime;
 
 use super::bucket::{BucketClients, BucketKind, SignedUrls};
 use super::error::{BodyError, ContentError, OpenError};
@@ -44,6 +46,8 @@ const GENEROUS_STREAMS_MAXIMUM: usize = 64;
 const SMALL_PART_BYTES: usize = 128 * 1024;
 /// Reads under way for one response: the next is read while one is sent.
 const READS_IN_FLIGHT: usize = 2;
+/// In the names of files that the local store has not put in place yet.
+const STAGED_MARK: char = '#';
 
 /// What a body became.
 pub(crate) struct WrittenData {
@@ -86,6 +90,14 @@ impl Medium {
             Self::Bucket(..) => BUCKET_PARTS_IN_FLIGHT,
         }
     }
+}
+
+/// An object of bytes as a listing shows it.
+pub(crate) struct StoredData {
+    pub(crate) key: String,
+    pub(crate) size: u64,
+    /// When it was written, by the store's clock.
+    pub(crate) modified: OffsetDateTime,
 }
 
 /// The data store of a content root.
@@ -251,6 +263,58 @@ impl DataStore {
         }
     }
 
+    /// All objects below a prefix, in no order. Parts of objects that are being written are none.
+    pub(crate) fn list(
+        &self,
+        prefix: &str,
+    ) -> impl Stream<Item = Result<StoredData, ContentError>> + Send + Unpin + 'static {
+        let listed = self.store.list(Some(&Path::from(prefix)));
+        listed.map(|found| match found {
+            Ok(object) => Ok(StoredData {
+                key: object.location.to_string(),
+                size: object.size,
+                // A time that no clock shows is as good as now: the object stays.
+                modified: OffsetDateTime::from_unix_timestamp(object.last_modified.timestamp())
+                    .unwrap_or(OffsetDateTime::now_utc()),
+            }),
+            Err(error) => Err(ContentError::Data(error)),
+        })
+    }
+
+    /// The size of an object, or `None` if there is none.
+    pub(crate) async fn size_of(&self, key: &str) -> Result<Option<u64>, ContentError> {
+        match self.store.head(&Path::from(key)).await {
+            Ok(metadata) => Ok(Some(metadata.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(ContentError::Data(error)),
+        }
+    }
+
+    /// On a local disk: the directories of uploads. Elsewhere parts that were never put together are the store's to forget.
+    pub(crate) async fn upload_directories(&self, prefix: &str) -> Vec<PathBuf> {
+        let Medium::Directory(root) = &self.medium else {
+            return Vec::new();
+        };
+        let directory = root.join(prefix);
+        let listing = tokio::task::spawn_blocking(move || {
+            let entries = std::fs::read_dir(directory).into_iter().flatten();
+            entries.flatten().map(|entry| entry.path()).collect()
+        });
+        listing.await.unwrap_or_default()
+    }
+
+    /// Removes from directories of uploads what processes that died left half written, and directories that are empty; all of them only
+    /// if they were last changed before that time.
+    pub(crate) async fn remove_abandoned_parts(directories: Vec<PathBuf>, before: SystemTime) {
+        let removal = tokio::task::spawn_blocking(move || {
+            for directory in directories {
+                remove_abandoned_parts_of(&directory, before);
+            }
+        });
+        // What is left is found at the next pass.
+        let _ = removal.await;
+    }
+
     /// How many streams are being read.
     pub(crate) fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
@@ -365,6 +429,25 @@ pub(super) async fn remove_object(store: &Arc<dyn ObjectStore>, path: &Path) {
         Err(error) => {
             tracing::warn!(data.key = %path, %error, "data of no use was not removed");
         }
+    }
+}
+
+fn remove_abandoned_parts_of(directory: &FilePath, before: SystemTime) {
+    let is_old = |metadata: std::io::Result<std::fs::Metadata>| {
+        let modified = metadata.and_then(|metadata| metadata.modified());
+        modified.is_ok_and(|modified| modified < before)
+    };
+    // Before its content is changed, which makes it young.
+    let is_old_directory = is_old(std::fs::metadata(directory));
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let is_part = entry.file_name().to_string_lossy().contains(STAGED_MARK);
+        if is_part && is_old(entry.metadata()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    if is_old_directory {
+        // Fails as long as something is in it.
+        let _ = std::fs::remove_dir(directory);
     }
 }
 

@@ -72,6 +72,12 @@ pub enum OpenError {
     /// The record store failed the start-up probe.
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    /// There is no content: a tool makes none.
+    #[error("{root} holds no content: it has no readable record _format")]
+    NoContent {
+        /// The root.
+        root: String,
+    },
     /// The record that names layout and region cannot be read or written.
     #[error("the record _format of the content root cannot be used")]
     Format(#[source] ContentError),
@@ -125,6 +131,14 @@ pub enum ContentError {
     Contended {
         /// The key.
         key: String,
+    },
+    /// The operator's tool collects alone; nothing is written until it is done.
+    #[error(
+        "the registry's content is being collected by its operator, which refuses every change until about {until}"
+    )]
+    CollectedExclusively {
+        /// When the refusal ends unless the tool prolongs it.
+        until: time::OffsetDateTime,
     },
     /// The task that hashed was lost; never in ordinary running.
     #[error("hashing was interrupted")]

@@ -39,6 +39,45 @@ pub(crate) fn data(registry: Uuid, upload: Uuid, number: usize, id: Uuid) -> Str
     format!("{}{number:05}-{id}", data_prefix(registry, upload))
 }
 
+/// What all registries' keys begin with.
+pub(crate) const REGISTRIES: &str = "r/";
+
+/// The record that says that somebody collects while everybody else's writes are refused.
+pub(crate) const EXCLUSIVE: &str = "_exclusive";
+
+/// What all keys of a registry begin with.
+pub(crate) fn registry_prefix(registry: Uuid) -> String {
+    format!("{REGISTRIES}{registry}/")
+}
+
+/// The registry that a key is of, or `None` where it is of none.
+pub(crate) fn registry_of_key(key: &str) -> Option<Uuid> {
+    let (uid, _) = key.strip_prefix(REGISTRIES)?.split_once('/')?;
+    Uuid::try_parse(uid).ok()
+}
+
+/// A key after all that begin with `prefix` (which ends with `/`) and before every other.
+pub(crate) fn after_all_of(prefix: &str) -> String {
+    let mut after = prefix.trim_end_matches('/').to_owned();
+    after.push('0');
+    after
+}
+
+/// What the bytes of all of a registry's blobs begin with.
+pub(crate) fn all_data_prefix(registry: Uuid) -> String {
+    format!("r/{registry}/data/")
+}
+
+/// Who collects, and when somebody last did.
+pub(crate) fn lease(registry: Uuid) -> String {
+    format!("r/{registry}/gc/lease")
+}
+
+/// What the registry's content came to when it was last counted.
+pub(crate) fn usage(registry: Uuid) -> String {
+    format!("r/{registry}/usage")
+}
+
 /// What all objects of an upload's bytes begin with.
 pub(crate) fn data_prefix(registry: Uuid, upload: Uuid) -> String {
     format!("r/{registry}/data/{upload}/")
@@ -49,9 +88,38 @@ pub(crate) fn deleted(registry: Uuid) -> String {
     format!("r/{registry}/deleted")
 }
 
-/// The sum of the registry's bytes.
-pub(crate) fn usage(registry: Uuid) -> String {
-    format!("r/{registry}/usage")
+/// What all sessions of uploads begin with.
+pub(crate) fn uploads_prefix(registry: Uuid) -> String {
+    format!("r/{registry}/up/")
+}
+
+/// What all blobs' records begin with.
+pub(crate) fn blobs_prefix(registry: Uuid) -> String {
+    format!("r/{registry}/blob/")
+}
+
+/// The blob whose record has this key, or `None` where it is no blob's.
+pub(crate) fn digest_of_blob_key(registry: Uuid, key: &str) -> Option<Digest> {
+    let rest = key.strip_prefix(&blobs_prefix(registry))?;
+    let (algorithm, rest) = rest.split_once('/')?;
+    let (_, hex) = rest.split_once('/')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+/// What the content of all repositories begins with.
+pub(crate) fn contents_prefix(registry: Uuid) -> String {
+    format!("r/{registry}/n/")
+}
+
+/// The repository whose content has this key, or `None` where it is of none.
+pub(crate) fn repository_of_content_key(registry: Uuid, key: &str) -> Option<RepositoryName> {
+    let rest = key.strip_prefix(&contents_prefix(registry))?;
+    rest.split_once("!/")?.0.parse().ok()
+}
+
+/// What all content of a repository begins with.
+pub(crate) fn content_prefix(registry: Uuid, name: &RepositoryName) -> String {
+    format!("{}{name}!/", contents_prefix(registry))
 }
 
 /// The session of an upload.
@@ -110,9 +178,24 @@ pub(crate) fn link(registry: Uuid, name: &RepositoryName, digest: &Digest) -> St
     repository_part(registry, name, "b") + &digest_name(digest)
 }
 
+/// What all links of a repository begin with.
+pub(crate) fn links_prefix(registry: Uuid, name: &RepositoryName) -> String {
+    repository_part(registry, name, "b")
+}
+
 /// What all manifests of a repository begin with.
 pub(crate) fn manifests_prefix(registry: Uuid, name: &RepositoryName) -> String {
     repository_part(registry, name, "m")
+}
+
+/// What all records of pulls begin with.
+pub(crate) fn pulls_prefix(registry: Uuid, name: &RepositoryName) -> String {
+    repository_part(registry, name, "p")
+}
+
+/// When a manifest was last pulled.
+pub(crate) fn pull(registry: Uuid, name: &RepositoryName, digest: &Digest) -> String {
+    pulls_prefix(registry, name) + &digest_name(digest)
 }
 
 /// A manifest.

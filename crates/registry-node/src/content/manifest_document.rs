@@ -62,6 +62,8 @@ pub(crate) struct ManifestDocument {
     pub(crate) media_type: String,
     /// Blobs that the repository must have.
     pub(crate) blobs: Vec<Digest>,
+    /// Blobs that it may have: layers that are fetched from elsewhere, unless somebody pushed them all the same.
+    pub(crate) foreign_blobs: Vec<Digest>,
     /// Manifests that the repository must have.
     pub(crate) manifests: Vec<Digest>,
     pub(crate) subject: Option<Digest>,
@@ -179,15 +181,21 @@ pub(crate) fn read_manifest(
         .into_iter()
         .flatten()
         .chain(blobs.into_iter().flatten());
-    let blobs = distinct(config.into_iter().chain(blobs));
+    let (foreign, blobs): (Vec<Descriptor>, Vec<Descriptor>) = config
+        .into_iter()
+        .chain(blobs)
+        .partition(Descriptor::is_foreign);
+    let blobs = distinct(blobs.into_iter());
+    let foreign_blobs = distinct(foreign.into_iter());
     let manifests = distinct(manifests.into_iter().flatten());
-    let count = blobs.len() + manifests.len();
+    let count = blobs.len() + foreign_blobs.len() + manifests.len();
     if count > MANIFEST_REFERENCES_MAXIMUM {
         return Err(ManifestFault::TooManyReferences { count });
     }
     Ok(ManifestDocument {
         media_type,
         blobs,
+        foreign_blobs,
         manifests,
         subject: subject.map(|descriptor| descriptor.digest),
         artifact_type: artifact_type
@@ -301,7 +309,6 @@ fn strictly<T: DeserializeOwned>(
 fn distinct(descriptors: impl Iterator<Item = Descriptor>) -> Vec<Digest> {
     let mut seen = HashSet::new();
     descriptors
-        .filter(|descriptor| !descriptor.is_foreign())
         .map(|descriptor| descriptor.digest)
         .filter(|digest| seen.insert(digest.clone()))
         .collect()

@@ -18,7 +18,9 @@ use super::layout;
 use super::manifest_document::{ManifestDocument, read_manifest};
 use super::push::{Push, checked_digest};
 use super::record_store::{Durability, Version};
-use super::records::{CONFLICT_ATTEMPTS, ManifestRecord, RepositoryRecord, TagRecord, Versioned};
+use super::records::{
+    CONFLICT_ATTEMPTS, HintRecord, ManifestRecord, RepositoryRecord, TagRecord, Versioned,
+};
 use super::repositories::{Life, LifeNow};
 use crate::names::{Digest, Reference, Tag};
 
@@ -392,11 +394,30 @@ impl Repository<'_> {
         let missing_manifests: Vec<Option<Digest>> =
             manifests.buffered(LOOKUPS_IN_FLIGHT).try_collect().await?;
         missing.extend(missing_manifests);
+        self.touch_optional_references(document, life).await?;
         let missing: Vec<Digest> = missing.into_iter().flatten().collect();
         if missing.is_empty() {
             return Ok(());
         }
         Err(ContentError::ReferencesMissing { missing })
+    }
+
+    /// What the manifest names and need not be here; if it is, it stays.
+    async fn touch_optional_references(
+        &self,
+        document: &ManifestDocument,
+        life: &Life,
+    ) -> Result<(), ContentError> {
+        let repository = *self;
+        stream::iter(document.foreign_blobs.clone())
+            .map(|digest| async move { repository.touch_link(&digest).await })
+            .buffered(LOOKUPS_IN_FLIGHT)
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await?;
+        if let Some(subject) = &document.subject {
+            self.touch_manifest(subject, life).await?;
+        }
+        Ok(())
     }
 
     async fn touch_manifest(&self, digest: &Digest, life: &Life) -> Result<bool, ContentError> {
@@ -534,17 +555,35 @@ impl Repository<'_> {
         Ok(true)
     }
 
+    async fn points_to(&self, tag: &Tag, digest: &Digest) -> Result<bool, ContentError> {
+        let record = self.tag_record(tag).await?;
+        Ok(record.is_some_and(|record| record.value.digest == *digest))
+    }
+
+    /// Makes a hint be there. Called when its tag is written: whoever moved that tag away just before may have taken the hint.
+    pub(super) async fn keep_hint(&self, key: &str) -> Result<(), ContentError> {
+        if self.records().version(key).await?.is_none() {
+            self.records()
+                .create(key, &HintRecord {}, &[], Durability::Eventually)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Removes a hint that leads nowhere any more; one that stays is harmless.
     pub(super) async fn drop_hint(&self, digest: &Digest, tag: &Tag) {
         let key = layout::hint(self.registry, self.name, digest, tag);
         let dropped = async {
             if let Some(version) = self.records().version(&key).await? {
                 // The tag may have come back since; then its hint has to stay.
-                let record = self.tag_record(tag).await?;
-                if record.is_none_or(|record| record.value.digest != *digest) {
+                if !self.points_to(tag, digest).await? {
                     self.records()
                         .remove(&key, &version, Durability::Eventually)
                         .await?;
+                }
+                // It may also have come back between the look and the removal.
+                if self.points_to(tag, digest).await? {
+                    self.keep_hint(&key).await?;
                 }
             }
             Ok::<(), ContentError>(())

@@ -9,8 +9,10 @@
 mod attributes;
 mod blobs;
 pub mod bucket;
+mod collection;
 mod data;
 mod error;
+mod exclusive;
 mod hashing;
 mod inventory;
 mod layout;
@@ -19,8 +21,11 @@ mod locks;
 mod manifest_details;
 mod manifest_document;
 mod manifests;
+mod pages;
 mod parts;
 mod precondition;
+mod progress;
+mod pulls;
 mod push;
 pub mod record_store;
 mod records;
@@ -29,6 +34,8 @@ mod repository_deletion;
 mod sources;
 mod stored_bytes;
 mod uploads;
+mod usage;
+mod verify;
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -41,7 +48,9 @@ use uuid::Uuid;
 
 pub use attributes::{AttributeChange, ChangeableAttributes};
 pub use blobs::Blob;
+pub use collection::{CollectOptions, CollectionReport, Pace, Removed, RetentionRules};
 pub use error::{BodyError, ContentError, OpenError};
+pub use exclusive::{Exclusive, ExclusiveError};
 pub use inventory::{ManifestProperties, Order, Part, TagProperties};
 pub use listings::{Page, ReferrerDescriptor};
 pub use manifest_details::{ManifestDetails, ManifestReference, Platform};
@@ -50,16 +59,20 @@ pub use manifest_document::{
 };
 pub use manifests::{Manifest, PutManifest};
 pub use precondition::{EntityTags, Precondition};
+pub use progress::{Doing, Progress};
 pub use repositories::RepositoryProperties;
 pub use repository_deletion::DeletedRepository;
 pub use sources::Sources;
 pub use uploads::Upload;
+pub use usage::{CountedUsage, ManifestUsage, RepositoryUsage};
+pub use verify::{Fault, FaultKind, VerifyOptions, VerifyReport};
 
-use crate::limits::GRACE_PERIOD;
+use crate::limits::TOUCH_INTERVAL;
 use crate::names::RepositoryName;
 use bucket::{BucketClients, BucketOptions};
 use data::DataStore;
 use manifests::ManifestCache;
+use pulls::Pulls;
 use record_store::{BucketRecords, Durability, LocalRecords, ProbeError, RecordStore, probe};
 use records::{DeletedRecord, FormatRecord, Records};
 use stored_bytes::StoredBytes;
@@ -82,6 +95,7 @@ pub struct Content {
     manifest_cache: ManifestCache,
     stored: StoredBytes,
     redirects_downloads: bool,
+    pulls: Pulls,
 }
 
 impl Content {
@@ -94,29 +108,32 @@ impl Content {
         options: OpenOptions,
         sources: Sources,
     ) -> Result<Self, OpenError> {
-        let directory = |source| OpenError::Directory {
-            root: root.display().to_string(),
-            source,
-        };
         // Whoever can read it reads all registries of the region.
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(root)
-            .map_err(directory)?;
-        let root = std::fs::canonicalize(root).map_err(directory)?;
-        if !options.single_node {
-            refuse_network_file_system(&root)?;
-        }
-        let records = LocalRecords::open(&root, sources.clone()).map_err(directory)?;
-        let data = LocalFileSystem::new_with_prefix(&root)
-            .map_err(|source| OpenError::Data {
+            .map_err(|source| directory_error(root, source))?;
+        let (records, data) = open_directory(root, options.single_node, &sources)?;
+        Self::open_stores(records, data, Some(&options.region), sources).await
+    }
+
+    /// Opens the content that is in a local directory, of whatever region, for a tool that makes none.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_existing(
+        root: &Path,
+        single_node: bool,
+        sources: Sources,
+    ) -> Result<Self, OpenError> {
+        if !root.join(layout::FORMAT).is_file() {
+            return Err(OpenError::NoContent {
                 root: root.display().to_string(),
-                source,
-            })?
-            .with_fsync(true);
-        let data = DataStore::directory(Arc::new(data), &root);
-        Self::open_stores(Arc::new(records), data, &options.region, sources).await
+            });
+        }
+        let (records, data) = open_directory(root, single_node, &sources)?;
+        Self::open_stores(records, data, None, sources).await
     }
 
     /// Opens content in a bucket, which must exist. Any number of nodes on any number of hosts may do so.
@@ -126,6 +143,25 @@ impl Content {
     pub async fn open_bucket(
         options: &BucketOptions,
         region: &str,
+        sources: Sources,
+    ) -> Result<Self, OpenError> {
+        Self::open_bucket_of(options, Some(region), sources).await
+    }
+
+    /// Opens the content that is in a bucket, of whatever region, for a tool that makes none.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_existing_bucket(
+        options: &BucketOptions,
+        sources: Sources,
+    ) -> Result<Self, OpenError> {
+        Self::open_bucket_of(options, None, sources).await
+    }
+
+    async fn open_bucket_of(
+        options: &BucketOptions,
+        region: Option<&str>,
         sources: Sources,
     ) -> Result<Self, OpenError> {
         let unfit = |source: ProbeError| OpenError::Bucket {
@@ -140,6 +176,11 @@ impl Content {
         let opened = Self::open_stores(Arc::new(records), data, region, sources).await;
         opened.map_err(|error| match error {
             OpenError::Probe(source) => unfit(source),
+            OpenError::Format(ContentError::DamagedRecord { .. }) if region.is_none() => {
+                OpenError::NoContent {
+                    root: options.location.to_string(),
+                }
+            }
             other => other,
         })
     }
@@ -154,18 +195,19 @@ impl Content {
         region: &str,
         sources: Sources,
     ) -> Result<Self, OpenError> {
-        Self::open_stores(records, DataStore::near(data), region, sources).await
+        Self::open_stores(records, DataStore::near(data), Some(region), sources).await
     }
 
     async fn open_stores(
         records: Arc<dyn RecordStore>,
         data: DataStore,
-        region: &str,
+        region: Option<&str>,
         sources: Sources,
     ) -> Result<Self, OpenError> {
         probe(&*records, &sources).await?;
         let records = Records::new(records, sources.clone());
-        check_format(&records, region).await?;
+        // Also while an operator collects alone.
+        check_format(&records.without_admission(), region).await?;
         Ok(Self {
             records,
             data,
@@ -173,6 +215,7 @@ impl Content {
             manifest_cache: ManifestCache::new(),
             stored: StoredBytes::default(),
             redirects_downloads: false,
+            pulls: Pulls::new(),
         })
     }
 
@@ -232,6 +275,15 @@ impl Content {
         Ok(())
     }
 
+    /// Whether the registry is marked as deleted.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn is_registry_marked_deleted(&self, registry: Uuid) -> Result<bool, ContentError> {
+        let mark = self.records.version(&layout::deleted(registry)).await?;
+        Ok(mark.is_some())
+    }
+
     fn now(&self) -> OffsetDateTime {
         (self.sources.now)()
     }
@@ -240,9 +292,9 @@ impl Content {
         (self.sources.random_id)()
     }
 
-    /// Whether a promise made now needs the record touched: its last touch is good for half the grace period.
+    /// Whether a promise made now needs the record touched.
     fn needs_touch(&self, touched: OffsetDateTime) -> bool {
-        self.now() - touched > GRACE_PERIOD / 2
+        self.now() - touched > TOUCH_INTERVAL
     }
 }
 
@@ -274,18 +326,49 @@ impl<'a> Repository<'a> {
     }
 }
 
-/// Holds the root to this region and this layout; a fresh root takes them on.
-async fn check_format(records: &Records, region: &str) -> Result<(), OpenError> {
-    let ours = FormatRecord {
-        layout: layout::LAYOUT,
-        region: region.to_owned(),
-    };
-    let created = records
-        .create(layout::FORMAT, &ours, &[], Durability::OnReturn)
-        .await
-        .map_err(OpenError::Format)?;
-    if created.is_some() {
-        return Ok(());
+fn directory_error(root: &Path, source: std::io::Error) -> OpenError {
+    OpenError::Directory {
+        root: root.display().to_string(),
+        source,
+    }
+}
+
+/// The stores in a directory that is there.
+fn open_directory(
+    root: &Path,
+    single_node: bool,
+    sources: &Sources,
+) -> Result<(Arc<dyn RecordStore>, DataStore), OpenError> {
+    let directory = |source| directory_error(root, source);
+    let root = std::fs::canonicalize(root).map_err(directory)?;
+    if !single_node {
+        refuse_network_file_system(&root)?;
+    }
+    let records = LocalRecords::open(&root, sources.clone()).map_err(directory)?;
+    let data = LocalFileSystem::new_with_prefix(&root)
+        .map_err(|source| OpenError::Data {
+            root: root.display().to_string(),
+            source,
+        })?
+        .with_fsync(true);
+    let data = DataStore::directory(Arc::new(data), &root);
+    Ok((Arc::new(records), data))
+}
+
+/// Holds the root to this layout and, where one is named, to this region; a fresh root takes both on.
+async fn check_format(records: &Records, region: Option<&str>) -> Result<(), OpenError> {
+    if let Some(region) = region {
+        let ours = FormatRecord {
+            layout: layout::LAYOUT,
+            region: region.to_owned(),
+        };
+        let created = records
+            .create(layout::FORMAT, &ours, &[], Durability::OnReturn)
+            .await
+            .map_err(OpenError::Format)?;
+        if created.is_some() {
+            return Ok(());
+        }
     }
     let found = records
         .get::<FormatRecord>(layout::FORMAT)
@@ -303,13 +386,13 @@ async fn check_format(records: &Records, region: &str) -> Result<(), OpenError> 
             known: layout::LAYOUT,
         });
     }
-    if found.region != region {
-        return Err(OpenError::OtherRegion {
+    match region {
+        Some(region) if found.region != region => Err(OpenError::OtherRegion {
             found: found.region,
             expected: region.to_owned(),
-        });
+        }),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Locks on a network file system do not hold everywhere between hosts, and its directory syncs promise less.

@@ -176,6 +176,7 @@ impl Push<'_> {
             {
                 repository.drop_hint(&found.value.digest, tag).await;
             }
+            repository.keep_hint(&hint).await?;
             if !ChangeableAttributes::of(&record.attributes).may_be_deleted() {
                 // A deletion of the manifest that looked for locked tags before must look again. If it came first, that is seen.
                 repository.renew_manifest_record(&self.digest).await?;

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::error::ContentError;
+use super::exclusive::WriteAdmission;
 use super::record_store::{
     Durability, ListedRecord, OPERATION_PREFIX, RecordStore, StoredRecord, Version, WriteError,
     operation_id,
@@ -170,6 +171,34 @@ pub(crate) struct UsageRecord {
     pub(crate) changed: Option<OffsetDateTime>,
 }
 
+/// Who collects a registry's content, and when somebody last did. It saves work; nothing relies on it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LeaseRecord {
+    pub(crate) holder: Uuid,
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) until: OffsetDateTime,
+    /// When the last pass that ended well began.
+    #[serde(with = "time::serde::rfc3339::option", default)]
+    pub(crate) collected: Option<OffsetDateTime>,
+}
+
+/// When a manifest was last pulled, to the hour.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PullRecord {
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) pulled: OffsetDateTime,
+}
+
+/// Somebody collects alone: nobody else writes until it is removed or has expired.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ExclusiveRecord {
+    pub(crate) holder: Uuid,
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) since: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) until: OffsetDateTime,
+}
+
 /// A record as read, with the version it was read at.
 #[derive(Debug, Clone)]
 pub(crate) struct Versioned<T> {
@@ -184,11 +213,33 @@ pub(crate) struct Versioned<T> {
 pub(crate) struct Records {
     store: Arc<dyn RecordStore>,
     sources: Sources,
+    /// Asked before every change; the one who collects alone has none.
+    admission: Option<Arc<WriteAdmission>>,
 }
 
 impl Records {
     pub(crate) fn new(store: Arc<dyn RecordStore>, sources: Sources) -> Self {
-        Self { store, sources }
+        let admission = WriteAdmission::new(Arc::clone(&store), sources.clone());
+        Self {
+            store,
+            sources,
+            admission: Some(Arc::new(admission)),
+        }
+    }
+
+    /// The same for the one who collects alone, whose changes nobody refuses.
+    pub(crate) fn without_admission(&self) -> Self {
+        Self {
+            admission: None,
+            ..self.clone()
+        }
+    }
+
+    async fn admit(&self) -> Result<(), ContentError> {
+        match &self.admission {
+            Some(admission) => admission.admit().await,
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(
@@ -241,6 +292,7 @@ impl Records {
         body: &[u8],
         durability: Durability,
     ) -> Result<Option<Version>, ContentError> {
+        self.admit().await?;
         let bytes = self.encode(value, body);
         let mut was_unknown = false;
         for _ in 0..SETTLE_ATTEMPTS {
@@ -264,6 +316,7 @@ impl Records {
         version: &Version,
         durability: Durability,
     ) -> Result<Option<Version>, ContentError> {
+        self.admit().await?;
         let bytes = self.encode(value, body);
         let mut was_unknown = false;
         for _ in 0..SETTLE_ATTEMPTS {
@@ -289,6 +342,7 @@ impl Records {
         version: &Version,
         durability: Durability,
     ) -> Result<bool, ContentError> {
+        self.admit().await?;
         for attempt in 1.. {
             match self.store.remove(key, version, durability).await {
                 Ok(()) => return Ok(true),
@@ -342,7 +396,7 @@ impl Records {
     }
 }
 
-fn decode<T: DeserializeOwned>(
+pub(crate) fn decode<T: DeserializeOwned>(
     key: &str,
     stored: StoredRecord,
 ) -> Result<Versioned<T>, ContentError> {

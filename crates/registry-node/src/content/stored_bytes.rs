@@ -180,6 +180,44 @@ impl Content {
         Err(ContentError::Contended { key })
     }
 
+    /// Puts a count of everything in the place of the sum. `began` is when counting began.
+    pub(super) async fn write_count(
+        &self,
+        registry: Uuid,
+        bytes: u64,
+        began: OffsetDateTime,
+    ) -> Result<(), ContentError> {
+        let key = layout::usage(registry);
+        for _ in 0..CONFLICT_ATTEMPTS {
+            let version = self.records.version(&key).await?;
+            let found = match self.records.get::<UsageRecord>(&key).await {
+                Err(ContentError::DamagedRecord { .. }) => None,
+                other => other?,
+            };
+            let now = self.now();
+            let changed = found.and_then(|found| found.value.changed);
+            let record = UsageRecord {
+                bytes,
+                counted: Some(began),
+                changed: changed.max(Some(now)),
+            };
+            let (records, durability) = (&self.records, Durability::OnReturn);
+            let written = match &version {
+                Some(version) => {
+                    records
+                        .replace(&key, &record, &[], version, durability)
+                        .await?
+                }
+                None => records.create(&key, &record, &[], durability).await?,
+            };
+            if written.is_some() {
+                self.stored.learn(registry, record, 0, now);
+                return Ok(());
+            }
+        }
+        Err(ContentError::Contended { key })
+    }
+
     async fn read_usage(&self, registry: Uuid) -> Result<Option<UsageRecord>, ContentError> {
         let key = layout::usage(registry);
         let found = match self.records.get::<UsageRecord>(&key).await {

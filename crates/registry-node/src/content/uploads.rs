@@ -135,11 +135,10 @@ impl Repository<'_> {
                 actual,
             });
         }
-        let mut version = session.version.clone();
-        if !session.value.finishing {
-            record.finishing = true;
-            version = self.replace_session(id, &session, &record, &own).await?;
-        }
+        // Also of a session that was finishing already: it must not end as an idle one while its bytes become a blob.
+        record.finishing = true;
+        record.updated = self.content.now();
+        let version = self.replace_session(id, &session, &record, &own).await?;
         let size = record.offset;
         let unused = self.adopt_data(digest, size, record.chunks).await?;
         let key = layout::upload(self.registry, id);

@@ -178,6 +178,7 @@ impl From<ContentError> for OciError {
             | ContentError::ReaderIdle
             | ContentError::TooManyDownloads
             | ContentError::Interrupted => unavailable(&error),
+            ContentError::CollectedExclusively { .. } => being_collected(message),
             ContentError::DamagedRecord { .. } | ContentError::DamagedData(_) => damaged(&error),
             ContentError::Body(error) => of_body(error),
             ContentError::UploadUnknown(_) => not_found(ErrorCode::BlobUploadUnknown),
@@ -261,6 +262,16 @@ fn unavailable(error: &ContentError) -> OciError {
         StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Unavailable,
         "the registry's content cannot be reached at this moment; try again",
+    )
+    .with_header(header::RETRY_AFTER, &RETRY_AFTER_SECONDS.to_string())
+}
+
+/// The operator refuses changes for a while, and knows of it.
+fn being_collected(message: String) -> OciError {
+    OciError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Unavailable,
+        message,
     )
     .with_header(header::RETRY_AFTER, &RETRY_AFTER_SECONDS.to_string())
 }

@@ -36,6 +36,7 @@ pub(super) async fn read(
     if operation.is_head() {
         return Ok(response.body(HeadBody(manifest.bytes.len() as u64)));
     }
+    operation.repository().note_pull(&manifest.digest);
     Ok(response.body(manifest.bytes))
 }
 

@@ -3,6 +3,8 @@
 
 mod acr_routes;
 mod buckets;
+mod collection;
+mod collection_crashes;
 mod conformance;
 mod crashes;
 mod faulty_stores;
@@ -17,6 +19,7 @@ mod races;
 mod record_stores;
 mod repository_deletion;
 mod routes;
+mod simulation;
 mod stored_bytes;
 #[path = "../support/stores.rs"]
 mod stores;

@@ -212,7 +212,7 @@ fn movable_clock() -> (Arc<AtomicI64>, Sources) {
 }
 
 #[tokio::test]
-async fn a_promise_touches_what_is_older_than_half_the_grace_period() {
+async fn a_promise_touches_what_was_not_touched_lately() {
     let disk = Disk::default();
     let (hours, sources) = movable_clock();
     let faults = Faults::new(|_| Fault::None);
@@ -228,14 +228,13 @@ async fn a_promise_touches_what_is_older_than_half_the_grace_period() {
     let link = format!("r/{REGISTRY}/n/app!/b/sha256-{}", digest.hex());
 
     let fresh = disk.record(&link);
-    hours.store(11, Ordering::SeqCst);
     repository
         .promised_blob(&digest)
         .await
         .expect("read")
         .expect("there");
     assert_eq!(disk.record(&link), fresh);
-    hours.store(13, Ordering::SeqCst);
+    hours.store(1, Ordering::SeqCst);
     repository
         .blob(&digest)
         .await
@@ -250,7 +249,7 @@ async fn a_promise_touches_what_is_older_than_half_the_grace_period() {
     assert_ne!(disk.record(&link), fresh);
 
     let touched = disk.record(&link);
-    hours.store(26, Ordering::SeqCst);
+    hours.store(2, Ordering::SeqCst);
     let manifest = super::harness::image_manifest(&[(digest.as_str(), 3)], &[]);
     let reference: Reference = "v1".parse().expect("a tag");
     let media_type = Some(super::harness::OCI_MANIFEST);
