@@ -1,6 +1,7 @@
 //! Wharfinger: one program for every role.
 
 mod admin;
+mod content;
 mod dev;
 mod node;
 
@@ -27,6 +28,8 @@ enum Command {
     #[command(subcommand)]
     Node(node::NodeCommand),
     #[command(subcommand)]
+    Content(content::ContentCommand),
+    #[command(subcommand)]
     Admin(admin::AdminCommand),
     Migrate(admin::MigrateArguments),
     Dev(dev::Arguments),
@@ -51,6 +54,7 @@ fn run(command: Command) -> ExitCode {
         Command::ControlPlane(arguments) => report(control_plane::run(arguments)),
         Command::RegistryNode(arguments) => report(registry_node::run(*arguments)),
         Command::Node(command) => node::run(&command),
+        Command::Content(command) => content::run(command),
         Command::Admin(command) => match admin::run(command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
