@@ -157,9 +157,19 @@ impl Repository<'_> {
                 self.check_tag_writable(reference, written.as_ref())
             )?;
             self.touch_references(&push.document, &life).await?;
-            let version = push.write_manifest(&life).await?;
+            let Some(mut version) = push.write_manifest(&life).await? else {
+                continue;
+            };
             if !self.write_record(&life).await? {
                 continue;
+            }
+            if !life.is_established() {
+                // A push in a life that did not come to be may be about to take the manifest for its own: it finds another version,
+                // and then the repository.
+                let Some(renewed) = push.claim_manifest(&life).await? else {
+                    continue;
+                };
+                version = renewed;
             }
             if let Reference::Tag(tag) = reference {
                 written = Some(push.write_tag(tag, written).await?);
@@ -168,7 +178,7 @@ impl Repository<'_> {
             }
             // The manifest may be deleted again already: then the tag would point to nothing.
             let (is_live, life_now) = tokio::try_join!(
-                self.is_live_at(&push.digest, &version),
+                self.is_live_at(&push.digest, &version, &life),
                 self.life_now(&life)
             )?;
             match life_now {
@@ -365,13 +375,19 @@ impl Repository<'_> {
         self.records().get(&key).await
     }
 
-    async fn is_live_at(&self, digest: &Digest, version: &Version) -> Result<bool, ContentError> {
+    /// Whether a manifest that a push wrote at that version is still there. A push in another life may have taken it for its own.
+    async fn is_live_at(
+        &self,
+        digest: &Digest,
+        version: &Version,
+        life: &Life,
+    ) -> Result<bool, ContentError> {
         let key = layout::manifest(self.registry, self.name, digest);
         if self.records().version(&key).await?.as_ref() == Some(version) {
             return Ok(true);
         }
         let found = self.manifest_record(digest).await?;
-        Ok(found.is_some_and(|found| !found.value.deleting))
+        Ok(found.is_some_and(|found| !found.value.deleting && found.value.life == Some(life.id)))
     }
 
     /// Looks up all that the manifest refers to, and makes it young enough to be referred to.

@@ -29,7 +29,10 @@ pub(super) struct Push<'a> {
 impl Push<'_> {
     /// Makes the manifest's record be there, alive and young; the entry as a referrer comes first, so that no manifest is
     /// there without it.
-    pub(super) async fn write_manifest(&self, life: &Life) -> Result<Version, ContentError> {
+    pub(super) async fn write_manifest(
+        &self,
+        life: &Life,
+    ) -> Result<Option<Version>, ContentError> {
         let repository = &self.repository;
         let key = layout::manifest(repository.registry, repository.name, &self.digest);
         for _ in 0..CONFLICT_ATTEMPTS {
@@ -39,17 +42,59 @@ impl Push<'_> {
                     repository.finish_deletion(&self.digest, &found).await?;
                     continue;
                 }
+                Some(found)
+                    if found.value.life != Some(life.id) && self.is_overtaken(life).await? =>
+                {
+                    return Ok(None);
+                }
                 Some(found) => self.renew_manifest(&key, found, life).await?,
                 None => {
                     self.write_referrer().await?;
                     self.create_manifest(&key, life).await?
                 }
             };
-            if let Some(version) = version {
+            if version.is_some() {
                 return Ok(version);
             }
         }
         Err(ContentError::Contended { key })
+    }
+
+    /// Whether the repository has another life by now. Asked after a manifest of another life was read and before it is taken for this
+    /// one: a manifest that another push was told of would be taken for a life that never is.
+    async fn is_overtaken(&self, life: &Life) -> Result<bool, ContentError> {
+        Ok(match self.repository.record().await? {
+            Some(record) => {
+                record.value.deleting || record.value.id.is_some_and(|id| id != life.id)
+            }
+            None => life.is_established(),
+        })
+    }
+
+    /// Gives the manifest another version once the repository's record names the life. `None` if somebody else changed it since.
+    pub(super) async fn claim_manifest(
+        &self,
+        life: &Life,
+    ) -> Result<Option<Version>, ContentError> {
+        let repository = &self.repository;
+        let found = repository.manifest_record(&self.digest).await?;
+        let is_own = |found: &Versioned<ManifestRecord>| {
+            !found.value.deleting && found.value.life == Some(life.id)
+        };
+        let Some(found) = found.filter(is_own) else {
+            return Ok(None);
+        };
+        let key = layout::manifest(repository.registry, repository.name, &self.digest);
+        repository
+            .records()
+            .replace(
+                &key,
+                &found.value,
+                &found.body,
+                &found.version,
+                Durability::OnReturn,
+            )
+            .await
     }
 
     async fn create_manifest(

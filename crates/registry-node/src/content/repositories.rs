@@ -47,6 +47,12 @@ pub(super) struct Life {
 }
 
 impl Life {
+    /// Whether the repository's record named this life already when the push began.
+    pub(super) fn is_established(&self) -> bool {
+        let found = self.found.as_ref();
+        found.is_some_and(|found| found.value.id == Some(self.id))
+    }
+
     /// Whether a manifest that was pushed in that life is there in this one.
     pub(super) fn has_manifest_of(&self, life: Option<Uuid>) -> bool {
         let found = self.found.as_ref();

@@ -272,7 +272,7 @@ impl History {
 
 #[test]
 fn nothing_that_was_promised_is_ever_missing() {
-    for seed in 0..200 {
+    for seed in 0..300 {
         if let Err(fault) = run(seed, Broken::Nothing, None) {
             panic!("{fault}");
         }
