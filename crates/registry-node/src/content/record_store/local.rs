@@ -14,6 +14,7 @@ use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use time::OffsetDateTime;
 
+use super::cached_read;
 use super::{
     Durability, ListedRecord, OPERATION_HEAD_BYTES, ReadError, RecordStore, StoredRecord, Version,
     WriteError, operation_id,
@@ -99,6 +100,9 @@ impl LocalRecords {
 #[async_trait]
 impl RecordStore for LocalRecords {
     async fn get(&self, key: &str) -> Result<Option<StoredRecord>, ReadError> {
+        if let Some(bytes) = cached_read::whole(&self.inner.path(key)) {
+            return Ok(Some(stored_record(bytes)));
+        }
         let owned_key = key.to_owned();
         self.blocking(move |inner| inner.get(&owned_key))
             .await
@@ -106,6 +110,10 @@ impl RecordStore for LocalRecords {
     }
 
     async fn version(&self, key: &str) -> Result<Option<Version>, ReadError> {
+        let path = self.inner.path(key);
+        if let Some((head, filled)) = cached_read::head::<OPERATION_HEAD_BYTES>(&path) {
+            return Ok(Some(record_version(&head[..filled])));
+        }
         let owned_key = key.to_owned();
         self.blocking(move |inner| version_at(&inner.path(&owned_key)))
             .await
@@ -195,14 +203,7 @@ impl Inner {
     }
 
     fn get(&self, key: &str) -> io::Result<Option<StoredRecord>> {
-        let Some(bytes) = absent_as_none(fs::read(self.path(key)))? else {
-            return Ok(None);
-        };
-        let version = record_version(&bytes);
-        Ok(Some(StoredRecord {
-            bytes: Bytes::from(bytes),
-            version,
-        }))
+        Ok(absent_as_none(fs::read(self.path(key)))?.map(stored_record))
     }
 
     fn create(&self, key: &str, bytes: &[u8], durability: Durability) -> io::Result<()> {
@@ -452,6 +453,14 @@ fn version_at(path: &Path) -> io::Result<Option<Version>> {
         }
     }
     Ok(Some(record_version(&head[..filled])))
+}
+
+fn stored_record(bytes: Vec<u8>) -> StoredRecord {
+    let version = record_version(&bytes);
+    StoredRecord {
+        bytes: Bytes::from(bytes),
+        version,
+    }
 }
 
 /// A record without an operation id is one damaged by a loss of power; it has a version too, so that it can be removed.

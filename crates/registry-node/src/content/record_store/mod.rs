@@ -2,6 +2,7 @@
 //! that was read. What a record means does not belong here, nor do the bytes of blobs.
 
 mod bucket;
+mod cached_read;
 mod local;
 mod probe;
 mod tombstone;
