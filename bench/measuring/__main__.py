@@ -6,7 +6,7 @@ import pathlib
 import signal
 import sys
 
-from . import access, feed, forward, table
+from . import access, feed, forward, registry, table
 from .feed.run import Run
 from .installation import ControlPlane
 from .machine import Failure, Surroundings, description, run_name
@@ -16,13 +16,15 @@ from .rows import Bench
 # These share one installation, and are measured in turns.
 SHARING = ("rest", "show", "login", "renew", "create", "index")
 # Each of these makes an installation of its own.
-ALONE = {**feed.ROWS, "forward": forward.forward, "access": access.access}
+ALONE = {**feed.ROWS, "forward": forward.forward, "access": access.access, **registry.MEASURES}
 ROWS = (*SHARING, *ALONE)
+# One word for several rows.
+GROUPS = {"registry": tuple(registry.MEASURES)}
 
 
 def options():
     parser = argparse.ArgumentParser(prog="bench/run", description="Measures Wharfinger against peers and limits on this machine.")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these: {' '.join(ROWS)}")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these: {' '.join(ROWS)}; registry for all of its rows")
     parser.add_argument("--repetitions", type=int, default=5, help="of every measurement (default: 5)")
     parser.add_argument("--seconds", type=int, default=5, help="of load for each side (default: 5)")
     parser.add_argument("--wait", type=int, default=20, help="seconds to wait for a busy machine before each side (default: 20)")
@@ -33,6 +35,7 @@ def options():
     )
     parser.add_argument("--keep", action="store_true", help="put the rows that were measured into docs/benchmarks.md")
     chosen = parser.parse_args()
+    chosen.rows = [row for word in chosen.rows for row in GROUPS.get(word, (word,))]
     unknown = set(chosen.rows) - set(ROWS)
     if unknown:
         parser.error(f"unknown rows: {' '.join(sorted(unknown))}; there are: {' '.join(ROWS)}")

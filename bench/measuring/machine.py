@@ -100,7 +100,8 @@ def description():
     return [
         f"- {len(processors)} × {processors[0]}, {memory / 1024 / 1024:.0f} GiB, {system}, "
         f"Linux {os.uname().release}",
-        f"- {rust_version()}, Postgres {postgres_version()}, {nginx_version()}, wrk {wrk_version()}",
+        f"- {rust_version()}, Postgres {postgres_version()}, {nginx_version()}, wrk {wrk_version()}, "
+        f"docker-registry {docker_registry_version()}",
     ]
 
 
@@ -116,6 +117,10 @@ def rust_version():
 def nginx_version():
     finished = subprocess.run(["/usr/sbin/nginx", "-v"], stderr=subprocess.PIPE, text=True, check=True)
     return finished.stderr.strip().removeprefix("nginx version: ").replace("/", " ")
+
+
+def docker_registry_version():
+    return run(["docker-registry", "--version"]).split()[-1]
 
 
 def wrk_version():

@@ -3,7 +3,7 @@
 import re
 import statistics
 
-from . import access, forward
+from . import access, forward, registry
 from .feed import table as feed_table
 from .machine import ROOT
 
@@ -135,7 +135,7 @@ def rest(table):
 
 # In the order of the table.
 ROWS = {"show": show, "create": create, "renew": renew, "login": login, "index": index, "rest": rest}
-ALL_ROWS = {**ROWS, **feed_table.ROWS, "forward": forward.lines, "access": access.lines}
+ALL_ROWS = {**ROWS, **feed_table.ROWS, "forward": forward.lines, "access": access.lines, **registry.LINES}
 
 
 def keep(text, measured_rows):

@@ -3,6 +3,7 @@
 
 wrk.headers["Authorization"] = os.getenv("BENCH_AUTHORIZATION")
 wrk.headers["Host"] = os.getenv("BENCH_HOST")
+wrk.headers["Accept"] = os.getenv("BENCH_ACCEPT")
 -- A form to be sent, if any.
 if os.getenv("BENCH_FORM") then
     wrk.method, wrk.body = "POST", os.getenv("BENCH_FORM")
