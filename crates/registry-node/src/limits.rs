@@ -15,6 +15,15 @@ pub const PATH_BYTES_MAXIMUM: usize = 4096;
 /// Largest manifest in bytes (OCI Distribution, "Pushing manifests", asks for at least this).
 pub const MANIFEST_BYTES_MAXIMUM: u64 = 4 * 1024 * 1024;
 
+/// Memory for the bodies of manifests that are being pushed. Those that are as small as [`MANIFEST_BYTES_SMALL`] are not counted …
+pub const MANIFESTS_BYTES_AT_ONCE: usize = 64 * 1024 * 1024;
+
+/// … others are asked to come again while there is no room …
+pub const MANIFEST_BYTES_SMALL: u64 = 64 * 1024;
+
+/// … and have to come within this.
+pub const MANIFEST_BODY_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How many different blobs and manifests one manifest may refer to.
 pub const MANIFEST_REFERENCES_MAXIMUM: usize = 10_000;
 
@@ -27,8 +36,11 @@ pub const UPLOAD_CHUNKS_MAXIMUM: usize = 10_000;
 /// What `OCI-Chunk-Min-Length` asks for, in bytes. Smaller chunks are taken too; they are only slower.
 pub const UPLOAD_CHUNK_BYTES_ADVISED: u64 = 1024 * 1024;
 
-/// A request body that brings no byte for this long is given up.
+/// A request body has to bring [`BODY_BYTES_MINIMUM`] each time that it was waited for this long; one that brings nothing is given up then …
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// … and one that brings fewer bytes than this, too.
+pub const BODY_BYTES_MINIMUM: u64 = 64 * 1024;
 
 /// Of a refused request's body so much is read, so that clients that send to the end before they read see the refusal: a manifest that is too
 /// large, a chunk that goes elsewhere …
@@ -48,6 +60,18 @@ pub const BLOB_RANGES_MAXIMUM: usize = 1024;
 
 /// Repositories that are looked through for a blob to mount when the request does not say from where.
 pub const MOUNT_SOURCES_MAXIMUM: usize = 100;
+
+/// Requests of one registry that a node serves at once, downloads and uploads under way included, unless its operator says otherwise.
+pub const REGISTRY_REQUESTS_MAXIMUM: u32 = 3000;
+
+/// Requests of one caller in one registry that a node serves at once, unless its operator says otherwise.
+pub const CALLER_REQUESTS_MAXIMUM: u32 = 2000;
+
+/// With so many requests under way a node is crowded: each registry in use may have an equal share of them.
+pub const CROWDED_REQUESTS: u32 = 4000;
+
+/// Whoever is over such a limit is asked to wait this long. A rate says itself how long.
+pub const TOO_BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Entries of one page of a listing, when the request names no number and at most.
 pub const PAGE_ENTRIES_MAXIMUM: usize = 1000;
@@ -221,8 +245,9 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Connections served at once.
 pub const CONNECTIONS_MAXIMUM: usize = 10_000;
 
-/// Requests under way may take this long to end when the node stops.
-pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests under way, downloads and uploads too, may take this long to end when the node stops, unless its operator says otherwise:
+/// enough for 1 GB at 17 MB/s. New ones are refused meanwhile.
+pub const SHUTDOWN_TIMEOUT_SECONDS: u64 = 60;
 
 /// When the last request is done, connections that stay open may keep a node that stops this long: their clients take the rest meanwhile.
 pub const IDLE_CONNECTION_TIME: Duration = Duration::from_secs(2);

@@ -86,9 +86,20 @@ pub enum OpenError {
 /// Why a request body ended before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// No byte came for too long.
-    #[error("no byte came for {} seconds", crate::limits::BODY_IDLE_TIMEOUT.as_secs())]
+    /// Too little came for too long.
+    #[error(
+        "the body came too slowly: fewer than {} bytes in {} seconds",
+        crate::limits::BODY_BYTES_MINIMUM,
+        crate::limits::BODY_IDLE_TIMEOUT.as_secs()
+    )]
     Idle,
+    /// A large manifest takes memory while it comes.
+    #[error(
+        "a manifest of more than {} bytes has to come within {} seconds",
+        crate::limits::MANIFEST_BYTES_SMALL,
+        crate::limits::MANIFEST_BODY_TIMEOUT.as_secs()
+    )]
+    ManifestTooSlow,
     /// The client went away or broke the transfer's rules.
     #[error("the body ended before its end")]
     Aborted,
@@ -149,6 +160,9 @@ pub enum ContentError {
         crate::limits::DOWNLOADS_MAXIMUM
     )]
     TooManyDownloads,
+    /// As many large manifests are being pushed as there is memory for.
+    #[error("too many large manifests are being pushed at this moment; try again")]
+    TooManyManifests,
     /// The client took nothing of the answer for too long.
     #[error("the client took nothing for {} seconds", crate::limits::READER_IDLE_TIMEOUT.as_secs())]
     ReaderIdle,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use super::Repository;
@@ -22,6 +23,7 @@ use super::records::{
     CONFLICT_ATTEMPTS, HintRecord, ManifestRecord, RepositoryRecord, TagRecord, Versioned,
 };
 use super::repositories::{Life, LifeNow};
+use crate::limits::MANIFEST_BYTES_SMALL;
 use crate::names::{Digest, Reference, Tag};
 
 /// Look-ups under way for one request.
@@ -140,7 +142,7 @@ impl Repository<'_> {
         bytes: Bytes,
         principal: &str,
     ) -> Result<PutManifest, ContentError> {
-        let document = read_manifest(&bytes, declared)?;
+        let document = read_document(&bytes, declared).await?;
         let digest = checked_digest(reference, bytes.clone()).await?;
         self.check_precondition(reference).await?;
         let mut push = Push {
@@ -608,4 +610,17 @@ impl Repository<'_> {
             tracing::debug!(hint.key = key, %error, "a hint was not removed");
         }
     }
+}
+
+/// Reads a manifest, away from the thread that serves connections unless it is small.
+async fn read_document(
+    bytes: &Bytes,
+    declared: Option<&str>,
+) -> Result<ManifestDocument, ContentError> {
+    if bytes.len() as u64 <= MANIFEST_BYTES_SMALL {
+        return Ok(read_manifest(bytes, declared)?);
+    }
+    let (bytes, declared) = (bytes.clone(), declared.map(str::to_owned));
+    let reading = spawn_blocking(move || read_manifest(&bytes, declared.as_deref()));
+    Ok(reading.await.map_err(|_| ContentError::Interrupted)??)
 }

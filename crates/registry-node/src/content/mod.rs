@@ -20,6 +20,7 @@ mod listings;
 mod locks;
 mod manifest_details;
 mod manifest_document;
+mod manifest_room;
 mod manifests;
 mod pages;
 mod parts;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use time::OffsetDateTime;
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 pub use attributes::{AttributeChange, ChangeableAttributes};
@@ -71,6 +73,7 @@ use crate::limits::TOUCH_INTERVAL;
 use crate::names::RepositoryName;
 use bucket::{BucketClients, BucketOptions};
 use data::DataStore;
+use manifest_room::ManifestRoom;
 use manifests::ManifestCache;
 use pulls::Pulls;
 use record_store::{BucketRecords, Durability, LocalRecords, ProbeError, RecordStore, probe};
@@ -96,6 +99,7 @@ pub struct Content {
     stored: StoredBytes,
     redirects_downloads: bool,
     pulls: Pulls,
+    manifest_room: ManifestRoom,
 }
 
 impl Content {
@@ -214,6 +218,7 @@ impl Content {
             sources,
             manifest_cache: ManifestCache::new(),
             stored: StoredBytes::default(),
+            manifest_room: ManifestRoom::default(),
             redirects_downloads: false,
             pulls: Pulls::new(),
         })
@@ -242,6 +247,17 @@ impl Content {
     /// commands. See [`RecordStore::assume_exclusive`].
     pub fn assume_exclusive(&self) {
         self.records.assume_exclusive();
+    }
+
+    /// Takes memory for a manifest of so many bytes that is about to come, until the returned value is dropped.
+    ///
+    /// # Errors
+    /// [`ContentError::TooManyManifests`].
+    pub fn room_for_manifest(
+        &self,
+        bytes: u64,
+    ) -> Result<Option<OwnedSemaphorePermit>, ContentError> {
+        self.manifest_room.take(bytes)
     }
 
     /// A repository of a registry, whether or not it exists yet.

@@ -8,11 +8,11 @@ use actix_web::http::StatusCode;
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::error::{ErrorCode, OciError};
 use crate::content::BodyError;
-use crate::limits::BODY_IDLE_TIMEOUT;
+use crate::limits::{BODY_BYTES_MINIMUM, BODY_IDLE_TIMEOUT};
 
 /// A body as a stream of its bytes. With `announced`, another length is an error once the body ends or exceeds it. A body takes as
 /// long as its sender likes, so at its end `is_still_allowed` is asked: what came counts only if it says yes.
@@ -23,7 +23,7 @@ pub(crate) fn body_stream<'a>(
 ) -> Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + 'a>> {
     let reader = BodyReader {
         payload,
-        idle_timeout: BODY_IDLE_TIMEOUT,
+        pace: Pace::default(),
         announced,
         received: 0,
         is_still_allowed,
@@ -78,9 +78,35 @@ pub(crate) fn too_large(bytes_maximum: u64) -> OciError {
     )
 }
 
+/// How long a body was waited for since it last brought [`BODY_BYTES_MINIMUM`]. The time in which nobody waits is not its sender's.
+#[derive(Default)]
+struct Pace {
+    waited: Duration,
+    received: u64,
+}
+
+impl Pace {
+    async fn wait<T>(
+        &mut self,
+        next: impl Future<Output = T>,
+        length: impl FnOnce(&T) -> u64,
+    ) -> Result<T, BodyError> {
+        let began = Instant::now();
+        let next = timeout(BODY_IDLE_TIMEOUT.saturating_sub(self.waited), next)
+            .await
+            .map_err(|_| BodyError::Idle)?;
+        self.waited += began.elapsed();
+        self.received += length(&next);
+        if self.received >= BODY_BYTES_MINIMUM {
+            *self = Self::default();
+        }
+        Ok(next)
+    }
+}
+
 struct BodyReader<F> {
     payload: Payload,
-    idle_timeout: Duration,
+    pace: Pace,
     announced: Option<u64>,
     received: u64,
     is_still_allowed: F,
@@ -88,10 +114,11 @@ struct BodyReader<F> {
 
 impl<F: Fn() -> bool> BodyReader<F> {
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        let next = timeout(self.idle_timeout, self.payload.next())
-            .await
-            .map_err(|_| BodyError::Idle)?;
-        let bytes = match next {
+        let length = |next: &Option<Result<Bytes, _>>| match next {
+            Some(Ok(bytes)) => bytes.len() as u64,
+            _ => 0,
+        };
+        let bytes = match self.pace.wait(self.payload.next(), length).await? {
             Some(Ok(bytes)) => bytes,
             Some(Err(_)) => return Err(BodyError::Aborted),
             None => return self.ended(),
@@ -150,6 +177,27 @@ mod tests {
         let received = body_of(silent, None).await;
         let expected = [Ok(Bytes::from_static(b"abc")), Err(BodyError::Idle)];
         assert_eq!(received, expected);
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_drips_is_given_up_and_a_slow_one_is_not() {
+        tokio::time::pause();
+        let every = BODY_IDLE_TIMEOUT / 4;
+        let body = |length: u64| {
+            let piece = Bytes::from(vec![0; usize::try_from(length).expect("small")]);
+            stream::iter(0..40).then(move |_| {
+                let piece = piece.clone();
+                async move {
+                    tokio::time::sleep(every).await;
+                    Ok(piece)
+                }
+            })
+        };
+        let dripping = body_of(body(BODY_BYTES_MINIMUM / 8), None).await;
+        assert_eq!(dripping.last(), Some(&Err(BodyError::Idle)));
+        assert!(dripping.len() <= 4, "{}", dripping.len());
+        let slow = body_of(body(BODY_BYTES_MINIMUM / 2), None).await;
+        assert!(slow.len() == 40 && slow.iter().all(Result::is_ok));
     }
 
     #[actix_web::test]

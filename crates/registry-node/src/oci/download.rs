@@ -1,4 +1,4 @@
-//! A blob's bytes on their way to a client that may be slow, or may never take them: what waits for it is little, and not for ever.
+//! A blob's bytes, or a large manifest's, on their way to a client that may be slow, or may never take them: what waits for it is little, and not for ever.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

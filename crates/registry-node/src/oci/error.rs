@@ -179,6 +179,12 @@ impl From<ContentError> for OciError {
             | ContentError::TooManyDownloads
             | ContentError::Interrupted => unavailable(&error),
             ContentError::CollectedExclusively { .. } => being_collected(message),
+            ContentError::TooManyManifests => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                ErrorCode::TooManyRequests,
+                message,
+            )
+            .with_header(header::RETRY_AFTER, &RETRY_AFTER_SECONDS.to_string()),
             ContentError::DamagedRecord { .. } | ContentError::DamagedData(_) => damaged(&error),
             ContentError::Body(error) => of_body(error),
             ContentError::UploadUnknown(_) => not_found(ErrorCode::BlobUploadUnknown),
@@ -291,6 +297,7 @@ fn damaged(error: &ContentError) -> OciError {
 fn of_body(error: BodyError) -> OciError {
     let (status, code) = match error {
         BodyError::Idle => (StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid),
+        BodyError::ManifestTooSlow => (StatusCode::REQUEST_TIMEOUT, ErrorCode::ManifestInvalid),
         BodyError::Aborted => (StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid),
         BodyError::OtherLength { .. } => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
         BodyError::NoLongerAllowed => (StatusCode::UNAUTHORIZED, ErrorCode::Denied),

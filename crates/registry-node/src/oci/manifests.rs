@@ -1,15 +1,20 @@
 //! Reading, pushing and deleting manifests and tags.
 
 use actix_web::HttpResponse;
+use actix_web::body::{BoxBody, MessageBody, SizedStream};
 use actix_web::http::StatusCode;
 use actix_web::http::header;
 use actix_web::web::Payload;
+use futures_util::{StreamExt, stream};
+use tokio::time::timeout;
 
 use super::body::{read_body, too_large};
 use super::conditions::{answer_without_content, entity_tag};
+use super::download::{Download, PIECE_BYTES};
 use super::error::{ErrorCode, OciError};
 use super::{DOCKER_CONTENT_DIGEST, HeadBody, OCI_SUBJECT, Operation};
-use crate::limits::MANIFEST_BYTES_MAXIMUM;
+use crate::content::{BodyError, ContentError, Manifest};
+use crate::limits::{MANIFEST_BODY_TIMEOUT, MANIFEST_BYTES_MAXIMUM, MANIFEST_BYTES_SMALL};
 use crate::names::Reference;
 
 /// `GET` and `HEAD` of a manifest: as it was pushed, whatever the client says it accepts.
@@ -32,12 +37,24 @@ pub(super) async fn read(
     response
         .insert_header((header::ETAG, entity_tag(&manifest.digest)))
         .insert_header((DOCKER_CONTENT_DIGEST, manifest.digest.as_str()));
-    response.insert_header((header::CONTENT_TYPE, manifest.media_type));
+    response.insert_header((header::CONTENT_TYPE, manifest.media_type.as_str()));
     if operation.is_head() {
         return Ok(response.body(HeadBody(manifest.bytes.len() as u64)));
     }
     operation.repository().note_pull(&manifest.digest);
-    Ok(response.body(manifest.bytes))
+    Ok(response.body(body_of(&operation, manifest)))
+}
+
+/// A large manifest goes out in pieces, as blobs do: the server would keep a copy of all of it for each client that is slow.
+fn body_of(operation: &Operation<'_>, manifest: Manifest) -> BoxBody {
+    let bytes = manifest.bytes;
+    if bytes.len() <= PIECE_BYTES {
+        return bytes.boxed();
+    }
+    let length = bytes.len() as u64;
+    let whole = stream::iter([Ok(bytes)]).boxed();
+    let pieces = Download::new(whole, operation.request.version());
+    SizedStream::new(length, pieces).boxed()
 }
 
 /// `PUT` of a manifest.
@@ -52,7 +69,15 @@ pub(super) async fn put(
     if announced.is_some_and(|announced| announced > MANIFEST_BYTES_MAXIMUM) {
         return Err(too_large(MANIFEST_BYTES_MAXIMUM));
     }
-    let bytes = read_body(payload, MANIFEST_BYTES_MAXIMUM, || operation.may_push()).await?;
+    let expected = announced.unwrap_or(MANIFEST_BYTES_MAXIMUM);
+    let _room = operation.content.room_for_manifest(expected)?;
+    let body = read_body(payload, expected, || operation.may_push());
+    let bytes = match expected > MANIFEST_BYTES_SMALL {
+        true => timeout(MANIFEST_BODY_TIMEOUT, body)
+            .await
+            .map_err(|_| ContentError::Body(BodyError::ManifestTooSlow))??,
+        false => body.await?,
+    };
     let declared = operation.header(header::CONTENT_TYPE);
     let precondition = operation.precondition();
     let put = operation
