@@ -93,7 +93,7 @@ class Process:
         """kill -9, and its end."""
         await self.end(signal.SIGKILL)
 
-    async def end(self, number: int = signal.SIGTERM, timeout: float = 20.0) -> None:
+    async def end(self, number: int = signal.SIGTERM, timeout: float = 75.0) -> None:
         if self._process is None or self._process.returncode is not None:
             return
         self.send(signal.SIGCONT)

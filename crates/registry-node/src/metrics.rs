@@ -50,6 +50,11 @@ struct OutcomeLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ChangeLabels {
     change: &'static str,
     outcome: &'static str,
@@ -123,6 +128,7 @@ pub struct NodeMetrics {
     collected: Family<RemovedLabels, Counter>,
     collected_bytes: Counter,
     collection_seconds: FloatGauge,
+    limited: Family<LimitLabels, Counter>,
     received_bytes: Counter,
     sent_bytes: Counter,
     forwarded: Family<ForwardLabels, Counter>,
@@ -180,6 +186,10 @@ impl NodeMetrics {
             collection_seconds: metrics.float_gauge(
                 "wharfinger_content_collection_seconds",
                 "How long the last pass over a registry took, with its rests",
+            ),
+            limited: metrics.counters(
+                "wharfinger_registry_limited_requests",
+                "Requests answered 429 because a registry or a caller had too many, by limit",
             ),
             received_bytes: counter(
                 metrics,
@@ -418,10 +428,27 @@ impl NodeMetrics {
             .expect("taking a payload as it is cannot fail")
     }
 
-    /// Counts a response's body as it is sent.
-    pub(crate) fn count_sent(&self, response: HttpResponse) -> HttpResponse {
-        let sent = self.sent_bytes.clone();
-        response.map_body(|_, body| BoxBody::new(CountedBody { body, sent }))
+    /// Counts a response's body as it is sent; one that is there already is as good as sent. `until_sent` is kept until then.
+    pub(crate) fn count_sent<T: Unpin + 'static>(
+        &self,
+        response: HttpResponse,
+        until_sent: T,
+    ) -> HttpResponse {
+        response.map_body(|_, body| match body.try_into_bytes() {
+            Ok(bytes) => {
+                self.sent_bytes.inc_by(bytes.len() as u64);
+                BoxBody::new(bytes)
+            }
+            Err(body) => BoxBody::new(CountedBody {
+                body,
+                sent: self.sent_bytes.clone(),
+                _until_sent: until_sent,
+            }),
+        })
+    }
+
+    pub(crate) fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&LimitLabels { limit }).inc();
     }
 }
 
@@ -431,12 +458,13 @@ fn counter(metrics: &Metrics, name: &str, help: &str) -> Counter {
     counter
 }
 
-struct CountedBody {
+struct CountedBody<T> {
     body: BoxBody,
     sent: Counter,
+    _until_sent: T,
 }
 
-impl MessageBody for CountedBody {
+impl<T: Unpin> MessageBody for CountedBody<T> {
     type Error = <BoxBody as MessageBody>::Error;
 
     fn size(&self) -> BodySize {
@@ -444,12 +472,13 @@ impl MessageBody for CountedBody {
     }
 
     fn poll_next(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        let next = Pin::new(&mut self.body).poll_next(context);
+        let this = self.get_mut();
+        let next = Pin::new(&mut this.body).poll_next(context);
         if let Poll::Ready(Some(Ok(bytes))) = &next {
-            self.sent.inc_by(bytes.len() as u64);
+            this.sent.inc_by(bytes.len() as u64);
         }
         next
     }

@@ -35,10 +35,10 @@ use crate::{
     },
     content::{Content, Sources},
     content_arguments::{ContentArguments, ContentArgumentsError},
-    gate::{Forwarding, Gate, GateServer, ListenError},
+    gate::{Forwarding, Gate, GateServer, ListenError, LoadLimits},
     limits::{
-        GRACE_PERIOD, GRACE_PERIOD_MINIMUM, IDLE_CONNECTION_TIME, JOIN_TIMEOUT,
-        JOIN_TIMEOUT_MINIMUM, SHUTDOWN_TIMEOUT, STALENESS_BOUND_MINIMUM,
+        GRACE_PERIOD, GRACE_PERIOD_MINIMUM, JOIN_TIMEOUT, JOIN_TIMEOUT_MINIMUM,
+        SHUTDOWN_TIMEOUT_SECONDS, STALENESS_BOUND_MINIMUM,
     },
     metrics::NodeMetrics,
     status::{self, Status},
@@ -97,6 +97,12 @@ pub struct Arguments {
     /// Content that nothing refers to is kept for this long, at least 3600
     #[arg(long, value_name = "SECONDS", default_value_t = GRACE_PERIOD.as_secs())]
     pub grace_period: u64,
+    /// How long requests under way, downloads and uploads too, may take to end when the node stops; new ones are refused meanwhile
+    #[arg(long, value_name = "SECONDS", default_value_t = SHUTDOWN_TIMEOUT_SECONDS)]
+    pub shutdown_timeout: u64,
+    /// What one registry, and one caller, may have of the node
+    #[command(flatten)]
+    pub load: LoadLimits,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -316,6 +322,7 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         node_metrics,
         sources,
         forwarding,
+        arguments.load,
     );
     let served = serve_gate(Arc::new(gate), &arguments, &tls, &readiness, &shutdown).await;
     shutdown.request();
@@ -490,27 +497,18 @@ async fn serve_gate(
     readiness: &Readiness,
     shutdown: &Shutdown,
 ) -> Result<(), StartError> {
-    let server = GateServer::open(gate, &arguments.listen, tls)?;
+    let timeout = Duration::from_secs(arguments.shutdown_timeout);
+    let server = GateServer::open(gate, &arguments.listen, tls, timeout)?;
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
     let addresses = addresses.join(", ");
     tracing::info!("registries are served on {addresses}");
     readiness.set(DATA_PORT, Ok(format!("open on {addresses}")));
-    let (handle, requests) = (server.handle(), server.requests());
+    let stopper = server.stopper();
     let serving = tokio::spawn(server.serve());
     let stopping = async {
         shutdown.wait().await;
         readiness.set(DATA_PORT, Err("stopping".to_owned()));
-        let idle = async {
-            requests.none().await;
-            tokio::time::sleep(IDLE_CONNECTION_TIME).await;
-        };
-        tokio::select! {
-            () = handle.stop(true) => {}
-            () = idle => {}
-            () = tokio::time::sleep(SHUTDOWN_TIMEOUT + Duration::from_secs(1)) => {
-                tracing::warn!("requests that took longer than {SHUTDOWN_TIMEOUT:?} were cut off");
-            }
-        }
+        stopper.stop().await;
     };
     tokio::select! {
         served = serving => match served {

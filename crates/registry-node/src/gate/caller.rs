@@ -6,6 +6,7 @@ use rbac::registry::RepositoryPermission;
 use uuid::Uuid;
 
 use super::{
+    admission::CallerKey,
     login::{self, CredentialId, Origin},
     token::VerifiedToken,
     token_scope::TokenScope,
@@ -87,6 +88,17 @@ impl Caller {
                 Rights::OfRoles(index.access(entry, object_id))
             }
         })
+    }
+
+    /// For whom its requests count.
+    pub(super) fn key(&self) -> CallerKey {
+        CallerKey {
+            registry: self.registry,
+            principal: match self.credential {
+                CredentialId::Admin { .. } => None,
+                CredentialId::Principal { object_id, .. } => Some(object_id),
+            },
+        }
     }
 
     /// Whether what the caller came in with still counts.

@@ -119,6 +119,27 @@ pub(super) fn too_many_failures(wait: Duration) -> OciError {
     .with_header(RETRY_AFTER, &seconds.to_string())
 }
 
+/// A registry or a caller has too much under way, or comes too often.
+pub(super) fn too_many_requests(limit: &str, wait: Duration) -> OciError {
+    let seconds = wait.as_secs_f64().ceil().max(1.0);
+    OciError::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::TooManyRequests,
+        format!("{limit}: try again after {seconds} seconds"),
+    )
+    .with_header(RETRY_AFTER, &seconds.to_string())
+}
+
+/// This node is about to end.
+pub(super) fn stopping() -> OciError {
+    OciError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Unavailable,
+        "this node is stopping: try again, at another one",
+    )
+    .with_header(RETRY_AFTER, "1")
+}
+
 /// Chosen secrets take time to check, and too many are waiting.
 pub(super) fn too_many_slow_logins() -> OciError {
     OciError::new(

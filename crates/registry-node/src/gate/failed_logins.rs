@@ -10,9 +10,9 @@ use std::{
 };
 
 use moka::sync::Cache;
-use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::allowance::Allowance;
 use crate::limits::{
     FAILED_LOGIN_OF_ADDRESS_INTERVAL, FAILED_LOGIN_OF_USER_INTERVAL,
     FAILED_LOGINS_OF_ADDRESS_MAXIMUM, FAILED_LOGINS_OF_USER_MAXIMUM, FAILED_LOGINS_REMEMBERED,
@@ -28,44 +28,6 @@ pub struct FailedLogins {
     by_account: Cache<Uuid, Arc<Allowance>>,
     /// From where a principal logged in with a chosen secret: there others cannot lock it out.
     familiar: Cache<(IpAddr, Uuid), ()>,
-}
-
-/// Failures that are still allowed. Refills steadily up to a maximum.
-struct Allowance {
-    maximum: u32,
-    interval: Duration,
-    /// When the allowance will be (or was) full again.
-    full_at: Mutex<Instant>,
-}
-
-impl Allowance {
-    fn full(maximum: u32, interval: Duration, now: Instant) -> Arc<Self> {
-        Arc::new(Self {
-            maximum,
-            interval,
-            full_at: Mutex::new(now),
-        })
-    }
-
-    /// Takes one failure, or says how long it takes until one is allowed.
-    fn take(&self, now: Instant) -> Result<(), Duration> {
-        let mut full_at = self.full_at.lock();
-        match self.wait(*full_at, now) {
-            Some(wait) => Err(wait),
-            None => {
-                *full_at = (*full_at).max(now) + self.interval;
-                Ok(())
-            }
-        }
-    }
-
-    /// How long it takes until a failure is allowed; `None` when one is now.
-    fn wait(&self, full_at: Instant, now: Instant) -> Option<Duration> {
-        let after = full_at.max(now) + self.interval;
-        let latest = now + self.interval * self.maximum;
-        let wait = after.checked_duration_since(latest)?;
-        (!wait.is_zero()).then_some(wait)
-    }
 }
 
 impl Default for FailedLogins {
@@ -112,11 +74,13 @@ impl FailedLogins {
         let user = self.user_key(registry, user);
         let of_address = self.by_address.get_with(address, || {
             let maximum = FAILED_LOGINS_OF_ADDRESS_MAXIMUM;
-            Allowance::full(maximum, FAILED_LOGIN_OF_ADDRESS_INTERVAL, now)
+            let interval = FAILED_LOGIN_OF_ADDRESS_INTERVAL;
+            Arc::new(Allowance::full(maximum, interval, now))
         });
         let of_user = self.by_user.get_with((address, user), || {
             let maximum = FAILED_LOGINS_OF_USER_MAXIMUM;
-            Allowance::full(maximum, FAILED_LOGIN_OF_USER_INTERVAL, now)
+            let interval = FAILED_LOGIN_OF_USER_INTERVAL;
+            Arc::new(Allowance::full(maximum, interval, now))
         });
         of_user.take(now)?;
         of_address.take(now)
@@ -136,11 +100,8 @@ impl FailedLogins {
             self.by_user.get(&(address, user)),
             self.by_address.get(&address),
         ];
-        let waits = known.into_iter().flatten().filter_map(|allowance| {
-            let full_at = *allowance.full_at.lock();
-            allowance.wait(full_at, now)
-        });
-        waits.max()
+        let known = known.into_iter().flatten();
+        known.filter_map(|allowance| allowance.wait(now)).max()
     }
 
     /// How long it takes until a guess at a chosen secret of an account may be looked at; `None` when one may now.

@@ -3,6 +3,8 @@
 //! Credentials are checked against the index as it is at that moment; a token only says which
 //! credential it came from and what it allows at most. What is done with content is `oci`'s and `acr`'s.
 
+mod admission;
+mod allowance;
 mod authentication;
 mod authorization;
 mod caller;
@@ -24,6 +26,7 @@ mod token_endpoint;
 mod token_scope;
 mod unread_body;
 
+pub use admission::LoadLimits;
 pub use authorization::{
     Authorization, Login, MalformedAuthorization, parse as parse_authorization,
 };
@@ -33,14 +36,20 @@ pub use form::Form;
 pub use forwarding::Forwarding;
 pub use host::RequestHost;
 pub use login::{CredentialId, LoginFailure};
-pub use server::{GateServer, ListenError};
+pub use server::{GateServer, ListenError, Stopper};
 pub use token_scope::{AccessEntry, InvalidTokenScope, TokenScope};
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
-    http::{Method, StatusCode, header},
+    http::{ConnectionType, Method, StatusCode, header},
     web::Payload,
 };
 use config_documents::Region;
@@ -54,6 +63,7 @@ use crate::{
     names::shown,
     oci::{ErrorCode, OciError, RequiredAccess},
 };
+use admission::{Admission, Admitted};
 use authentication::shown_user;
 use chosen_secrets::ChosenSecrets;
 use forwarding::Destination;
@@ -71,6 +81,8 @@ pub struct Gate {
     metrics: NodeMetrics,
     sources: Sources,
     forwarding: Forwarding,
+    admission: Admission,
+    is_stopping: AtomicBool,
 }
 
 /// By which a request is found in logs; its answer carries it.
@@ -105,6 +117,7 @@ impl Gate {
         metrics: NodeMetrics,
         sources: Sources,
         forwarding: Forwarding,
+        limits: LoadLimits,
     ) -> Self {
         Self {
             configuration,
@@ -115,7 +128,23 @@ impl Gate {
             metrics,
             sources,
             forwarding,
+            admission: Admission::new(limits),
+            is_stopping: AtomicBool::new(false),
         }
+    }
+
+    /// From now on requests are refused, and connections end with the answer that they wait for.
+    fn take_no_more(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+
+    /// Why nobody is served now, if that is so.
+    fn not_serving(&self) -> Option<OciError> {
+        if self.is_stopping.load(Ordering::Acquire) {
+            return Some(challenge::stopping());
+        }
+        let refusal = self.configuration.standing().refusal();
+        refusal.as_ref().map(challenge::not_serving)
     }
 
     /// Answers a request.
@@ -144,14 +173,19 @@ impl Gate {
             let value = header::HeaderValue::from_str(value).expect("plain ASCII");
             headers.insert(header::HeaderName::from_static(name), value);
         }
-        self.metrics.count_sent(response)
+        if self.is_stopping.load(Ordering::Acquire) {
+            let head = response.head_mut();
+            head.set_connection_type(ConnectionType::Close);
+        }
+        let admitted = response.extensions_mut().remove::<Admitted>();
+        self.metrics.count_sent(response, admitted)
     }
 
     async fn answer(&self, request: HttpRequest, payload: Payload) -> HttpResponse {
         let started_at = Instant::now();
         let mut unread = Some(payload);
-        let registry = match self.configuration.standing().refusal() {
-            Some(refusal) => Err(("refused", challenge::not_serving(&refusal))),
+        let registry = match self.not_serving() {
+            Some(refusal) => Err(("refused", refusal)),
             None => self
                 .registry_of(&request)
                 .map_err(|error| ("unknown-registry", forwarding::of_unknown(&request, error))),
@@ -229,7 +263,7 @@ impl Gate {
         let (caller, result) = match self.authenticate(request, entry, &required).await {
             Ok(caller) => {
                 let result = self
-                    .request_of(request, payload, entry, &caller, asked, &required)
+                    .admitted(request, payload, entry, &caller, asked, &required)
                     .await;
                 (Some(caller), result)
             }
@@ -242,6 +276,29 @@ impl Gate {
             self.note_change(request, entry, &change, caller.as_ref(), &result);
         }
         (operation, result)
+    }
+
+    /// What somebody known asks for, unless too much of theirs is under way.
+    async fn admitted(
+        &self,
+        request: &HttpRequest,
+        payload: &mut Option<Payload>,
+        entry: &RegistryEntry,
+        caller: &Caller,
+        asked: Operation,
+        required: &[RequiredAccess],
+    ) -> Result<HttpResponse, OciError> {
+        let admitted = self.admission.admit(caller.key(), Instant::now());
+        let admitted = admitted.map_err(|refused| {
+            self.metrics.limited(refused.limit.as_str());
+            challenge::too_many_requests(refused.limit.message(), refused.retry_after)
+        })?;
+        let mut response = self
+            .request_of(request, payload, entry, caller, asked, required)
+            .await?;
+        // What is sent bit by bit counts until it is sent.
+        response.extensions_mut().insert(admitted);
+        Ok(response)
     }
 
     /// What somebody known asks for.

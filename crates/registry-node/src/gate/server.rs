@@ -4,6 +4,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
+    time::Duration,
 };
 
 use actix_web::{
@@ -13,10 +14,12 @@ use actix_web::{
 };
 use rustls::ServerConfig;
 use service::in_flight::InFlight;
+use tokio::time::sleep;
 
 use super::{Gate, forwarding::PeerConnections};
 use crate::limits::{
-    CONNECTIONS_MAXIMUM, KEEP_ALIVE, READER_IDLE_TIMEOUT, REQUEST_HEAD_TIMEOUT, SHUTDOWN_TIMEOUT,
+    CONNECTIONS_MAXIMUM, IDLE_CONNECTION_TIME, KEEP_ALIVE, READER_IDLE_TIMEOUT,
+    REQUEST_HEAD_TIMEOUT,
 };
 
 /// Threads that serve requests. More would only cost memory: what takes time is done elsewhere.
@@ -41,11 +44,40 @@ pub struct GateServer {
     server: Server,
     handle: ServerHandle,
     addresses: Vec<SocketAddr>,
+    gate: Arc<Gate>,
     requests: InFlight,
+    shutdown_timeout: Duration,
+}
+
+/// Ends a data port in order.
+pub struct Stopper {
+    gate: Arc<Gate>,
+    handle: ServerHandle,
+    /// Downloads too.
+    requests: InFlight,
+    timeout: Duration,
+}
+
+impl Stopper {
+    /// Takes no more requests, and returns when those under way have ended, or have had their time.
+    pub async fn stop(&self) {
+        self.gate.take_no_more();
+        let idle = async {
+            self.requests.none().await;
+            sleep(IDLE_CONNECTION_TIME).await;
+        };
+        tokio::select! {
+            () = self.handle.stop(true) => {}
+            () = idle => {}
+            () = sleep(self.timeout + Duration::from_secs(1)) => {
+                tracing::warn!("requests that took longer than {:?} were cut off", self.timeout);
+            }
+        }
+    }
 }
 
 impl GateServer {
-    /// Opens the port on all addresses, with TLS.
+    /// Opens the port on all addresses, with TLS. When it is stopped, what is under way may take as long as `shutdown_timeout`.
     ///
     /// # Errors
     /// [`ListenError`] for the first address that cannot be opened.
@@ -53,11 +85,12 @@ impl GateServer {
         gate: Arc<Gate>,
         listen: &[SocketAddr],
         tls: &ServerConfig,
+        shutdown_timeout: Duration,
     ) -> Result<Self, ListenError> {
         let requests = InFlight::default();
-        let counted = requests.clone();
+        let (served, counted) = (Arc::clone(&gate), requests.clone());
         let mut server = HttpServer::new(move || {
-            let (gate, requests) = (Arc::clone(&gate), counted.clone());
+            let (gate, requests) = (Arc::clone(&served), counted.clone());
             let app = App::new().app_data(PeerConnections::default());
             app.default_service(web::to(move |request, payload| {
                 let (gate, under_way) = (Arc::clone(&gate), requests.begin());
@@ -71,7 +104,7 @@ impl GateServer {
         .max_connection_rate(CONNECTIONS_MAXIMUM / WORKERS)
         .client_request_timeout(REQUEST_HEAD_TIMEOUT)
         .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(SHUTDOWN_TIMEOUT.as_secs())
+        .shutdown_timeout(shutdown_timeout.as_secs())
         .disable_signals();
         for address in listen {
             server = listener(address)
@@ -87,7 +120,9 @@ impl GateServer {
             handle: server.handle(),
             server,
             addresses,
+            gate,
             requests,
+            shutdown_timeout,
         })
     }
 
@@ -96,14 +131,19 @@ impl GateServer {
         &self.addresses
     }
 
-    /// To stop it: requests under way are finished first.
+    /// To stop it at once.
     pub fn handle(&self) -> ServerHandle {
         self.handle.clone()
     }
 
-    /// The requests under way, downloads too.
-    pub fn requests(&self) -> InFlight {
-        self.requests.clone()
+    /// To stop it: requests under way are finished first.
+    pub fn stopper(&self) -> Stopper {
+        Stopper {
+            gate: Arc::clone(&self.gate),
+            handle: self.handle.clone(),
+            requests: self.requests.clone(),
+            timeout: self.shutdown_timeout,
+        }
     }
 
     /// Serves until stopped.

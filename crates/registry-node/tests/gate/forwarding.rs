@@ -14,7 +14,7 @@ use credentials::{Secret, SecretKind, SigningKey};
 use registry_node::{
     config::Identities,
     content::{Content, OpenOptions, Sources},
-    gate::{Forwarding, Gate, GateServer},
+    gate::{Forwarding, Gate, GateServer, LoadLimits},
     metrics::NodeMetrics,
 };
 use reqwest::{Body, Certificate, Client, Method, RequestBuilder, header::HOST};
@@ -105,10 +105,12 @@ impl Site {
             NodeMetrics::new(&metrics),
             Sources::of_the_system(),
             Forwarding::new(Region(region.to_owned()), peers),
+            LoadLimits::default(),
         );
         let tls = service::tls::server_config(&shown.tls).expect("a certificate with its key");
         let listen = ["127.0.0.1:0".parse().expect("an address")];
-        let server = GateServer::open(Arc::new(gate), &listen, &tls).expect("a free port");
+        let server = GateServer::open(Arc::new(gate), &listen, &tls, Duration::ZERO);
+        let server = server.expect("a free port");
         let address = server.addresses()[0];
         let handle = server.handle();
         tokio::spawn(server.serve());

@@ -18,3 +18,4 @@ mod quota;
 mod refusing;
 mod repositories;
 mod tokens;
+mod under_load;

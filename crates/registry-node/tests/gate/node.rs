@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use actix_web::dev::ServerHandle;
@@ -11,7 +12,7 @@ use credentials::{Secret, SecretKind, SigningKey};
 use registry_node::{
     config::{Identities, Standing},
     content::{Content, OpenOptions, Sources},
-    gate::{Forwarding, Gate, GateServer},
+    gate::{Forwarding, Gate, GateServer, LoadLimits, Stopper},
     metrics::NodeMetrics,
 };
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response};
@@ -20,6 +21,9 @@ use service::{metrics::Metrics, tls::TlsArguments};
 use tempfile::TempDir;
 
 use crate::support::*;
+
+/// What is under way when a node stops may take this long.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running gate. One registry, Contoso, is there from the start.
 pub(crate) struct Node {
@@ -30,6 +34,7 @@ pub(crate) struct Node {
     /// The admin account's passwords, the first and the second.
     pub(crate) passwords: [Secret; 2],
     handle: ServerHandle,
+    stopper: Arc<Stopper>,
     metrics: Metrics,
     directory: TempDir,
 }
@@ -76,6 +81,14 @@ impl Node {
 
     /// With a standing made from the state directory.
     pub(crate) async fn start_with(standing: impl FnOnce(&Path) -> Standing) -> Self {
+        Self::start_limited(standing, LoadLimits::default()).await
+    }
+
+    /// With a standing made from the state directory, and limits.
+    pub(crate) async fn start_limited(
+        standing: impl FnOnce(&Path) -> Standing,
+        limits: LoadLimits,
+    ) -> Self {
         service::install_crypto_provider();
         let directory = tempfile::tempdir().expect("a temporary directory");
         let names = ["contoso", "fabrikam", "elsewhere", "nobody"];
@@ -118,11 +131,14 @@ impl Node {
             NodeMetrics::new(&metrics),
             Sources::of_the_system(),
             Forwarding::new(region(), peers),
+            limits,
         );
         let listen = ["127.0.0.1:0".parse().expect("an address")];
-        let server = GateServer::open(Arc::new(gate), &listen, &tls).expect("a free port");
+        let server = GateServer::open(Arc::new(gate), &listen, &tls, SHUTDOWN_TIMEOUT);
+        let server = server.expect("a free port");
         let address = server.addresses()[0];
         let handle = server.handle();
+        let stopper = Arc::new(server.stopper());
         tokio::spawn(server.serve());
 
         let certificate = Certificate::from_pem(certified.cert.pem().as_bytes()).expect("PEM");
@@ -138,6 +154,7 @@ impl Node {
             signing_key,
             passwords,
             handle,
+            stopper,
             metrics,
             directory,
         };
@@ -171,6 +188,12 @@ impl Node {
         }
         self.feed.publish(documents);
         secret
+    }
+
+    /// Ends as a node that is told to; returns when what was under way has ended.
+    pub(crate) fn stop(&self) -> impl Future<Output = ()> + Send + 'static {
+        let stopper = Arc::clone(&self.stopper);
+        async move { stopper.stop().await }
     }
 
     /// The certificate that vouches for the node.

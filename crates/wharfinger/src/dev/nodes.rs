@@ -105,6 +105,8 @@ impl Installation {
             arguments.extend([flag.into(), plan.certificates.authority.clone().into()]);
         }
         arguments.extend(["--advertised-address".into(), node.address().into()]);
+        // Whoever ends a run of his own does not wait long for a download.
+        arguments.extend(["--shutdown-timeout".into(), "20".into()]);
         if enrolled {
             // It was used up when the node joined. It stays for the run in which that was, because the node's
             // command line names it.
