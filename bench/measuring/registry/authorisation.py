@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import time
 
 from ..installation import REGION, environment
 from ..machine import Failure, free_port, processor_seconds
@@ -52,6 +53,7 @@ def start_gateless(site):
         except OSError:
             if process.poll() is not None:
                 break
+            time.sleep(0.05)
     raise Failure("the example gateless_node does not serve")
 
 
