@@ -55,8 +55,17 @@ impl Default for LoadLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CallerKey {
     pub(super) registry: Uuid,
-    /// The principal; `None` for the registry's own account.
-    pub(super) principal: Option<Uuid>,
+    pub(super) who: Who,
+}
+
+/// Whose requests count together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Who {
+    /// The registry's own account.
+    Admin,
+    Principal(Uuid),
+    /// All who show no credentials: known callers have a part of the registry's share that these cannot take.
+    Anonymous,
 }
 
 /// A limit that was reached.
@@ -274,7 +283,7 @@ mod tests {
     fn caller(registry: u128, principal: u128) -> CallerKey {
         CallerKey {
             registry: Uuid::from_u128(registry),
-            principal: Some(Uuid::from_u128(principal)),
+            who: Who::Principal(Uuid::from_u128(principal)),
         }
     }
 

@@ -6,7 +6,7 @@ use rbac::registry::RepositoryPermission;
 use uuid::Uuid;
 
 use super::{
-    admission::CallerKey,
+    admission::{CallerKey, Who},
     login::{self, CredentialId, Origin},
     token::VerifiedToken,
     token_scope::TokenScope,
@@ -94,9 +94,10 @@ impl Caller {
     pub(super) fn key(&self) -> CallerKey {
         CallerKey {
             registry: self.registry,
-            principal: match self.credential {
-                CredentialId::Admin { .. } => None,
-                CredentialId::Principal { object_id, .. } => Some(object_id),
+            who: match self.origin.credential {
+                CredentialId::Admin { .. } => Who::Admin,
+                CredentialId::Principal { object_id, .. } => Who::Principal(object_id),
+                CredentialId::Anonymous => Who::Anonymous,
             },
         }
     }
