@@ -109,15 +109,14 @@ impl FailedLogins {
         if self.familiar.contains_key(&(network_of(address), account)) {
             return None;
         }
-        let allowance = self.by_account.get(&account)?;
-        let full_at = *allowance.full_at.lock();
-        allowance.wait(full_at, now)
+        self.by_account.get(&account)?.wait(now)
     }
 
     /// Counts a guess that was wrong; more than there may be cannot be, since they are not looked at.
     pub fn guessed_wrong(&self, account: Uuid, now: Instant) {
         let allowance = self.by_account.get_with(account, || {
-            Allowance::full(GUESSES_AT_ACCOUNT_MAXIMUM, GUESS_AT_ACCOUNT_INTERVAL, now)
+            let maximum = GUESSES_AT_ACCOUNT_MAXIMUM;
+            Arc::new(Allowance::full(maximum, GUESS_AT_ACCOUNT_INTERVAL, now))
         });
         // Those from familiar addresses are looked at when there are none left.
         let _ = allowance.take(now);
