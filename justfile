@@ -24,6 +24,10 @@ sqlx-prepare:
 chaos *arguments:
     scripts/chaos {{arguments}}
 
+# Pushes, pulls and deletes beside collection on two nodes, and misses nothing.
+soak *arguments:
+    scripts/soak {{arguments}}
+
 # The measurements of docs/benchmarks.md.
 bench *arguments:
     bench/run {{arguments}}
