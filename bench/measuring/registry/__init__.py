@@ -4,7 +4,7 @@ Each row is a function of a `Run` that makes an installation of its own with one
 the other, in another order at each repetition. `lines` of its module are its lines of the table.
 """
 
-from . import authorisation, blobs, listings, manifests, memory, pulls, pushes
+from . import authorisation, blobs, collection, listings, manifests, memory, pulls, pushes
 
 ROWS = {
     "registry-manifests": manifests,
@@ -14,6 +14,7 @@ ROWS = {
     "registry-memory": memory,
     "registry-pulls": pulls,
     "registry-authorisation": authorisation,
+    "registry-collection": collection,
 }
 MEASURES = {name: module.measure for name, module in ROWS.items()}
 LINES = {name: module.lines for name, module in ROWS.items()}
