@@ -17,11 +17,20 @@ pub struct ContentArguments {
         long,
         value_name = "DIRECTORY",
         required_unless_present = "content_store",
-        conflicts_with = "content_store"
+        // Each by name: what requires something that conflicts with what is there is not held to it.
+        conflicts_with_all = [
+            "content_store",
+            "content_store_endpoint",
+            "content_store_allow_http",
+            "content_store_ca",
+            "content_store_addressing",
+            "content_store_key_file",
+            "redirect_downloads",
+        ]
     )]
     pub content_dir: Option<PathBuf>,
     /// The content directory is used by no other node, so it may be on a network file system
-    #[arg(long, requires = "content_dir")]
+    #[arg(long, requires = "content_dir", conflicts_with = "content_store")]
     pub single_node: bool,
     /// The content is in a bucket
     #[command(flatten)]
