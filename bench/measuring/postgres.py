@@ -183,6 +183,7 @@ class Scripts:
             self.statements.with_values("FROM regions ORDER BY name", []) + ";",
             "BEGIN;",
             self._record("write", f":group_scope || '/providers/microsoft.containerregistry/registries/' || {name}"),
+            self._limits() + ";",
             self._insert(name) + ";",
             self._head(),
             self._publish(
@@ -201,8 +202,11 @@ class Scripts:
         values = [NUMBER_AS_UUID, ":group_uid", ":subscription", f"({name})", f"({name})", f"({name} || '.registry.localhost')"]
         values += [":region", "'Basic'", "'{}'", "true", ":now", ":caller", "'Application'"]
         values += ["ARRAY['password', 'password2']", "ARRAY[:sealed::bytea, :sealed::bytea]"]
-        values += ["ARRAY[:verifier::bytea, :verifier::bytea]", "'LegacyRegistryPermissions'"]
+        values += ["ARRAY[:verifier::bytea, :verifier::bytea]", "'LegacyRegistryPermissions'", "false", "NULL::jsonb"]
         return self.statements.with_values("INSERT INTO registries", values)
+
+    def _limits(self):
+        return self.statements.with_values("FROM storage_limits ORDER BY sku FOR SHARE", [])
 
     def renew(self):
         lines = [
@@ -210,7 +214,8 @@ class Scripts:
             self._facts(":registry_key") + ";",
             "BEGIN;",
             self._record("regenerateCredential/action", ":group_scope || :registry_key"),
-            self.statements.with_values("SELECT admin_user_enabled, role_assignment_mode, location", [":uid"]) + ";",
+            self._limits() + ";",
+            self.statements.with_values("SELECT sku, admin_user_enabled, role_assignment_mode", [":uid"]) + ";",
             self.statements.with_values("WITH renewed AS", [":uid", "'password'", ":sealed", ":verifier", ":n"]) + ";",
             self._head(),
             self._publish(
