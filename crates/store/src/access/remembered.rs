@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{CallerFacts, Credential, HeldRoles, ScopeKeys};
 
 /// Memory for what is remembered of callers, in bytes, and how long it is kept unused.
-const REMEMBERED_BYTES: u64 = 8 * 1024 * 1024;
+const REMEMBERED_BYTES: u64 = 2 * 1024 * 1024;
 const REMEMBERED_IDLE: Duration = Duration::from_secs(600);
 
 /// A state of the configuration. Another history has another epoch, so the same two stand for the same state.
