@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::Repository;
 use super::error::ContentError;
 use super::layout;
-use super::record_store::Durability;
 use super::records::{Attributes, CONFLICT_ATTEMPTS, TagRecord};
 use crate::names::{Digest, Tag};
 
@@ -146,16 +145,7 @@ impl Repository<'_> {
             if !ChangeableAttributes::of(&found.value.attributes).list_enabled {
                 self.mark_for_catalog().await?;
             }
-            let replaced = self
-                .records()
-                .replace(
-                    &key,
-                    &found.value,
-                    &[],
-                    &found.version,
-                    Durability::OnReturn,
-                )
-                .await?;
+            let replaced = self.records().rewrite(&key, &found).await?;
             if replaced.is_some() {
                 return Ok(());
             }
@@ -183,16 +173,7 @@ impl Repository<'_> {
                 .ok_or(ContentError::ManifestUnknown)?;
             change.apply(&mut found.value.attributes);
             let attributes = ChangeableAttributes::of(&found.value.attributes);
-            let replaced = self
-                .records()
-                .replace(
-                    &key,
-                    &found.value,
-                    &found.body,
-                    &found.version,
-                    Durability::OnReturn,
-                )
-                .await?;
+            let replaced = self.records().rewrite(&key, &found).await?;
             if replaced.is_some() {
                 if !attributes.may_be_deleted() {
                     self.renew_record().await?;
@@ -222,16 +203,7 @@ impl Repository<'_> {
             }
             change.apply(&mut found.value.attributes);
             let attributes = ChangeableAttributes::of(&found.value.attributes);
-            let replaced = self
-                .records()
-                .replace(
-                    &key,
-                    &found.value,
-                    &[],
-                    &found.version,
-                    Durability::OnReturn,
-                )
-                .await?;
+            let replaced = self.records().rewrite(&key, &found).await?;
             if replaced.is_some() {
                 if !attributes.may_be_deleted() {
                     if !self.renew_manifest_record(&found.value.digest).await? {
@@ -271,16 +243,7 @@ impl Repository<'_> {
             let Some(found) = found.filter(|found| !found.value.deleting) else {
                 return Ok(false);
             };
-            let replaced = self
-                .records()
-                .replace(
-                    &key,
-                    &found.value,
-                    &found.body,
-                    &found.version,
-                    Durability::OnReturn,
-                )
-                .await?;
+            let replaced = self.records().rewrite(&key, &found).await?;
             if replaced.is_some() {
                 return Ok(true);
             }
@@ -293,16 +256,7 @@ impl Repository<'_> {
         let key = layout::repository(self.registry, self.name);
         for _ in 0..CONFLICT_ATTEMPTS {
             let found = self.live_record().await?;
-            let replaced = self
-                .records()
-                .replace(
-                    &key,
-                    &found.value,
-                    &[],
-                    &found.version,
-                    Durability::OnReturn,
-                )
-                .await?;
+            let replaced = self.records().rewrite(&key, &found).await?;
             if replaced.is_some() {
                 return Ok(());
             }

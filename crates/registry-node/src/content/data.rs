@@ -275,7 +275,7 @@ impl DataStore {
                 size: object.size,
                 // A time that no clock shows is as good as now: the object stays.
                 modified: OffsetDateTime::from_unix_timestamp(object.last_modified.timestamp())
-                    .unwrap_or(OffsetDateTime::now_utc()),
+                    .unwrap_or_else(|_| OffsetDateTime::now_utc()),
             }),
             Err(error) => Err(ContentError::Data(error)),
         })

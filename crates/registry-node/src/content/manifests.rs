@@ -454,16 +454,7 @@ impl Repository<'_> {
             }
             found.value.life = Some(life.id);
             found.value.touched = self.content.now();
-            let replaced = self
-                .records()
-                .replace(
-                    &key,
-                    &found.value,
-                    &found.body,
-                    &found.version,
-                    Durability::OnReturn,
-                )
-                .await?;
+            let replaced = self.records().rewrite(&key, &found).await?;
             if replaced.is_some() {
                 return Ok(true);
             }

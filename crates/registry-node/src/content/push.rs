@@ -85,16 +85,7 @@ impl Push<'_> {
             return Ok(None);
         };
         let key = layout::manifest(repository.registry, repository.name, &self.digest);
-        repository
-            .records()
-            .replace(
-                &key,
-                &found.value,
-                &found.body,
-                &found.version,
-                Durability::OnReturn,
-            )
-            .await
+        repository.records().rewrite(&key, &found).await
     }
 
     async fn create_manifest(

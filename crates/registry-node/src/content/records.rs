@@ -335,6 +335,21 @@ impl Records {
         self.settled_or_unknown(key, &bytes).await.map(Some)
     }
 
+    /// Replaces a record that was read by what was made of it, durable when this returns; `None` if it is not at that version any more.
+    pub(crate) async fn rewrite<T: Serialize>(
+        &self,
+        key: &str,
+        found: &Versioned<T>,
+    ) -> Result<Option<Version>, ContentError> {
+        let Versioned {
+            value,
+            version,
+            body,
+        } = found;
+        self.replace(key, value, body, version, Durability::OnReturn)
+            .await
+    }
+
     /// Removes a record at that version; `false` if it is there at another version. One that is gone counts as removed.
     pub(crate) async fn remove(
         &self,

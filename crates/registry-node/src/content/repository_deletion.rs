@@ -49,16 +49,7 @@ impl Repository<'_> {
             if !is_begun {
                 self.mark_for_catalog().await?;
                 found.value.deleting = true;
-                let marked = self
-                    .records()
-                    .replace(
-                        &key,
-                        &found.value,
-                        &[],
-                        &found.version,
-                        Durability::OnReturn,
-                    )
-                    .await?;
+                let marked = self.records().rewrite(&key, &found).await?;
                 let Some(version) = marked else {
                     continue;
                 };
