@@ -246,7 +246,7 @@ class Scripts:
         return self.statements.with_values("UPDATE config_head SET revision = revision + 1", []) + " \\gset"
 
     def _publish(self, regions, kinds, keys, bodies, hashes, wholes):
-        values = [regions, kinds, keys, bodies, hashes, ":revision", wholes, NUMBER_AS_UUID, "'{}'::jsonb"]
+        values = [regions, kinds, keys, bodies, hashes, ":revision", wholes, NUMBER_AS_UUID, "'{}'::jsonb", "201::smallint"]
         return self.statements.with_values("SELECT region, kind, key, body, hash::numeric AS hash", values) + ";"
 
 

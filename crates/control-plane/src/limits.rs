@@ -239,7 +239,7 @@ pub(crate) const MAXIMUM_DIRECTORY_PAGE_SIZE: i64 = 999;
 pub(crate) const MAXIMUM_OBJECT_IDS: usize = 1000;
 
 /// Database connections of each thread that serves requests. Few, because Postgres does not get faster with more.
-pub(crate) const WORKER_CONNECTIONS: u32 = 5;
+pub(crate) const WORKER_CONNECTIONS: u32 = 6;
 
 /// The longest description of a role assignment or a custom role, in characters.
 pub(crate) const MAXIMUM_ROLE_DESCRIPTION_CHARACTERS: usize = 1024;

@@ -8,9 +8,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
+use remembered::Remembered;
 pub(crate) use remembered::RememberedCallers;
-use remembered::{Head, Remembered};
 
+use crate::head::Head;
 use crate::registries::{Registry, RetentionPolicy};
 use crate::resource_groups::ResourceGroup;
 use crate::{Store, StoreError};
@@ -207,11 +208,6 @@ macro_rules! facts {
     };
 }
 
-fn head(epoch: Option<Uuid>, revision: Option<i64>) -> Option<Head> {
-    let (epoch, revision) = epoch.zip(revision)?;
-    Some(Head { epoch, revision })
-}
-
 /// Until when a credential counts that does not end by itself.
 const WITHOUT_END: OffsetDateTime = time::macros::datetime!(9999-12-31 0:00 UTC);
 
@@ -228,10 +224,12 @@ impl Store {
         let Some(known) = self.remembered.get(credential, scope, now) else {
             return self.access_facts_anew(credential, scope, now).await;
         };
+        let mut reader = self.reader().await?;
         let row = facts!("", "config_head h", scope)
-            .fetch_optional(self.pool())
-            .await?
-            .filter(|row| head(row.epoch, row.revision) == Some(known.head));
+            .fetch_optional(&mut *reader)
+            .await?;
+        self.put_by(reader);
+        let row = row.filter(|row| Head::of(row.epoch, row.revision) == Some(known.head));
         let Some(mut row) = row else {
             return self.access_facts_anew(credential, scope, now).await;
         };
@@ -257,6 +255,7 @@ impl Store {
         scope: &ScopeKeys,
         now: OffsetDateTime,
     ) -> Result<AccessFacts, StoreError> {
+        let mut reader = self.reader().await?;
         let mut row = facts!(
             r#"p.enabled AS "enabled?",
                  CASE WHEN u.credential_id = $5 THEN $7::timestamptz ELSE coalesce(
@@ -280,8 +279,9 @@ impl Store {
             &scope.chain,
             WITHOUT_END
         )
-        .fetch_one(self.pool())
+        .fetch_one(&mut *reader)
         .await?;
+        self.put_by(reader);
         let counts_until = row.counts_until.filter(|_| row.enabled == Some(true));
         let credential_is_good = counts_until.is_some_and(|end| now < end);
         let caller = row.kind.take().map(|kind| {
@@ -291,7 +291,7 @@ impl Store {
             })
         });
         let caller = caller.transpose()?;
-        let mut head = head(row.epoch, row.revision);
+        let mut head = Head::of(row.epoch, row.revision);
         let mut held = HeldRoles {
             assignments: assigned_roles(&row.assignments)?,
             custom: Vec::new(),
@@ -373,7 +373,7 @@ impl Store {
             assignments: assigned_roles(&row.assignments)?,
             custom: row.custom.map(|Json(custom)| custom).unwrap_or_default(),
         };
-        Ok((head(row.epoch, row.revision), held))
+        Ok((Head::of(row.epoch, row.revision), held))
     }
 
     /// Everything that a principal holds, for lists that leave out what it may not read.

@@ -25,6 +25,9 @@ use crate::{Store, StoreError};
 /// The longest name of a resource that is kept, in bytes: keys stand in an index, and a refused request may name anything.
 const MAXIMUM_RESOURCE_BYTES: usize = 1000;
 
+const OK: u16 = 200;
+const CREATED: u16 = 201;
+
 tokio::task_local! {
     static CURRENT: Arc<Attempt>;
 }
@@ -43,10 +46,11 @@ pub struct Attempt {
     /// The name to show where the caller is no principal of the directory.
     pub caller_name: Option<String>,
     pub caller_address: Option<IpAddr>,
-    /// The status of the answer, where success has only one.
-    pub success_status: Option<u16>,
+    /// The statuses that the answer may have when it succeeds.
+    pub success_statuses: Vec<u16>,
     details: Mutex<Map<String, Value>>,
     has_begun: AtomicBool,
+    has_created: AtomicBool,
 }
 
 impl Attempt {
@@ -66,9 +70,10 @@ impl Attempt {
             caller_id: None,
             caller_name: None,
             caller_address: None,
-            success_status: None,
+            success_statuses: Vec::new(),
             details: Mutex::default(),
             has_begun: AtomicBool::new(false),
+            has_created: AtomicBool::new(false),
         }
     }
 
@@ -83,6 +88,20 @@ impl Attempt {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name.to_owned(), Value::String(value.into()));
+    }
+
+    /// The status of an answer that says so far only that a change succeeded: where there are several, that of something created, or the
+    /// one for what was there; none at all while that is open.
+    fn status_of_change(&self, is_done: bool) -> Option<u16> {
+        match self.success_statuses.as_slice() {
+            [only] => Some(*only),
+            _ if !is_done => None,
+            several => {
+                let has_created = self.has_created.load(Ordering::Relaxed);
+                let wanted = if has_created { CREATED } else { OK };
+                several.contains(&wanted).then_some(wanted)
+            }
+        }
     }
 
     fn properties(&self) -> Map<String, Value> {
@@ -109,11 +128,29 @@ pub fn detail(name: &str, value: impl Into<String>) {
     let _ = CURRENT.try_with(|attempt| attempt.detail(name, value));
 }
 
-/// The row of the present attempt, for the statement that publishes.
-pub(crate) fn current() -> Option<(Uuid, Json<Map<String, Value>>)> {
-    CURRENT
-        .try_with(|attempt| (attempt.event_id, Json(attempt.properties())))
-        .ok()
+/// Says that the present attempt made what it is about, where it may also change what is there: before its transaction publishes.
+pub(crate) fn created() {
+    let _ = CURRENT.try_with(|attempt| attempt.has_created.store(true, Ordering::Relaxed));
+}
+
+/// What the statement that publishes adds to the row of the present attempt.
+pub(crate) struct Publishing {
+    pub(crate) event_id: Option<Uuid>,
+    pub(crate) properties: Option<Json<Map<String, Value>>>,
+    pub(crate) http_status: Option<i16>,
+}
+
+pub(crate) fn publishing() -> Publishing {
+    let of_attempt = |attempt: &Arc<Attempt>| Publishing {
+        event_id: Some(attempt.event_id),
+        properties: Some(Json(attempt.properties())),
+        http_status: status_column(attempt.status_of_change(true)),
+    };
+    CURRENT.try_with(of_attempt).unwrap_or(Publishing {
+        event_id: None,
+        properties: None,
+        http_status: None,
+    })
 }
 
 /// Writes the row of the present attempt, as one that succeeds, as the first thing of its transaction.
@@ -144,7 +181,7 @@ pub struct Conclusion {
 impl Conclusion {
     fn succeeded(attempt: &Attempt) -> Self {
         Self {
-            http_status: attempt.success_status,
+            http_status: attempt.status_of_change(false),
             failure: None,
             is_certain: false,
         }
@@ -170,7 +207,7 @@ async fn write(
            ON CONFLICT (event_id) DO UPDATE SET
              status = excluded.status, http_status = excluded.http_status, error_code = excluded.error_code,
              properties = excluded.properties
-           WHERE $14"#,
+           WHERE $14 OR (known.status = 'Succeeded' AND excluded.status = 'Succeeded' AND known.http_status IS NULL)"#,
         attempt.event_id,
         attempt.occurred_at,
         attempt.correlation_id,

@@ -124,7 +124,7 @@ pub async fn publish(
     .await?
     .ok_or(StoreError::NotInitialised)?;
     let rows = Rows::of(changes, &Forms(head.forms.0));
-    let (event_id, details) = crate::activity::current().unzip();
+    let record = crate::activity::publishing();
     sqlx::query!(
         r#"
         WITH input AS (
@@ -161,7 +161,7 @@ pub async fn publish(
             GROUP BY region
         ),
         recorded AS (
-            UPDATE activity_log SET revision = $6, properties = $9 WHERE event_id = $8
+            UPDATE activity_log SET revision = $6, properties = $9, http_status = $10 WHERE event_id = $8
         )
         INSERT INTO config_regions AS known (region, checksum)
         SELECT
@@ -181,8 +181,9 @@ pub async fn publish(
         &rows.hashes,
         head.revision,
         &rows.wholes as &[Option<String>],
-        event_id,
-        details as _,
+        record.event_id,
+        record.properties as _,
+        record.http_status,
     )
     .execute(&mut **transaction)
     .await?;

@@ -42,6 +42,7 @@ pub use service_principals::{
     NewServicePrincipal, ServicePrincipal, ServicePrincipalChange, ServicePrincipalCreation,
     ServicePrincipalUpdate,
 };
+pub(crate) use sign_in::RememberedApplications;
 pub use sign_in::{
     AssertionFacts, SignInCertificate, SignInFacts, SignInFederated, SignInPrincipal, SignInSecret,
     SignInUser,

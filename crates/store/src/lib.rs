@@ -7,8 +7,10 @@ pub mod access;
 pub mod activity;
 pub mod config;
 pub mod directory;
+mod head;
 pub mod installation;
 pub mod nodes;
+mod readers;
 pub mod refresh_tokens;
 pub mod registries;
 pub mod resource_groups;
@@ -20,6 +22,9 @@ pub mod subscriptions;
 pub mod used_credentials;
 
 use access::RememberedCallers;
+use directory::RememberedApplications;
+use head::HeadReadings;
+use readers::{Reader, Readers};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgPool, Postgres, Transaction};
 use std::str::FromStr;
@@ -138,6 +143,10 @@ fn late(limit: Duration) -> sqlx::Error {
 pub struct Store {
     pool: PgPool,
     remembered: Arc<RememberedCallers>,
+    remembered_applications: Arc<RememberedApplications>,
+    /// Of this pool, as the readings.
+    readers: Arc<Readers>,
+    head_readings: Arc<HeadReadings>,
 }
 
 impl Store {
@@ -182,6 +191,10 @@ impl Store {
         Self {
             pool: options.connect_lazy_with((*self.pool.connect_options()).clone()),
             remembered: Arc::clone(&self.remembered),
+            remembered_applications: Arc::clone(&self.remembered_applications),
+            // Half, so that what changes something finds the others.
+            readers: Readers::new(maximum_connections as usize / 2),
+            head_readings: Arc::default(),
         }
     }
 
@@ -190,11 +203,24 @@ impl Store {
         Self {
             pool,
             remembered: Arc::default(),
+            remembered_applications: Arc::default(),
+            readers: Arc::default(),
+            head_readings: Arc::default(),
         }
     }
 
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// A connection for one statement that reads; [`Store::put_by`] when it has come to its end.
+    pub(crate) async fn reader(&self) -> Result<Reader, StoreError> {
+        Ok(self.readers.reader(&self.pool).await?)
+    }
+
+    /// Takes a connection back.
+    pub(crate) fn put_by(&self, reader: Reader) {
+        self.readers.put_by(reader, &self.pool);
     }
 
     /// Connects once, for whoever wants to know why it cannot be done: the pool only says that it waited.
@@ -239,6 +265,7 @@ impl Store {
 
     /// Begins a transaction that changes something, and that records on whose behalf: whatever writes begins here.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        self.readers.give_way(&self.pool);
         let mut transaction = self.pool.begin().await?;
         activity::record(&mut transaction).await?;
         Ok(transaction)

@@ -168,6 +168,7 @@ impl Store {
         if !row.created {
             return Ok(RegistryCreate::NameInUse);
         }
+        crate::activity::created();
         let admin_passwords = passwords.iter().map(|password| AdminPassword {
             slot: password.slot,
             generation: 1,

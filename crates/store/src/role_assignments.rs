@@ -152,6 +152,7 @@ impl Store {
         if !insert(&mut transaction, &assignment, &wanted.scope).await? {
             return existing(transaction, wanted, assignment).await;
         }
+        crate::activity::created();
         let change = upsert(&assignment, &wanted.scope)?;
         let published = publish(&mut transaction, &[change]).await?;
         transaction.commit().await?;

@@ -68,9 +68,11 @@ pub(super) fn attempt(operation: &Operation, origin: &Origin<'_>) -> Option<Arc<
         }
         None => attempt.caller_name = Some("registry node".to_owned()),
     }
-    if let [(status, _)] = operation.answers.as_slice() {
-        attempt.success_status = Some(*status);
-    }
+    attempt.success_statuses = operation
+        .answers
+        .iter()
+        .map(|(status, _)| *status)
+        .collect();
     Some(Arc::new(attempt))
 }
 

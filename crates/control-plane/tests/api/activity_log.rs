@@ -90,6 +90,60 @@ async fn a_change_is_recorded_with_who_from_where_what_and_the_revision(pool: Pg
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn what_may_be_answered_with_several_statuses_shows_the_one_that_was(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let principal = app.create_principal("reader").await;
+    let group = format!("{}?api-version={GROUPS}", app.group("g"));
+    let registry = format!("{}?api-version={REGISTRIES}", app.registry("g", "contoso"));
+    let role = format!(
+        "{}/providers/Microsoft.Authorization/roleDefinitions/{READER}",
+        app.subscription()
+    );
+    let assignment = format!(
+        "{}/providers/Microsoft.Authorization/roleAssignments/{}?api-version=2022-04-01",
+        app.registry("g", "contoso"),
+        Uuid::new_v4()
+    );
+    let role = json!({ "properties": {
+        "roleDefinitionId": role, "principalId": principal.object_id, "principalType": "ServicePrincipal" } });
+    for (path, body) in [
+        (&group, json!({ "location": "westus" })),
+        (&registry, registry_body()),
+        (&assignment, role),
+    ] {
+        let steps = [
+            (app.put(path, body.clone()).await, 201, "Created"),
+            (app.put(path, body).await, 200, "OK"),
+        ];
+        for (reply, status, sub_status) in steps {
+            assert_sub_status(&app, &reply, status, sub_status).await;
+        }
+    }
+    for path in [&assignment, &registry] {
+        let steps = [
+            (app.delete(path).await, 200, "OK"),
+            (app.delete(path).await, 204, "NoContent"),
+        ];
+        for (reply, status, sub_status) in steps {
+            assert_sub_status(&app, &reply, status, sub_status).await;
+        }
+    }
+}
+
+async fn assert_sub_status(
+    app: &TestApp,
+    reply: &crate::support::Reply,
+    status: u16,
+    sub_status: &str,
+) {
+    assert_eq!(reply.status, status, "{}", reply.body);
+    let found = in_subscription(app, &app.token, &by_correlation(reply)).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["subStatus"]["value"], sub_status);
+    assert_eq!(found[0]["properties"]["statusCode"], status.to_string());
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn refused_attempts_are_recorded_with_their_reason(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_registry("g", "contoso").await;

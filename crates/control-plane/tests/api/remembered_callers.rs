@@ -125,3 +125,53 @@ async fn not_a_role_of_the_directory(pool: PgPool) {
     assert_eq!(other.delete(&removal).await.status, 204);
     assert_eq!(asking().await, 403);
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn not_a_secret_that_signs_in_no_more_nor_one_that_does_not_yet(pool: PgPool) {
+    let (asked, other) = two(pool).await;
+    let one = asked.create_principal("one").await;
+    // From memory, after what it did to be created.
+    assert_eq!(signing_in(&asked, &one.app_id, &one.secret).await, 200);
+    let application = application_of(&asked, &one).await;
+    let path = format!("/v1.0/applications/{application}");
+    let shown = asked.get(&path).await;
+    let key_id = text(&shown.body["passwordCredentials"][0]["keyId"]);
+    let added = json!({ "passwordCredential": { "displayName": "another" } });
+    let added = other.post(&format!("{path}/addPassword"), added).await;
+    assert_eq!(added.status, 200, "{}", added.body);
+    let another = text(&added.body["secretText"]);
+    assert_eq!(signing_in(&asked, &one.app_id, &another).await, 200);
+    let removal = json!({ "keyId": key_id });
+    let removed = other.post(&format!("{path}/removePassword"), removal).await;
+    assert_eq!(removed.status, 204, "{}", removed.body);
+    assert_eq!(signing_in(&asked, &one.app_id, &one.secret).await, 401);
+    assert_eq!(signing_in(&asked, &one.app_id, &another).await, 200);
+    let path = format!("{PRINCIPALS}/{}", one.object_id);
+    for (enabled, status) in [(false, 400), (true, 200)] {
+        let change = json!({ "accountEnabled": enabled });
+        let changed = patch(&other, &path, &other.token, change).await;
+        assert_eq!(changed.status, 204, "{}", changed.body);
+        assert_eq!(signing_in(&asked, &one.app_id, &another).await, status);
+    }
+    assert_eq!(other.delete(&path).await.status, 204);
+    assert_ne!(signing_in(&asked, &one.app_id, &another).await, 200);
+}
+
+/// What the token endpoint answers, to several who ask at once and to one who asks again.
+async fn signing_in(app: &TestApp, app_id: &str, secret: &str) -> u16 {
+    let ask = async || {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", app_id),
+            ("client_secret", secret),
+            ("scope", &format!("{}/.default", app.base)),
+        ];
+        let path = format!("/{}/oauth2/v2.0/token", app.tenant_id);
+        let request = app.request(Method::POST, &path).form(&form);
+        app.read(request).await.status
+    };
+    let (one, two, three) = tokio::join!(ask(), ask(), ask());
+    let again = ask().await;
+    assert_eq!([one, two, three], [again; 3]);
+    again
+}

@@ -14,17 +14,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{CallerFacts, Credential, HeldRoles, ScopeKeys};
+use crate::head::Head;
 
 /// Memory for what is remembered of callers, in bytes, and how long it is kept unused.
 const REMEMBERED_BYTES: u64 = 2 * 1024 * 1024;
 const REMEMBERED_IDLE: Duration = Duration::from_secs(600);
-
-/// A state of the configuration. Another history has another epoch, so the same two stand for the same state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) epoch: Uuid,
-    pub(super) revision: i64,
-}
 
 /// What was found of a caller whose credential counts.
 #[derive(Debug)]

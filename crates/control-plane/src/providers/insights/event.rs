@@ -74,7 +74,7 @@ fn resource_type(segments: &[&str]) -> String {
     }
 }
 
-/// The HTTP status that was answered; empty where a change may have been answered with one of several.
+/// The HTTP status that was answered; empty where it is not known, as of a command at the database.
 fn sub_status(http_status: Option<i16>) -> Value {
     let status = http_status
         .and_then(|status| u16::try_from(status).ok())

@@ -1,0 +1,104 @@
+//! Connections for the statements that every request begins with.
+//!
+//! A pool asks each connection that it gets back whether it is still good, which is a round trip, as long as such a statement itself. Here it is put
+//! by as it is when its statement has come to its end, and given back to the pool otherwise.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, PgPool, Postgres};
+
+use crate::TRUSTED_IDLE;
+
+/// How long a connection is used before the pool looks at it again, and replaces it when it is old.
+const TRUSTED_AGE: Duration = Duration::from_secs(300);
+
+/// The connections of one pool that are put by.
+#[derive(Default)]
+pub(crate) struct Readers {
+    idle: Mutex<Vec<Idle>>,
+    /// How many at most.
+    limit: usize,
+}
+
+struct Idle {
+    connection: PoolConnection<Postgres>,
+    taken_at: Instant,
+    since: Instant,
+}
+
+/// A connection that only reads.
+pub(crate) struct Reader {
+    connection: PoolConnection<Postgres>,
+    taken_at: Instant,
+}
+
+impl Readers {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            idle: Mutex::default(),
+            limit,
+        })
+    }
+
+    /// A connection; [`Readers::put_by`] when it is done with.
+    pub(crate) async fn reader(&self, pool: &PgPool) -> Result<Reader, sqlx::Error> {
+        let idle = self.idle.lock().pop();
+        if let Some(idle) = idle.filter(|idle| idle.since.elapsed() < TRUSTED_IDLE) {
+            return Ok(Reader {
+                connection: idle.connection,
+                taken_at: idle.taken_at,
+            });
+        }
+        let connection = pool.acquire().await?;
+        Ok(Reader {
+            connection,
+            taken_at: Instant::now(),
+        })
+    }
+
+    /// Keeps a connection whose statement has come to its end.
+    pub(crate) fn put_by(&self, reader: Reader, pool: &PgPool) {
+        if is_wanted(pool) || reader.taken_at.elapsed() > TRUSTED_AGE {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        if idle.len() < self.limit {
+            idle.push(Idle {
+                connection: reader.connection,
+                taken_at: reader.taken_at,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// Gives one back when somebody else would have to wait for one.
+    pub(crate) fn give_way(&self, pool: &PgPool) {
+        if is_wanted(pool) {
+            let given = self.idle.lock().pop();
+            drop(given);
+        }
+    }
+}
+
+/// Whether the pool has none left to give.
+fn is_wanted(pool: &PgPool) -> bool {
+    pool.num_idle() == 0 && pool.size() >= pool.options().get_max_connections()
+}
+
+impl Deref for Reader {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Reader {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
