@@ -118,8 +118,11 @@ fn shorten(text: &str) -> &str {
 }
 
 /// Does work on behalf of an attempt: the transactions that it begins record it.
-pub async fn attempted<T>(attempt: Arc<Attempt>, work: impl Future<Output = T>) -> T {
-    CURRENT.scope(attempt, work).await
+pub fn attempted<T>(
+    attempt: Arc<Attempt>,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
+    CURRENT.scope(attempt, work)
 }
 
 /// Adds a detail to the present attempt, if there is one: before the transaction begins, or before it publishes. Never a secret.

@@ -144,7 +144,7 @@ pub struct Store {
     pool: PgPool,
     remembered: Arc<RememberedCallers>,
     remembered_applications: Arc<RememberedApplications>,
-    /// Of this pool, as the readings.
+    /// Of this pool.
     readers: Arc<Readers>,
     head_readings: Arc<HeadReadings>,
 }
@@ -194,7 +194,7 @@ impl Store {
             remembered_applications: Arc::clone(&self.remembered_applications),
             // Half, so that what changes something finds the others.
             readers: Readers::new(maximum_connections as usize / 2),
-            head_readings: Arc::default(),
+            head_readings: Arc::clone(&self.head_readings),
         }
     }
 

@@ -14,6 +14,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arm::{ApiError, ApiVersion, Kind};
+use futures_util::FutureExt;
 use time::OffsetDateTime;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -83,6 +84,9 @@ pub(crate) async fn dispatch(
         |found| found.operation.protocol,
     );
     let operation_id = found.as_ref().map_or("unknown", |found| found.operation.id);
+    let has_own_log = found
+        .as_ref()
+        .is_ok_and(|found| found.operation.has_own_log);
     let allow = found.as_ref().err().and_then(|lost| lost.allow.clone());
     let span = tracing::info_span!("request",
         request.id = %ids.request, correlation.id = %ids.correlation, client.request_id = ids.client,
@@ -117,10 +121,16 @@ pub(crate) async fn dispatch(
     }
     app.request_metrics
         .record(operation_id, response.status().as_u16(), started.elapsed());
-    span.in_scope(|| {
-        tracing::info!(
-            http.method = %http.method(), http.path = %shorten(http.path()), http.status = response.status().as_u16(),
-            duration_milliseconds = started.elapsed().as_millis() as u64, "request answered");
+    macro_rules! log {
+        ($level:ident) => {
+            tracing::$level!(
+                http.method = %http.method(), http.path = %shorten(http.path()), http.status = response.status().as_u16(),
+                duration_milliseconds = started.elapsed().as_millis() as u64, "request answered")
+        };
+    }
+    span.in_scope(|| match has_own_log {
+        true => log!(debug),
+        false => log!(info),
     });
     response
 }
@@ -311,7 +321,8 @@ async fn answer(
         headers,
         claims,
     };
-    let work = carry_out(app, http, payload, parsed, ids);
+    // Its state is large, and would be moved with every step around it.
+    let work = Box::pin(carry_out(app, http, payload, parsed, ids));
     let answer = recorded(app, attempt, work).await?;
     Ok(respond(app, answer).await)
 }
@@ -390,15 +401,18 @@ async fn carry_out(
 
 /// Bounds the wait for a database that neither answers nor breaks its connections. Like a connection that breaks, it leaves open whether a
 /// change was committed; repeating it tells.
-async fn in_time<T>(work: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
-        Ok(outcome) => outcome,
-        Err(elapsed) => Err(ApiError::unavailable(
-            "The service's database does not answer at the moment. Repeat the request.",
-            RETRY_AFTER_SECONDS,
-            elapsed,
-        )),
-    }
+fn in_time<T>(
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> impl Future<Output = Result<T, ApiError>> {
+    tokio::time::timeout(ANSWER_TIMEOUT, work).map(|outcome| {
+        outcome.unwrap_or_else(|elapsed| {
+            Err(ApiError::unavailable(
+                "The service's database does not answer at the moment. Repeat the request.",
+                RETRY_AFTER_SECONDS,
+                elapsed,
+            ))
+        })
+    })
 }
 
 /// Postgres cannot keep or compare text with U+0000, so no parameter may bring it in.

@@ -113,6 +113,8 @@ pub struct Operation {
     pub request_schema: Option<NamedSchemas>,
     /// Success statuses with what they carry.
     pub answers: Vec<(u16, Option<NamedSchemas>)>,
+    /// Whether its handler logs what came of it, so that the line that every request has is for debugging only.
+    pub(crate) has_own_log: bool,
     pub(crate) handler: Handler,
 }
 
@@ -141,6 +143,7 @@ impl Operation {
             query: &[],
             request_schema: None,
             answers: Vec::new(),
+            has_own_log: false,
             handler: Box::new(move |app, request| Box::pin(handler(app, request))),
         }
     }
@@ -153,6 +156,11 @@ impl Operation {
     ) -> Self {
         self.resource_type = resource_type;
         self.versions = versions;
+        self
+    }
+
+    pub(crate) fn has_own_log(mut self) -> Self {
+        self.has_own_log = true;
         self
     }
 

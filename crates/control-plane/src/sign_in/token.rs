@@ -38,6 +38,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .protocol(Protocol::OAuth)
             .takes::<TokenRequest>()
             .answers::<TokenAnswer>(200)
+            .has_own_log()
     })
     .collect()
 }

@@ -159,19 +159,50 @@ async fn not_a_secret_that_signs_in_no_more_nor_one_that_does_not_yet(pool: PgPo
 
 /// What the token endpoint answers, to several who ask at once and to one who asks again.
 async fn signing_in(app: &TestApp, app_id: &str, secret: &str) -> u16 {
-    let ask = async || {
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", app_id),
-            ("client_secret", secret),
-            ("scope", &format!("{}/.default", app.base)),
-        ];
-        let path = format!("/{}/oauth2/v2.0/token", app.tenant_id);
-        let request = app.request(Method::POST, &path).form(&form);
-        app.read(request).await.status
-    };
+    let ask = || sign_in(app, app_id, secret);
     let (one, two, three) = tokio::join!(ask(), ask(), ask());
     let again = ask().await;
     assert_eq!([one, two, three], [again; 3]);
     again
+}
+
+async fn sign_in(app: &TestApp, app_id: &str, secret: &str) -> u16 {
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", app_id),
+        ("client_secret", secret),
+        ("scope", &format!("{}/.default", app.base)),
+    ];
+    let path = format!("/{}/oauth2/v2.0/token", app.tenant_id);
+    let request = app.request(Method::POST, &path).form(&form);
+    app.read(request).await.status
+}
+
+/// Those who sign in together share a look at the revision: one that began before a removal must not do for who asks after it.
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn not_a_secret_that_was_removed_while_others_sign_in(pool: PgPool) {
+    let (asked, other) = two(pool).await;
+    let one = asked.create_principal("one").await;
+    let path = format!("/v1.0/applications/{}", application_of(&asked, &one).await);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    // Others, whose secret stays, ask all the while.
+    let others = futures_util::future::join_all((0..6).map(|_| async {
+        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            assert_eq!(sign_in(&asked, &one.app_id, &one.secret).await, 200);
+        }
+    }));
+    let removals = async {
+        for _ in 0..9 {
+            let added = json!({ "passwordCredential": { "displayName": "short-lived" } });
+            let added = other.post(&format!("{path}/addPassword"), added).await;
+            let secret = text(&added.body["secretText"]);
+            assert_eq!(sign_in(&asked, &one.app_id, &secret).await, 200);
+            let removal = json!({ "keyId": added.body["keyId"] });
+            let removed = other.post(&format!("{path}/removePassword"), removal).await;
+            assert_eq!(removed.status, 204, "{}", removed.body);
+            assert_eq!(sign_in(&asked, &one.app_id, &secret).await, 401);
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    tokio::join!(others, removals);
 }
