@@ -1,7 +1,7 @@
 """Clients beside az and docker: the Python SDKs in the tenant form of sign-in, skopeo with a verified certificate."""
 
 import pytest
-from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from azure.identity import ClientSecretCredential
 from azure.mgmt.authorization import AuthorizationManagementClient
 from azure.mgmt.containerregistry import ContainerRegistryManagementClient
@@ -15,29 +15,39 @@ from harness.names import fresh_name
 
 
 @pytest.fixture
-def sdk(ready, monkeypatch):
-    """Makes SDK clients that sign in with `/<tenant>/oauth2/v2.0/token`."""
+def sdk_of(ready, monkeypatch):
+    """Makes makers of SDK clients that sign in with `/<tenant>/oauth2/v2.0/token`."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", ready["ca_file"])
     url = ready["control_plane"].rstrip("/")
-    credential = ClientSecretCredential(
-        ready["tenant_id"],
-        ready["client_id"],
-        ready["client_secret"],
-        authority=url,
-        disable_instance_discovery=True,
-        connection_verify=ready["ca_file"],
-    )
 
-    def make(kind):
-        return kind(
-            credential,
-            ready["subscription_id"],
-            base_url=url,
-            credential_scopes=[f"{url}/.default"],
+    def of(client_id, client_secret):
+        credential = ClientSecretCredential(
+            ready["tenant_id"],
+            client_id,
+            client_secret,
+            authority=url,
+            disable_instance_discovery=True,
             connection_verify=ready["ca_file"],
         )
 
-    return make
+        def make(kind):
+            return kind(
+                credential,
+                ready["subscription_id"],
+                base_url=url,
+                credential_scopes=[f"{url}/.default"],
+                connection_verify=ready["ca_file"],
+            )
+
+        return make
+
+    return of
+
+
+@pytest.fixture
+def sdk(sdk_of, ready):
+    """The same for the first principal."""
+    return sdk_of(ready["client_id"], ready["client_secret"])
 
 
 def test_the_management_sdk_walks_a_registry_through_its_life(sdk):
@@ -70,6 +80,15 @@ def test_the_sdk_gets_the_published_error_for_credentials_while_admin_is_off(sdk
         sdk(ContainerRegistryManagementClient).registries.list_credentials(group, registry.name)
     assert refusal.value.status_code == 400
     assert refusal.value.error.code == "UnAuthorizedForCredentialOperations"
+
+
+def test_an_sdk_whose_secret_is_gone_asks_once_for_a_new_token(sdk_of, control_plane, registry):
+    principal = control_plane.new_principal_with("Reader", registry.id)
+    registries = sdk_of(principal.client_id, principal.client_secret)(ContainerRegistryManagementClient).registries
+    assert [entry.name for entry in registries.list()] == [registry.name]
+    control_plane.rotate_secret(principal)
+    with pytest.raises(ClientAuthenticationError, match="AADSTS7000215"):
+        list(registries.list())
 
 
 def test_the_authorization_sdk_lists_what_is_assigned(sdk, control_plane, registry):

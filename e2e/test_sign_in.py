@@ -198,6 +198,22 @@ def test_a_wrong_password_is_said_and_not_repeated(person, new_cli):
     assert "not-the-password-at-all" not in refused and "Traceback" not in refused
 
 
+def test_a_rotated_secret_signs_in_without_a_logout(new_cli, own, plane):
+    principal = plane.new_principal_with("Reader", f"/subscriptions/{own.ready['subscription_id']}")
+    cli = new_cli()
+    cli.login(principal.client_id, principal.client_secret, own.ready["tenant_id"])
+    rotated = plane.rotate_secret(principal)
+    cli.login(rotated.client_id, rotated.client_secret, own.ready["tenant_id"])
+    assert cli.json("group", "list") is not None
+    assert cli.json("ad", "sp", "show", "--id", rotated.client_id)["appId"] == rotated.client_id
+    # Whoever has the secret of before is told so, once.
+    other = new_cli()
+    other.login(rotated.client_id, rotated.client_secret, own.ready["tenant_id"])
+    plane.rotate_secret(rotated)
+    refused = other.fails("group", "list")
+    assert "AADSTS7000215" in refused and "Traceback" not in refused, refused
+
+
 def test_a_certificate_signs_in(administrator, new_cli, own, tmp_path):
     made = administrator.json(
         "ad", "sp", "create-for-rbac", "--name", fresh_name("cert"), "--create-cert", "--role", "Reader",
@@ -282,7 +298,7 @@ def test_when_a_secret_was_used_is_shown(administrator, plane):
 
 
 def test_keys_are_rotated_without_a_break_and_revoked_at_once(administrator, own, plane):
-    """Last in this file: whoever is signed in has to get another token then."""
+    """Last in this file: tokens are dead then."""
 
     def kids():
         keys = plane.request("GET", "/adfs/discovery/keys", token="").json()["keys"]
@@ -305,4 +321,5 @@ def test_keys_are_rotated_without_a_break_and_revoked_at_once(administrator, own
     assert "complete" in revoked.stdout
     assert not is_good(token)
     assert len(kids()) == 1 and not set(kids()) & set(before)
+    administrator.json("group", "list")
     assert is_good(plane.token())

@@ -168,6 +168,15 @@ class ControlPlane:
         EVIDENCE.secret(password["secretText"], "a service principal's secret")
         return password
 
+    def rotate_secret(self, principal):
+        """The principal with a new secret; those before are gone."""
+        path = f"/v1.0/applications/{principal.application_id}"
+        before = self.expect(200, "GET", path)["passwordCredentials"]
+        added = self.add_password("applications", principal.application_id)
+        for secret in before:
+            self.expect(204, "POST", f"{path}/removePassword", json={"keyId": secret["keyId"]})
+        return Principal(principal.client_id, added["secretText"], principal.object_id, principal.application_id)
+
     def assignment_of(self, principal, role, scope):
         """Path and body with which a built-in role is assigned anew."""
         path = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"

@@ -5,6 +5,8 @@ use serde::Serialize;
 pub enum Kind {
     Invalid,
     Unauthenticated,
+    /// Unauthenticated by a token that was good once; a new one may be good.
+    StaleToken,
     Forbidden,
     NotFound,
     MethodNotAllowed,

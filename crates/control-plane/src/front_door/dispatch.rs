@@ -529,7 +529,7 @@ fn failure(
         insert(
             response.headers_mut(),
             "www-authenticate",
-            &challenge(app, error),
+            &challenge(app, error, now),
         );
     }
     response

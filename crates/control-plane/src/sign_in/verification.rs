@@ -42,6 +42,14 @@ impl AuthenticationError {
             Self::Issuer { .. } => "InvalidAuthenticationTokenTenant",
         }
     }
+
+    /// Whether the token may have been good once, so that its client does well to ask for a new one.
+    pub(crate) fn is_stale(&self) -> bool {
+        match self {
+            Self::UnknownKey | Self::Expired { .. } => true,
+            Self::Token(_) | Self::TooLong | Self::Audience { .. } | Self::Issuer { .. } => false,
+        }
+    }
 }
 
 /// Tokens whose signature, issuer and audience were good: a signature costs much more than a look-up, and clients send the same token
@@ -213,10 +221,9 @@ mod tests {
             assert_eq!(*sign_in.verify(&token, NOW).expect("good"), claims());
         }
         let expired = sign_in.verify(&token, NOW + TOKEN_LIFETIME);
-        assert_eq!(
-            expired.expect_err("over").code(),
-            "ExpiredAuthenticationToken"
-        );
+        let error = expired.expect_err("over");
+        assert_eq!(error.code(), "ExpiredAuthenticationToken");
+        assert!(error.is_stale());
     }
 
     #[tokio::test]

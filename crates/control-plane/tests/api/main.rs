@@ -27,6 +27,7 @@ mod remembered_callers;
 mod restores;
 mod role_assignments;
 mod sign_in;
+mod stale_tokens;
 mod support;
 mod test_node;
 mod used_credentials;
