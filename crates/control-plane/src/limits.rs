@@ -40,6 +40,11 @@ pub(crate) const ACTIVITY_FORGET_ROWS: i64 = 5000;
 pub(crate) const SIGN_IN_RECORD_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) const MAXIMUM_GATHERED_SIGN_INS: usize = 5000;
 
+/// How long attempts to sign in are gathered that name nobody who is known, and from how many addresses, or for how many reasons, apart; the
+/// rest of that time shares rows without an address. Nothing bounds how many strangers make.
+pub(crate) const STRANGERS_RECORD_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const MAXIMUM_GATHERED_STRANGERS: usize = 100;
+
 /// Refused requests of one caller that get a row each in the activity log, a minute and at once; of more, those with the same operation and
 /// error share one.
 pub(crate) const RECORDED_REFUSALS_OF_CALLER: NonZeroU32 = NonZeroU32::new(60).expect("not zero");

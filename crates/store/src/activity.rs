@@ -235,14 +235,14 @@ fn status_column(status: Option<u16>) -> Option<i16> {
     status.and_then(|status| i16::try_from(status).ok())
 }
 
-/// Sign-ins of one kind within a moment: who, from where, how, with what outcome.
+/// Sign-ins of one kind within a while: who, from where, how, with what outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SignIn {
     /// Whoever it certainly was.
     pub principal_id: Option<Uuid>,
     /// The person in whose name it was tried, if there is one; it need not have been that one.
     pub account_id: Option<Uuid>,
-    /// The application that was named, if it was an id: people type secrets into the wrong field.
+    /// The application that was named, if it is known.
     pub client_id: Option<Uuid>,
     pub credential_id: Option<Uuid>,
     pub address: Option<IpAddr>,
@@ -255,6 +255,11 @@ impl SignIn {
     const SUCCESS: &str = "success";
     const OPERATION: &str = "Microsoft.Directory/signIns/action";
     const RESOURCE: &str = "/providers/Microsoft.Directory/signIns";
+
+    /// Whether it was tried in the name of nobody who is known.
+    pub fn is_of_nobody(&self) -> bool {
+        self.principal_id.is_none() && self.account_id.is_none() && self.client_id.is_none()
+    }
 
     fn properties(&self, count: u64) -> Value {
         let shown = [

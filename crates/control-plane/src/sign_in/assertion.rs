@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::issuers::IssuerError;
 use super::refusal::{Outcome, Refusal, shorten};
 use super::tenant::TenantForm;
-use super::token::Failure;
+use super::token::{Attempt, Failure};
 use crate::App;
 use crate::front_door::Request;
 use crate::limits::{
@@ -62,6 +62,7 @@ pub(super) async fn check(
     request: &Request,
     app_id: Uuid,
     assertion: &str,
+    attempt: &mut Attempt,
 ) -> Result<(Option<SignInPrincipal>, Uuid), Failure> {
     let (header, claims) = read(assertion)?;
     let facts = app
@@ -69,6 +70,7 @@ pub(super) async fn check(
         .sign_in_assertion_facts(app_id)
         .await?
         .ok_or_else(|| Refusal::unknown_client(&app_id.to_string()))?;
+    attempt.is_known_application = true;
     // A certificate's assertion is issued by the application itself; an external issuer is a URL.
     let credential_id = if Uuid::try_parse(&claims.iss).is_ok() {
         let expected = TenantForm::token_endpoints(&app.sign_in.public_url, app.sign_in.tenant_id);

@@ -28,7 +28,7 @@ pub(super) async fn sign_in(
     let (principal, credential_id) = match &shown {
         Shown::Secret(secret) => secret::check(app, request, app_id, secret, attempt).await?,
         Shown::Assertion(assertion) => {
-            assertion::check(app, request, app_id, assertion.expose()).await?
+            assertion::check(app, request, app_id, assertion.expose(), attempt).await?
         }
     };
     attempt.credential_id = Some(credential_id);

@@ -201,21 +201,25 @@ where
         self.of_account.shrink_to_fit();
     }
 
-    /// The address to count under: of IPv6 the network that one user is given (/64); one for all when there are too many to remember.
+    /// The address to count under; one for all when there are too many to remember.
     fn counted_as(&self, address: Option<IpAddr>) -> IpAddr {
         const OTHERS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        let address = match address.map(|address| address.to_canonical()) {
-            None => OTHERS,
-            Some(IpAddr::V4(address)) => IpAddr::V4(address),
-            Some(IpAddr::V6(address)) => {
-                let network = u128::from(address) & !u128::from(u64::MAX);
-                IpAddr::V6(network.into())
-            }
-        };
+        let address = address.map_or(OTHERS, counted_address);
         if self.of_address.len() + self.guesses_of_address.len() < SIGN_IN_FAILURE_ADDRESSES {
             address
         } else {
             OTHERS
+        }
+    }
+}
+
+/// What of an address is whoever has it: of IPv6 the network that one user is given (/64).
+pub(super) fn counted_address(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let network = u128::from(address) & !u128::from(u64::MAX);
+            IpAddr::V6(network.into())
         }
     }
 }

@@ -137,7 +137,7 @@ pub(super) fn public_client(form: &Form, attempt: &mut Attempt) -> Result<Uuid, 
     }
     let known = PUBLIC_CLIENTS.map(|id| id.to_string()).join("' and '");
     Err(Refusal::new(
-        Outcome::InvalidRequest,
+        Outcome::UnknownClient,
         actix_web::http::StatusCode::BAD_REQUEST,
         "unauthorized_client",
         700_016,

@@ -59,6 +59,14 @@ impl Outcome {
         }
     }
 
+    /// Whether anybody can have it as often as they like, without having named somebody who is known.
+    pub(super) fn is_of_anybody(self) -> bool {
+        matches!(
+            self,
+            Self::InvalidRequest | Self::UnknownClient | Self::Limited | Self::Busy
+        )
+    }
+
     /// Whether it may have been a guess. Nobody guesses a signature, and whoever sets up a certificate or a federated credential has to see
     /// what is wrong.
     pub(super) fn is_guess(self) -> bool {

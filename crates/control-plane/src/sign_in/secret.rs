@@ -31,6 +31,7 @@ pub(super) async fn check(
         .sign_in_facts(app_id)
         .await?
         .ok_or_else(|| Refusal::unknown_client(&app_id.to_string()))?;
+    attempt.is_known_application = true;
     if kind == Ok(SecretKind::ServicePrincipalSecret) {
         let secret = generated(app_id, &facts, shown)?;
         return Ok((facts.principal, in_force(app_id, secret, request.now)?));

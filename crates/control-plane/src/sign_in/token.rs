@@ -1,5 +1,6 @@
 //! The token endpoint: who signs in gets an access token, and what else was asked for (RFC 6749, 3.2).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use actix_web::http::Method;
@@ -11,7 +12,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::audience::{Audience, OFFLINE_ACCESS};
-use super::failure_limiter::Subject;
+use super::failure_limiter::{Subject, counted_address};
 use super::form::{Form, InvalidForm};
 use super::refusal::{Outcome, Refusal, shorten};
 use super::tenant::TenantForm;
@@ -128,6 +129,8 @@ pub(super) struct Attempt {
     pub(super) grant: Option<Grant>,
     /// Only what is known to be an id: people type secrets into the wrong field.
     pub(super) client_id: Option<Uuid>,
+    /// Whether the directory has an application with that id.
+    pub(super) is_known_application: bool,
     /// In whose name it counts when it fails.
     pub(super) subject: Option<Subject>,
     /// Who it is, as soon as that is certain.
@@ -204,19 +207,39 @@ async fn token(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     };
     sign_in.metrics.record(outcome);
     log(&attempt, &request, outcome);
-    let recorded = SignInRecord {
+    app.activity
+        .sign_in(record(&attempt, request.peer, outcome), request.now);
+    Ok(answer
+        .header("cache-control", "no-store")
+        .header("pragma", "no-cache"))
+}
+
+/// What the activity log has of an attempt: of one in the name of nobody who is known, only where it came from. Ids that a stranger makes up
+/// would make each attempt another kind.
+fn record(attempt: &Attempt, peer: Option<IpAddr>, outcome: Outcome) -> SignInRecord {
+    let is_of_somebody = attempt.principal_id.is_some()
+        || attempt.account_id.is_some()
+        || attempt.is_known_application;
+    let of_address = SignInRecord {
+        principal_id: None,
+        account_id: None,
+        client_id: None,
+        credential_id: None,
+        address: peer.map(counted_address),
+        grant: attempt.grant.map(Grant::as_str),
+        outcome: outcome.as_str(),
+    };
+    if outcome.is_of_anybody() || !is_of_somebody {
+        return of_address;
+    }
+    SignInRecord {
         principal_id: attempt.principal_id,
         account_id: attempt.account_id,
         client_id: attempt.client_id,
         credential_id: attempt.credential_id,
-        address: request.peer,
-        grant: attempt.grant.map(Grant::as_str),
-        outcome: outcome.as_str(),
-    };
-    app.activity.sign_in(recorded, request.now);
-    Ok(answer
-        .header("cache-control", "no-store")
-        .header("pragma", "no-cache"))
+        address: peer,
+        ..of_address
+    }
 }
 
 /// Whoever tries without end must not fill the disk: what is over the bounds is left to the metrics.
@@ -361,4 +384,57 @@ fn wanted(form: &Form, grant: Grant, public_url: &str) -> Result<Wanted, Refusal
         scope,
         client_info: form.get("client_info") == Some("1"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: &str = "2001:db8::7";
+
+    fn recorded(attempt: &Attempt, outcome: Outcome) -> SignInRecord {
+        record(attempt, Some(PEER.parse().expect("an address")), outcome)
+    }
+
+    #[test]
+    fn what_strangers_make_up_is_not_recorded() {
+        let stranger = Attempt {
+            grant: Some(Grant::ClientCredentials),
+            client_id: Some(Uuid::from_u128(1)),
+            ..Attempt::default()
+        };
+        let known = Attempt {
+            is_known_application: true,
+            ..stranger
+        };
+        for (attempt, outcome) in [
+            (&stranger, Outcome::UnknownClient),
+            (&stranger, Outcome::WrongAssertion),
+            (&known, Outcome::Limited),
+            (&known, Outcome::Busy),
+        ] {
+            let recorded = recorded(attempt, outcome);
+            assert!(recorded.is_of_nobody(), "{recorded:?}");
+            assert_eq!(recorded.address, "2001:db8::".parse().ok());
+        }
+        let wrong = recorded(&known, Outcome::WrongSecret);
+        assert_eq!(wrong.client_id, Some(Uuid::from_u128(1)));
+        assert_eq!(wrong.address, PEER.parse().ok());
+    }
+
+    #[test]
+    fn a_wrong_password_is_recorded_with_the_account_if_there_is_one() {
+        let of_account = |account_id| {
+            let attempt = Attempt {
+                grant: Some(Grant::Password),
+                client_id: Some(Uuid::from_u128(1)),
+                account_id,
+                ..Attempt::default()
+            };
+            recorded(&attempt, Outcome::WrongPassword)
+        };
+        let account_id = Some(Uuid::from_u128(2));
+        assert_eq!(of_account(account_id).account_id, account_id);
+        assert!(of_account(None).is_of_nobody());
+    }
 }

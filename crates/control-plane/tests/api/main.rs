@@ -28,6 +28,7 @@ mod restores;
 mod role_assignments;
 mod sign_in;
 mod stale_tokens;
+mod strangers;
 mod support;
 mod test_node;
 mod used_credentials;

@@ -1,0 +1,75 @@
+//! What people whom the directory does not know can make the control plane keep: next to nothing, however often they try.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::support::TestApp;
+
+const ATTEMPTS: usize = 80;
+
+/// The status of an attempt by a client that nobody knows.
+async fn attempt(app: &TestApp, grant_type: &str) -> u16 {
+    let client_id = Uuid::new_v4().to_string();
+    let scope = format!("{}/.default", app.base);
+    let form = [
+        ("grant_type", grant_type),
+        ("client_id", client_id.as_str()),
+        ("client_secret", "a guess"),
+        ("username", "ann@wharf.test"),
+        ("password", "a guess"),
+        ("scope", &scope),
+    ];
+    let request = app
+        .request(Method::POST, "/adfs/oauth2/v2.0/token")
+        .form(&form);
+    app.read(request).await.status
+}
+
+/// They are limited, and what is recorded of them is how many there were.
+async fn are_limited_and_share_rows(pool: PgPool, grant_type: &str) {
+    let app = TestApp::spawn(pool.clone()).await;
+    let mut statuses = Vec::new();
+    for _ in 0..ATTEMPTS {
+        statuses.push(attempt(&app, grant_type).await);
+    }
+    assert_eq!(statuses.first(), Some(&400));
+    assert_eq!(statuses.last(), Some(&429));
+    // The last thing of a process is to write what it has gathered.
+    app.stop();
+    let expected = i64::try_from(ATTEMPTS).unwrap();
+    let (rows, with_client) = loop {
+        let (rows, attempts, with_client): (i64, Option<i64>, i64) = sqlx::query_as(
+            "SELECT count(*), sum((properties->>'count')::bigint)::bigint, count(properties->>'clientId')
+             FROM activity_log WHERE category = 'SignIn' AND properties->>'grant' = $1 AND status = 'Failed'",
+        )
+        .bind(grant_type)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+        if attempts == Some(expected) {
+            break (rows, with_client);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(with_client, 0);
+    // One for what was unknown and one for what was limited; twice when the gathering ended meanwhile.
+    assert!(rows <= 4, "{rows} rows");
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn unknown_applications_are_limited_and_share_rows(pool: PgPool) {
+    are_limited_and_share_rows(pool, "client_credentials").await;
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn unknown_clients_of_people_are_limited_and_share_rows(pool: PgPool) {
+    are_limited_and_share_rows(pool, "password").await;
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn unknown_clients_of_sessions_are_limited_and_share_rows(pool: PgPool) {
+    are_limited_and_share_rows(pool, "refresh_token").await;
+}
