@@ -198,6 +198,19 @@ def test_a_wrong_password_is_said_and_not_repeated(person, new_cli):
     assert "not-the-password-at-all" not in refused and "Traceback" not in refused
 
 
+def test_a_tenant_may_be_named_by_its_domain_and_a_wrong_one_is_said(new_cli, own):
+    def login(tenant):
+        return ("login", "--service-principal", "--username", own.ready["client_id"],
+                "--password", own.ready["client_secret"], "--tenant", tenant)  # fmt: skip
+
+    domain = own.ready["control_plane"].partition("//")[2].partition(":")[0]
+    for name in (domain, "adfs"):
+        accounts = new_cli().json(*login(name))
+        assert [account["tenantId"] for account in accounts] == [own.ready["tenant_id"]]
+    refused = new_cli().fails(*login("contoso.onmicrosoft.com"))
+    assert "AADSTS90002" in refused and own.ready["tenant_id"] in refused and "Traceback" not in refused
+
+
 def test_a_rotated_secret_signs_in_without_a_logout(new_cli, own, plane):
     principal = plane.new_principal_with("Reader", f"/subscriptions/{own.ready['subscription_id']}")
     cli = new_cli()

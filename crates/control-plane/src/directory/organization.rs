@@ -13,6 +13,7 @@ use super::object_id;
 use super::query::refuse_other_options;
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request};
+use crate::sign_in::default_domain;
 
 pub(super) fn operations() -> Vec<Operation> {
     let read = Access::Directory(DirectoryRight::Read);
@@ -69,21 +70,11 @@ fn organization(app: &App) -> Organization {
         display_name: installation.tenant_display_name.clone(),
         tenant_type: "AAD",
         verified_domains: vec![VerifiedDomain {
-            name: host(&installation.public_url).to_owned(),
+            name: default_domain(&installation.public_url).to_owned(),
             is_default: true,
             is_initial: true,
         }],
     }
-}
-
-/// The host of a URL, without the port.
-fn host(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split('/').next().unwrap_or_default();
-    authority
-        .rsplit_once(':')
-        .filter(|(_, port)| port.bytes().all(|digit| digit.is_ascii_digit()))
-        .map_or(authority, |(host, _)| host)
 }
 
 async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
@@ -100,17 +91,5 @@ async fn get(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         Answer::ok(&organization(&app))
     } else {
         Err(not_found("organization", id))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_has_no_port() {
-        assert_eq!(host("https://wharf.test:8443"), "wharf.test");
-        assert_eq!(host("https://wharf.test/x"), "wharf.test");
-        assert_eq!(host("https://[::1]:8443"), "[::1]");
     }
 }

@@ -35,6 +35,16 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::new(id, Method::GET, path, access, summary, discover)
             .answers::<DiscoveryDocument>(200)
     });
+    // The Azure CLI puts what stands after `--tenant` behind the login endpoint.
+    let resolution = Operation::new(
+        "SignIn_OpenIdConfigurationOfTenant",
+        Method::GET,
+        "/adfs/{tenant}/v2.0/.well-known/openid-configuration",
+        Access::Public,
+        "Says which tenant a name stands for, and where the endpoints of sign-in are.",
+        resolve,
+    )
+    .answers::<DiscoveryDocument>(200);
     let keys = [
         public(
             "SignIn_Keys",
@@ -60,6 +70,7 @@ pub(super) fn operations() -> Vec<Operation> {
     );
     discovery
         .into_iter()
+        .chain([resolution])
         .chain(keys)
         .chain([authorize])
         .map(|operation| operation.protocol(Protocol::OAuth))
@@ -116,23 +127,26 @@ struct KeyDocument {
     keys: Vec<PublicKey>,
 }
 
-fn tenant(app: &App, request: &Request) -> Result<TenantForm, ApiError> {
-    TenantForm::parse(request.parameter("tenant"), app.installation.tenant_id)
+async fn discover(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let tenant = TenantForm::of(&app, &request)?;
+    Answer::ok(&DiscoveryDocument::new(&tenant, &app))
 }
 
-async fn discover(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
-    let tenant = tenant(&app, &request)?;
+/// Clients take the tenant's id out of the issuer, whatever name of it they know.
+async fn resolve(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    TenantForm::of(&app, &request)?;
+    let tenant = TenantForm::of_id(app.installation.tenant_id);
     Answer::ok(&DiscoveryDocument::new(&tenant, &app))
 }
 
 async fn keys(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
-    tenant(&app, &request)?;
+    TenantForm::of(&app, &request)?;
     let keys = app.sign_in.keys.current().public(request.now);
     Ok(Answer::ok(&KeyDocument { keys })?.header("cache-control", KEYS_MAXIMUM_AGE))
 }
 
 async fn authorize(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
-    tenant(&app, &request)?;
+    TenantForm::of(&app, &request)?;
     Err(ApiError::invalid(
         "unsupported_response_type",
         "AADSTS70005: People cannot sign in with a browser here. Sign in with user name and password: az login --username NAME --password PASSWORD; or as a service principal: az login --service-principal.",

@@ -32,6 +32,7 @@ pub use store::sign_in_keys::FormerKeys;
 pub(crate) use assertion::is_own_issuer;
 pub(crate) use claims::Claims;
 pub(crate) use password::NotShown;
+pub(crate) use tenant::default_domain;
 
 use std::sync::Arc;
 

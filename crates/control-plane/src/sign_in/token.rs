@@ -191,7 +191,7 @@ pub(super) struct Wanted {
 }
 
 async fn token(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
-    let tenant = TenantForm::parse(request.parameter("tenant"), app.installation.tenant_id)?;
+    let tenant = TenantForm::of(&app, &request)?;
     let sign_in = &app.sign_in;
     let mut attempt = Attempt::default();
     let (answer, outcome) = match sign_in_somebody(&app, &request, &tenant, &mut attempt).await {

@@ -136,6 +136,8 @@ async fn every_way_to_name_the_tenant_gives_tokens_that_its_keys_verify(pool: Pg
         (tenant.as_str(), ""),
         ("organizations", "/v2.0"),
         ("common", "/v2.0"),
+        // The domain, which is the host of the public URL.
+        ("127.0.0.1", "/v2.0"),
     ] {
         let path = format!("/{segment}{version}/.well-known/openid-configuration");
         let document = app.send(Method::GET, &path, "", None).await;
@@ -193,6 +195,7 @@ async fn every_way_to_name_the_tenant_gives_tokens_that_its_keys_verify(pool: Pg
     }
     for path in [
         "/contoso.example/v2.0/.well-known/openid-configuration",
+        "/adfs/contoso.example/v2.0/.well-known/openid-configuration",
         "/11111111-2222-4333-8444-555555555555/discovery/v2.0/keys",
     ] {
         let reply = app.send(Method::GET, path, "", None).await;
@@ -206,6 +209,21 @@ async fn every_way_to_name_the_tenant_gives_tokens_that_its_keys_verify(pool: Pg
                 .unwrap()
                 .contains("AADSTS90002")
         );
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_name_of_the_tenant_is_resolved_to_its_id_as_the_azure_cli_asks(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let organization = app.get("/v1.0/organization").await;
+    let domain = &organization.body["value"][0]["verifiedDomains"][0]["name"];
+    let tenant = app.tenant_id.to_string();
+    for name in [domain.as_str().unwrap(), "adfs", "common", tenant.as_str()] {
+        let path = format!("/adfs/{name}/v2.0/.well-known/openid-configuration");
+        let document = app.send(Method::GET, &path, "", None).await;
+        assert_eq!(document.status, 200, "{path}: {}", document.body);
+        let issuer = document.body["issuer"].as_str().unwrap();
+        assert_eq!(issuer.split('/').nth(3), Some(tenant.as_str()), "{name}");
     }
 }
 
