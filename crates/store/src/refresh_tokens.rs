@@ -68,7 +68,9 @@ pub enum RefreshTokenUse {
     },
     /// The password that the family came from was replaced, or its sessions were revoked.
     CredentialGone,
-    Disabled,
+    Disabled {
+        user_principal_name: String,
+    },
     /// The person was told to change the password.
     PasswordToBeChanged {
         user_principal_name: String,
@@ -165,7 +167,9 @@ impl Store {
             return Ok(RefreshTokenUse::CredentialGone);
         }
         if !found.enabled {
-            return Ok(RefreshTokenUse::Disabled);
+            return Ok(RefreshTokenUse::Disabled {
+                user_principal_name: found.user_principal_name,
+            });
         }
         if found.must_change_password {
             return Ok(RefreshTokenUse::PasswordToBeChanged {

@@ -80,7 +80,9 @@ pub(super) async fn sign_in(
             return Err(reused().into());
         }
         RefreshTokenUse::CredentialGone => return Err(credential_gone().into()),
-        RefreshTokenUse::Disabled => return Err(disabled("of this session").into()),
+        RefreshTokenUse::Disabled {
+            user_principal_name,
+        } => return Err(disabled(&user_principal_name).into()),
         RefreshTokenUse::PasswordToBeChanged {
             user_principal_name,
         } => return Err(to_be_changed(&user_principal_name).into()),

@@ -283,6 +283,25 @@ async fn a_session_stops_when_the_password_has_to_be_changed(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_session_of_a_disabled_account_names_it(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    create_ann(&app).await;
+    let token = text(&sign_in(&app, NAME, PASSWORD).await, "refresh_token");
+    // Behind the back of the store, which ends sessions when it disables somebody.
+    sqlx::query("UPDATE principals SET enabled = false FROM users WHERE users.object_id = principals.object_id")
+        .execute(app.store.pool())
+        .await
+        .unwrap();
+    let refused = refresh(&app, &token).await;
+    assert_eq!(number(&refused), 50_057);
+    let description = text(&refused, "error_description");
+    assert!(
+        description.ends_with("The account 'ann@wharf.test' is disabled."),
+        "{description}"
+    );
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_session_dies_with_the_password_and_with_the_person(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     create_ann(&app).await;
