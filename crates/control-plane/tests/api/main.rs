@@ -27,6 +27,7 @@ mod remembered_callers;
 mod restores;
 mod role_assignments;
 mod sign_in;
+mod sign_in_discovery;
 mod stale_tokens;
 mod strangers;
 mod support;
