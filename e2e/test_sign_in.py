@@ -211,6 +211,11 @@ def test_a_tenant_may_be_named_by_its_domain_and_a_wrong_one_is_said(new_cli, ow
     assert "AADSTS90002" in refused and own.ready["tenant_id"] in refused and "Traceback" not in refused
 
 
+def test_sign_in_with_a_code_says_how_people_sign_in(new_cli):
+    refused = new_cli().fails("login", "--use-device-code")
+    assert "no sign-in pages" in refused and "--username" in refused and "Traceback" not in refused, refused
+
+
 def test_a_rotated_secret_signs_in_without_a_logout(new_cli, own, plane):
     principal = plane.new_principal_with("Reader", f"/subscriptions/{own.ready['subscription_id']}")
     cli = new_cli()

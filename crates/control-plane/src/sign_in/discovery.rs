@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::audience::{Audience, IDENTITY_SCOPES};
+use super::refusal::NO_SIGN_IN_PAGES;
 use super::tenant::TenantForm;
 use super::token::Grant;
 use crate::App;
@@ -68,11 +69,20 @@ pub(super) fn operations() -> Vec<Operation> {
         "Refuses sign-in with a browser, which is not built: OpenID Connect requires the address.",
         authorize,
     );
+    let authorize_device = Operation::new(
+        "SignIn_AuthorizeDevice",
+        Method::POST,
+        "/{tenant}/oauth2/v2.0/devicecode",
+        Access::Public,
+        "Answers with a code that signs nobody in: sign-in with a code is not built, which the token endpoint says.",
+        authorize_device,
+    )
+    .answers::<DeviceAuthorization>(200);
     discovery
         .into_iter()
         .chain([resolution])
         .chain(keys)
-        .chain([authorize])
+        .chain([authorize, authorize_device])
         .map(|operation| operation.protocol(Protocol::OAuth))
         .collect()
 }
@@ -83,6 +93,8 @@ struct DiscoveryDocument {
     issuer: String,
     /// Required by OpenID Connect and by clients that never use it; it refuses.
     authorization_endpoint: String,
+    /// Leads to a refusal, too: the Azure CLI, which takes this way where there is no browser, shows the reason only when it finds it.
+    device_authorization_endpoint: String,
     token_endpoint: String,
     jwks_uri: String,
     response_types_supported: [&'static str; 0],
@@ -100,6 +112,7 @@ impl DiscoveryDocument {
         Self {
             issuer: tenant.issuer(url, app.installation.tenant_id),
             authorization_endpoint: tenant.authorization_endpoint(url),
+            device_authorization_endpoint: tenant.device_authorization_endpoint(url),
             token_endpoint: tenant.token_endpoint(url),
             jwks_uri: tenant.keys_endpoint(url),
             response_types_supported: [],
@@ -116,6 +129,34 @@ impl DiscoveryDocument {
                 "private_key_jwt",
             ],
             token_endpoint_auth_signing_alg_values_supported: ["RS256", "PS256", "ES256"],
+        }
+    }
+}
+
+/// A code for a person to show somewhere else (RFC 8628, 3.2). This one signs nobody in. It is no error, because the Azure CLI shows one of this
+/// endpoint as its own failure, with a traceback, and one of the token endpoint, which it asks next, in the words that it is given.
+#[derive(Serialize, ToSchema)]
+struct DeviceAuthorization {
+    device_code: &'static str,
+    user_code: &'static str,
+    /// Says how people sign in.
+    verification_uri: String,
+    /// Seconds.
+    expires_in: u32,
+    interval: u32,
+    /// What the Azure CLI shows.
+    message: &'static str,
+}
+
+impl DeviceAuthorization {
+    fn new(verification_uri: String) -> Self {
+        Self {
+            device_code: "none",
+            user_code: "none",
+            verification_uri,
+            expires_in: 60,
+            interval: 5,
+            message: "Nobody can sign in with a code here.",
         }
     }
 }
@@ -149,6 +190,13 @@ async fn authorize(app: Arc<App>, request: Request) -> Result<Answer, ApiError> 
     TenantForm::of(&app, &request)?;
     Err(ApiError::invalid(
         "unsupported_response_type",
-        "AADSTS70005: People cannot sign in with a browser here. Sign in with user name and password: az login --username NAME --password PASSWORD; or as a service principal: az login --service-principal.",
+        format!("AADSTS70005: {NO_SIGN_IN_PAGES}"),
+    ))
+}
+
+async fn authorize_device(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    let tenant = TenantForm::of(&app, &request)?;
+    Answer::ok(&DeviceAuthorization::new(
+        tenant.authorization_endpoint(&app.installation.public_url),
     ))
 }

@@ -13,6 +13,9 @@ use uuid::Uuid;
 use crate::front_door::{Answer, Request};
 use crate::slow_work::Busy;
 
+/// Why nobody signs in with a browser, or with a code, and how people do.
+pub(super) const NO_SIGN_IN_PAGES: &str = "There are no sign-in pages here yet. Sign in with user name and password: az login --username NAME --password PASSWORD; or as a service principal: az login --service-principal.";
+
 /// How many characters of what a client sent are shown to it again.
 const SHOWN_CHARACTERS: usize = 100;
 

@@ -107,6 +107,10 @@ impl TenantForm {
         format!("{public_url}/{}/oauth2/v2.0/authorize", self.segment())
     }
 
+    pub(super) fn device_authorization_endpoint(&self, public_url: &str) -> String {
+        format!("{public_url}/{}/oauth2/v2.0/devicecode", self.segment())
+    }
+
     pub(super) fn keys_endpoint(&self, public_url: &str) -> String {
         match self {
             Self::Adfs => format!("{public_url}/adfs/discovery/keys"),

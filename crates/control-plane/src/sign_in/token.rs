@@ -14,11 +14,14 @@ use uuid::Uuid;
 use super::audience::{Audience, OFFLINE_ACCESS};
 use super::failure_limiter::{Subject, counted_address};
 use super::form::{Form, InvalidForm};
-use super::refusal::{Outcome, Refusal, shorten};
+use super::refusal::{NO_SIGN_IN_PAGES, Outcome, Refusal, shorten};
 use super::tenant::TenantForm;
 use super::{SignIn, client_credentials, issue, password, refresh};
 use crate::App;
 use crate::front_door::{Access, Answer, Operation, Protocol, Request, store_error};
+
+/// With which a client asks what became of the code that it showed somebody (RFC 8628, 3.4).
+const DEVICE_CODE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 pub(super) fn operations() -> Vec<Operation> {
     [
@@ -164,6 +167,13 @@ impl Grant {
         let text = form
             .get("grant_type")
             .ok_or_else(|| Refusal::missing("grant_type"))?;
+        if text == DEVICE_CODE_GRANT {
+            return Err(Refusal::invalid(
+                "unsupported_grant_type",
+                70_003,
+                NO_SIGN_IN_PAGES,
+            ));
+        }
         Self::ALL
             .into_iter()
             .find(|grant| grant.as_str() == text)

@@ -110,7 +110,6 @@ async fn every_way_to_name_the_tenant_gives_tokens_that_its_keys_verify(pool: Pg
             document.body["grant_types_supported"],
             json!(["client_credentials", "password", "refresh_token"])
         );
-        assert!(document.body["device_authorization_endpoint"].is_null());
         let form = [
             ("grant_type", "client_credentials"),
             ("client_id", app.client_id.as_str()),
@@ -188,6 +187,42 @@ async fn a_name_of_the_tenant_is_resolved_to_its_id_as_the_azure_cli_asks(pool: 
         assert_eq!(document.status, 200, "{path}: {}", document.body);
         let issuer = document.body["issuer"].as_str().unwrap();
         assert_eq!(issuer.split('/').nth(3), Some(tenant.as_str()), "{name}");
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn sign_in_with_a_code_ends_with_how_people_sign_in(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let path = "/adfs/.well-known/openid-configuration";
+    let document = app.send(Method::GET, path, "", None).await.body;
+    let endpoint = local(&app, &document["device_authorization_endpoint"]);
+    let scope = format!("{} openid", arm_scope(&app));
+    let client = ("client_id", "04b07795-8ddb-461a-bbee-02f9e1bf7b46");
+    let begun = post_form(&app, endpoint, &[client, ("scope", &scope)]).await;
+    assert_eq!(begun.status, 200, "{}", begun.body);
+    assert!(begun.body["message"].is_string() && begun.body["user_code"].is_string());
+    let form = [
+        client,
+        ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+        ("device_code", begun.body["device_code"].as_str().unwrap()),
+    ];
+    let token_endpoint = local(&app, &document["token_endpoint"]);
+    let refused = post_form(&app, token_endpoint, &form).await;
+    assert_eq!(
+        (refused.status, &refused.body["error"]),
+        (400, &json!("unsupported_grant_type"))
+    );
+    let shown = app
+        .send(
+            Method::GET,
+            local(&app, &begun.body["verification_uri"]),
+            "",
+            None,
+        )
+        .await;
+    for reply in [refused, shown] {
+        let description = reply.body["error_description"].as_str().unwrap();
+        assert!(description.contains("az login --username"), "{description}");
     }
 }
 
