@@ -169,6 +169,20 @@ def test_users(az, user):
     assert "Traceback" not in az.fails("ad", "user", "show", "--id", name)
 
 
+def test_a_role_for_somebody_with_a_quote_in_the_name(az, registry):
+    name = f"o'{fresh_name('neil')}@wharf.test"
+    password = EVIDENCE.secret(f"Correct-horse-{uuid.uuid4()}", "a user's password")
+    user = az.json(
+        "ad", "user", "create", "--display-name", "O'Neil", "--user-principal-name", name, "--password", password,
+        "--mail-nickname", fresh_name("neil"),
+    )  # fmt: skip
+    assigned = az.json(
+        "role", "assignment", "create", "--assignee", name, "--role", "AcrPull", "--scope", registry.id
+    )  # fmt: skip
+    assert assigned["principalId"] == user["id"]
+    az.run("ad", "user", "delete", "--id", user["id"])
+
+
 def test_groups(az, team, user, control_plane):
     name = team["displayName"]
     again = az.json("ad", "group", "create", "--display-name", name, "--mail-nickname", name)

@@ -67,6 +67,44 @@ impl Filter {
             }
         }
     }
+
+    /// Parses a decoded `$filter` of a client that may not double the quotes inside a value: the Azure CLI writes `name eq 'o'neil'`. One such
+    /// comparison alone is understood; whatever parses strictly means what it means there.
+    pub fn parse_leniently(text: &str) -> Result<Self, InvalidFilter> {
+        Self::parse(text).or_else(|error| {
+            undoubled_comparison(text)
+                .map(|term| Self(vec![term]))
+                .ok_or(error)
+        })
+    }
+}
+
+/// A comparison of a property with all that stands between the first quote and the last.
+fn undoubled_comparison(text: &str) -> Option<Term> {
+    let mut parser = Parser { rest: text.trim() };
+    let property = parser.identifier()?.to_ascii_lowercase();
+    if !parser.keyword("eq") {
+        return None;
+    }
+    let value = parser.rest.strip_prefix('\'')?.strip_suffix('\'')?;
+    let goes_on = value
+        .match_indices('\'')
+        .any(|(at, quote)| is_after_a_value(&value[at + quote.len()..]));
+    (!goes_on).then(|| Term::Equals {
+        property,
+        value: value.to_owned(),
+    })
+}
+
+/// Whether a text reads like what stands after a value in a longer filter, supported or not.
+fn is_after_a_value(text: &str) -> bool {
+    const OPERATORS: [&str; 10] = ["and", "or", "eq", "ne", "gt", "ge", "lt", "le", "in", "has"];
+    let mut parser = Parser { rest: text };
+    parser.blank();
+    parser.rest.starts_with([')', ','])
+        || OPERATORS
+            .into_iter()
+            .any(|operator| parser.keyword(operator))
 }
 
 fn shorten(text: &str) -> String {
@@ -303,10 +341,76 @@ mod tests {
         assert!(parse("").is_err());
     }
 
+    #[test]
+    fn one_comparison_may_have_quotes_that_are_not_doubled() {
+        let parse = |text| Filter::parse_leniently(text).map(|filter| filter.0);
+        for (text, value) in [
+            ("name eq 'o'neil@example.com'", "o'neil@example.com"),
+            ("name eq 'o''", "o'"),
+            ("name eq 'rock 'n' roll' ", "rock 'n' roll"),
+        ] {
+            assert!(Filter::parse(text).is_err(), "{text}");
+            assert_eq!(parse(text), Ok(vec![equals("name", value)]));
+        }
+        for text in [
+            "name eq 'a' or name eq 'b'",
+            "name eq 'a' and name ne 'b'",
+            "name eq 'a'and name ne 'b'",
+            "name eq 'a') or (name eq 'b'",
+            "name ne 'o'neil'",
+            "name eq 'o'neil",
+            "name eq '",
+            "startswith(name,'o'neil')",
+        ] {
+            assert_eq!(parse(text), Filter::parse(text).map(|filter| filter.0));
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    /// A strict term of any of the forms, with any value.
+    fn a_term() -> impl Strategy<Value = String> {
+        ("\\PC{0,12}", 0..5_usize).prop_map(|(value, form)| {
+            let value = value.replace('\'', "''");
+            match form {
+                0 => format!("a eq '{value}'"),
+                1 => format!("a le '{value}'"),
+                2 => format!("startswith(a,'{value}')"),
+                3 => format!("a/any(x:x eq '{value}')"),
+                _ => format!("a('{value}')"),
+            }
+        })
+    }
+
     proptest! {
         #[test]
         fn any_text_is_parsed_or_refused(text in "\\PC{0,80}") {
             let _ = Filter::parse(&text);
+            let _ = Filter::parse_leniently(&text);
+        }
+
+        #[test]
+        fn what_parses_strictly_means_the_same_leniently(terms in proptest::collection::vec(a_term(), 1..4)) {
+            let text = terms.join(" and ");
+            let strict = Filter::parse(&text);
+            prop_assert!(strict.is_ok());
+            prop_assert_eq!(Filter::parse_leniently(&text), strict);
+        }
+
+        #[test]
+        fn what_goes_on_after_a_comparison_is_never_taken_into_its_value(
+            value in "[a-z' ]{0,12}",
+            term in a_term(),
+            joint in "(and|or|AND) not |(or|OR) ",
+        ) {
+            let text = format!("a eq '{}' {joint}{term}", value.replace('\'', "''"));
+            prop_assert!(Filter::parse_leniently(&text).is_err());
+        }
+
+        #[test]
+        fn names_with_quotes_survive_without_doubling(name in "[a-z]{1,5}('[a-z]{1,5}){1,3}@[a-z]{1,8}") {
+            let text = format!("name eq '{name}'");
+            prop_assert!(Filter::parse(&text).is_err());
+            prop_assert_eq!(Filter::parse_leniently(&text), Ok(Filter(vec![equals("name", &name)])));
         }
 
         #[test]

@@ -247,7 +247,8 @@ fn page_size(text: &str) -> Result<i64, ApiError> {
 
 /// The conditions of a `$filter`; `None` when no object can meet them.
 fn conditions(text: &str, collection: &Collection) -> Result<Option<ObjectQuery>, ApiError> {
-    let filter = Filter::parse(text).map_err(|error| unsupported_query(error.to_string()))?;
+    let filter =
+        Filter::parse_leniently(text).map_err(|error| unsupported_query(error.to_string()))?;
     let mut query = ObjectQuery::default();
     let mut can_match = true;
     for term in filter.0 {

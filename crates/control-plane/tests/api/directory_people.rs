@@ -54,6 +54,20 @@ fn ids(reply: &Reply) -> Vec<String> {
     ids
 }
 
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_person_with_a_quote_in_the_name_is_found_as_the_azure_cli_asks(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let id = text(&create_user(&app, "o'neil").await["id"]);
+    create_user(&app, "neil").await;
+    for name in ["o'neil", "o''neil"] {
+        let path = format!("{USERS}?$filter=userPrincipalName eq '{name}@wharf.test'");
+        assert_eq!(ids(&app.get(&path).await), [id.as_str()], "{name}");
+    }
+    let two = "userPrincipalName eq 'o'neil@wharf.test' or userPrincipalName eq 'x'";
+    let refused = app.get(&format!("{USERS}?$filter={two}")).await;
+    assert_eq!(refused.code(), "Request_UnsupportedQuery");
+}
+
 /// What nodes know of a group.
 async fn group_document(pool: &PgPool, object_id: &str) -> Option<config_documents::Group> {
     let documents = documents(pool, "group").await;
