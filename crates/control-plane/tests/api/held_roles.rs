@@ -211,7 +211,12 @@ async fn a_condition_is_understood_or_refused_and_never_lost(pool: PgPool) {
             json!("2.0"),
             "InvalidCondition",
         ),
+        // Taken for none, a blank condition would give all repositories.
+        (json!(""), json!("2.0"), "InvalidCondition"),
+        (json!("   "), Value::Null, "InvalidCondition"),
         (json!(CONDITION), json!("1.0"), "InvalidConditionVersion"),
+        (json!(CONDITION), json!(""), "InvalidConditionVersion"),
+        (Value::Null, json!("2.0"), "InvalidConditionVersion"),
     ] {
         let refused = app
             .put(
@@ -267,11 +272,13 @@ async fn a_condition_is_understood_or_refused_and_never_lost(pool: PgPool) {
         .await;
     assert_eq!(kept.status, 201, "{}", kept.body);
     assert_eq!(kept.body["properties"].get("condition"), None);
-    let refused = app.put(&old, with(json!(CONDITION), json!("2.0"))).await;
-    assert_eq!(
-        (refused.status, refused.code()),
-        (400, "InvalidRequestContent")
-    );
+    for condition in [CONDITION, " "] {
+        let refused = app.put(&old, with(json!(condition), Value::Null)).await;
+        assert_eq!(
+            (refused.status, refused.code()),
+            (400, "InvalidRequestContent")
+        );
+    }
     assert_eq!(
         app.get(&assignment(&contoso, name)).await.body["properties"]["condition"],
         json!(changed)

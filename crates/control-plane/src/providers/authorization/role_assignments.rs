@@ -292,7 +292,7 @@ fn details(
     ];
     if !has_details(request) {
         // Left out silently, a condition would leave more rights than were meant.
-        return match members.iter().find(|(_, text)| given(text).is_some()) {
+        return match members.iter().find(|(_, text)| text.is_some()) {
             None => Ok(None),
             Some((member, _)) => Err(invalid(
                 "InvalidRequestContent",
@@ -318,33 +318,35 @@ fn details(
             message,
         ));
     }
-    if let Some(version) = given(&properties.condition_version)
-        && version != CONDITION_VERSION
-    {
-        let message = format!(
-            "The condition version '{}' is not supported: it must be '{CONDITION_VERSION}'.",
-            shorten(version)
-        );
-        return Err(invalid(
-            "InvalidConditionVersion",
-            "conditionVersion",
-            message,
-        ));
-    }
-    let condition = given(&properties.condition)
-        .map(Condition::parse)
-        .transpose()
-        .map_err(|error| {
-            invalid(
-                "InvalidCondition",
-                "condition",
-                format!("The role assignment's condition was refused: {error}."),
-            )
-        })?;
     Ok(Some(RoleAssignmentDetails {
         description: properties.description.clone(),
-        condition,
+        condition: condition(properties)?,
     }))
+}
+
+/// The condition, of which only null and nothing at all are none: a blank one taken for none would give more than was meant.
+fn condition(properties: &RoleAssignmentInputProperties) -> Result<Option<Condition>, ApiError> {
+    let wrong_version = |message: String| {
+        ApiError::invalid("InvalidConditionVersion", message)
+            .with_target("properties.conditionVersion")
+    };
+    match (&properties.condition, &properties.condition_version) {
+        (_, Some(version)) if version != CONDITION_VERSION => Err(wrong_version(format!(
+            "The condition version '{}' is not supported: it must be '{CONDITION_VERSION}'.",
+            shorten(version)
+        ))),
+        (None, Some(_)) => Err(wrong_version(
+            "There is a condition version and no condition; give both, or neither.".to_owned(),
+        )),
+        (None, None) => Ok(None),
+        (Some(text), _) => Condition::parse(text).map(Some).map_err(|error| {
+            ApiError::invalid(
+                "InvalidCondition",
+                format!("The role assignment's condition was refused: {error}."),
+            )
+            .with_target("properties.condition")
+        }),
+    }
 }
 
 /// What a caller takes a principal for.
