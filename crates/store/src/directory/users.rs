@@ -196,8 +196,8 @@ impl Store {
         Ok(UserUpdate::Done(published))
     }
 
-    /// Replaces a password that a token came from by another, and ends every session. `None` when the user has another password by now, or is
-    /// not there.
+    /// Replaces a password that a token came from by another, which need not be changed at the next sign-in, and ends every session. `None`
+    /// when the user has another password by now, or is not there.
     pub async fn user_change_own_password(
         &self,
         object_id: Uuid,
@@ -209,7 +209,8 @@ impl Store {
             return Ok(None);
         }
         let changed = sqlx::query!(
-            "UPDATE users SET password_verifier = $3, credential_id = $4 WHERE object_id = $1 AND credential_id = $2",
+            "UPDATE users SET password_verifier = $3, credential_id = $4, must_change_password = false
+             WHERE object_id = $1 AND credential_id = $2",
             object_id,
             present_credential_id,
             password.verifier.as_str(),
