@@ -311,6 +311,10 @@ async fn filters_leave_what_they_say(pool: PgPool) {
     assert_eq!(found("resourceProvider eq 'Microsoft.Unknown'").await, 0);
     assert_eq!(found("status eq 'succeeded'").await, 4);
     assert_eq!(found("status eq 'Failed'").await, 0);
+    for caller in [app.client_id.clone(), app.client_id.to_uppercase()] {
+        let by_caller = format!("category eq 'Administrative' and caller eq '{caller}'");
+        assert_eq!(found(&by_caller).await, 4);
+    }
     assert_eq!(found("eventTimestamp ge '2100-01-01'").await, 0);
     assert_eq!(found("eventTimestamp le 2020-01-01T00:00:00").await, 0);
     assert_eq!(found("eventTimestamp ge 2020-01-01T00:00:00.5").await, 4);

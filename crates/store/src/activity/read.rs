@@ -57,7 +57,7 @@ pub struct ActivityQuery {
     pub provider: Option<String>,
     pub correlation_id: Option<Uuid>,
     pub event_id: Option<Uuid>,
-    /// A name as shown, or an object id.
+    /// A name as shown, or an object id, whatever the case of their letters.
     pub caller: Option<String>,
     pub status: Option<String>,
     pub category: Option<String>,
@@ -81,7 +81,8 @@ macro_rules! page {
                  WHERE l.occurred_at >= $1 AND (l.occurred_at, l.event_id) < ($2, $3)
                    AND CASE WHEN ($4 = '' OR l.resource_key = $4 OR starts_with(l.resource_key, $4 || '/'))
                      AND ($5::text IS NULL OR starts_with(l.operation_name, $5 || '/'))
-                     AND ($6::text IS NULL OR l.caller_name = $6 OR l.caller_id::text = $6)
+                     AND ($6::text IS NULL OR lower(l.caller_name COLLATE "C") = lower($6 COLLATE "C")
+                       OR l.caller_id::text = lower($6 COLLATE "C"))
                      AND ($7::text IS NULL OR l.status = $7)
                      AND ($8::text IS NULL OR l.category = $8)
                      AND "# + $more + r#"
