@@ -1,21 +1,25 @@
 //! Public keys of others (applications, external issuers), and the verification of tokens that they signed. Which algorithms a key takes
 //! follows from the key, never from the token.
 
+use std::ops::RangeInclusive;
+
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::signing::{TokenError, token_error_of};
 
 const RSA_OID: &str = "1.2.840.113549.1.1.1";
 const EC_OID: &str = "1.2.840.10045.2.1";
-/// What the signature of one says, with the least modulus that is taken.
-const MODULUS_BITS: usize = 2048;
+const P256_OID: &str = "1.2.840.10045.3.1.7";
+/// The least and the largest modulus with which signatures are verified.
+const MODULUS_BITS: RangeInclusive<usize> = 2048..=8192;
 
-/// A public key of somebody else: RSA of at least 2048 bits (RS256 or PS256), or P-256 (ES256).
+/// A public key of somebody else: RSA of 2048 to 8192 bits (RS256 or PS256), or P-256 (ES256).
 #[derive(Clone)]
 pub struct ForeignKey {
     decoding_key: DecodingKey,
@@ -27,7 +31,15 @@ pub struct ForeignKey {
 pub enum ForeignKeyError {
     #[error("the key is neither RSA nor of the curve P-256")]
     Kind,
-    #[error("the key is malformed, or an RSA key of less than {MODULUS_BITS} bits")]
+    #[error("the elliptic curve of the key is not supported: it must be P-256")]
+    Curve,
+    #[error(
+        "the RSA key has {0} bits, and must have {min} to {max}",
+        min = MODULUS_BITS.start(),
+        max = MODULUS_BITS.end()
+    )]
+    Bits(usize),
+    #[error("the key is malformed")]
     Malformed,
     #[error("the key is not for signatures with RS256, PS256 or ES256")]
     Algorithm,
@@ -63,7 +75,11 @@ impl ForeignKey {
     ) -> Result<Self, ForeignKeyError> {
         let key = info.subject_public_key.data.as_ref();
         match info.algorithm.algorithm.to_id_string().as_str() {
-            RSA_OID => Self::of_rsa(key),
+            RSA_OID => match info.parsed() {
+                Ok(PublicKey::RSA(parts)) => Self::of_rsa(key, parts.modulus),
+                _ => Err(ForeignKeyError::Malformed),
+            },
+            EC_OID if !is_p256(info) => Err(ForeignKeyError::Curve),
             EC_OID => Self::of_point(key),
             _ => Err(ForeignKeyError::Kind),
         }
@@ -87,6 +103,7 @@ impl ForeignKey {
                 let (x, y) = (part(key.x.as_deref())?, part(key.y.as_deref())?);
                 Self::of_point(&[&[4_u8], x.as_slice(), y.as_slice()].concat())?
             }
+            ("EC", _) => return Err(ForeignKeyError::Curve),
             _ => return Err(ForeignKeyError::Kind),
         };
         match key.alg {
@@ -104,18 +121,17 @@ impl ForeignKey {
         Ok(self)
     }
 
-    /// A PKCS #1 public key.
-    fn of_rsa(der: &[u8]) -> Result<Self, ForeignKeyError> {
+    /// A PKCS #1 public key, which has this modulus.
+    fn of_rsa(der: &[u8], modulus: &[u8]) -> Result<Self, ForeignKeyError> {
+        // Parsing alone takes keys with which no signature is ever verified.
+        check_modulus(modulus)?;
         ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der)
             .map_err(|_| ForeignKeyError::Malformed)?;
         Ok(Self::rsa(DecodingKey::from_rsa_der(der)))
     }
 
     fn of_rsa_components(modulus: &[u8], exponent: &[u8]) -> Result<Self, ForeignKeyError> {
-        let significant = modulus.iter().skip_while(|byte| **byte == 0).count();
-        if significant * 8 < MODULUS_BITS || significant * 8 > 8192 {
-            return Err(ForeignKeyError::Malformed);
-        }
+        check_modulus(modulus)?;
         Ok(Self::rsa(DecodingKey::from_rsa_raw_components(
             modulus, exponent,
         )))
@@ -172,6 +188,27 @@ impl std::fmt::Debug for ForeignKey {
             .debug_tuple("ForeignKey")
             .field(&self.algorithms)
             .finish()
+    }
+}
+
+/// Whether an elliptic-curve key says that its curve is P-256 (RFC 5480, 2.1.1).
+fn is_p256(info: &SubjectPublicKeyInfo<'_>) -> bool {
+    let parameters = info.algorithm.parameters.as_ref();
+    parameters
+        .and_then(|parameters| parameters.as_oid().ok())
+        .is_some_and(|curve| curve.to_id_string() == P256_OID)
+}
+
+fn check_modulus(modulus: &[u8]) -> Result<(), ForeignKeyError> {
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let significant = &modulus[zeros..];
+    let bits = significant.first().map_or(0, |first| {
+        significant.len() * 8 - first.leading_zeros() as usize
+    });
+    if MODULUS_BITS.contains(&bits) {
+        Ok(())
+    } else {
+        Err(ForeignKeyError::Bits(bits))
     }
 }
 

@@ -243,6 +243,16 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2026-11-23 12:00:00 UTC);
 
+    /// A certificate with an RSA key of 1024 bits, good until 2126.
+    const RSA_1024: &str = "\
+        MIIB+DCCAWGgAwIBAgIUS0+I9+d11IeLj+iW1f4QA4zm9X4wDQYJKoZIhvcNAQELBQAwDTELMAkGA1UEAwwCY2kwIBcNMjYxMTMw\
+        MDcwNjA0WhgPMjEyNjExMDYwNzA2MDRaMA0xCzAJBgNVBAMMAmNpMIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDk0fmMs938\
+        1CHTnT446JLHQH85kYVeaLOMxF60mJWpikkozWba3EBLQO4pkvTC2ElHf6CSzDv1ZrduncUGm2hlDcspiEP4iObALSZCEkSH8v4p\
+        QtWTMyknQacJCaIr5AHSMHkCOzLurWDjCQ6hmPKrvswYHaHL1O0pRimcfbusQQIDAQABo1MwUTAdBgNVHQ4EFgQU7+FvnNoweugy\
+        4bRMQtCV8TMdfF4wHwYDVR0jBBgwFoAU7+FvnNoweugy4bRMQtCV8TMdfF4wDwYDVR0TAQH/BAUwAwEB/zANBgkqhkiG9w0BAQsF\
+        AAOBgQAAv7aZlYcXZ9wwlG8P26x2SBv7jXhg9rQluVhusMv2vJupq20+dEH4zTHzTk8bX/ytB2GgW8FKPx5AFNBbpgUli4UGDgpH\
+        ca499PF2ZbumizCAs0eeUp7gJ64vbJuc/+vCY5jtrS3G72Bib0CZfNQPyNLQWJ+5ZPha1hVy3ppdbg==";
+
     fn certificate(algorithm: &'static rcgen::SignatureAlgorithm) -> Vec<u8> {
         let mut params = CertificateParams::new(vec!["ci".to_owned()]).expect("a name");
         params.not_before = date_time_ymd(2026, 11, 1);
@@ -306,6 +316,20 @@ mod tests {
             let error = check(refused.clone()).expect_err(&refused.to_string());
             assert_eq!(error.target.as_deref(), Some(PROPERTY), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn a_key_that_is_not_supported_is_refused_by_what_it_lacks() {
+        let other_curve = STANDARD.encode(certificate(&rcgen::PKCS_ECDSA_P384_SHA384));
+        for (key, rule) in [
+            (other_curve.as_str(), "must be P-256"),
+            (RSA_1024, "has 1024 bits"),
+        ] {
+            let error = check(json!([{ "key": key }])).expect_err(rule);
+            assert!(error.message.contains(rule), "{}", error.message);
+        }
+        let rsa = STANDARD.encode(certificate(&rcgen::PKCS_RSA_SHA256));
+        assert!(check(json!([{ "key": rsa }])).is_ok());
     }
 
     #[test]
