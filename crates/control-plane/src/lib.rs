@@ -10,6 +10,7 @@ mod directory;
 pub mod front_door;
 mod limits;
 mod metrics;
+pub mod people;
 mod providers;
 pub mod sealing;
 mod server;

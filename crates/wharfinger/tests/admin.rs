@@ -238,7 +238,7 @@ async fn what_operators_do_is_recorded(pool: PgPoolOptions, database: PgConnectO
 
 #[sqlx::test(migrations = false)]
 async fn a_person_is_made_administrator_and_the_last_one_stays(
-    _pool: PgPoolOptions,
+    pool: PgPoolOptions,
     database: PgConnectOptions,
 ) {
     let place = Place::new(&database);
@@ -261,7 +261,34 @@ async fn a_person_is_made_administrator_and_the_last_one_stays(
         ])
     };
     assert_refused(&create("alice@example.com", "short"), "12 characters");
-    assert_refused(&create("alice", "long enough, surely"), "name@domain");
+    // What sign-in never looks at, and what the directory refuses.
+    let long = "long enough, surely".repeat(80);
+    assert_refused(&create("alice@example.com", &long), "256 characters");
+    assert_refused(
+        &create("alice@example.com", "Alice in Chains"),
+        "contains the user's name",
+    );
+    for bad in ["alice", "fred@-..", "..@example.com"] {
+        assert_refused(&create(bad, "long enough, surely"), "name@domain");
+    }
+    // The person and the role are one change: what fails leaves nobody behind with the name.
+    let pool = pool
+        .connect_with(database)
+        .await
+        .expect("the database is there");
+    sqlx::query(
+        "ALTER TABLE directory_role_members ADD CONSTRAINT no_role CHECK (false) NOT VALID",
+    )
+    .execute(&pool)
+    .await
+    .expect("the role cannot be given");
+    assert_refused(&create("o#x@example.com", "long enough, surely"), "no_role");
+    sqlx::query("ALTER TABLE directory_role_members DROP CONSTRAINT no_role")
+        .execute(&pool)
+        .await
+        .expect("the role can be given");
+    assert_done(&create("o#x@example.com", "long enough, surely"));
+    assert_done(&place.admin(&["administrator", "remove", "o#x@example.com"]));
     assert_done(&create("alice@example.com", "long enough, surely"));
     assert_refused(
         &create("Alice@example.com", "long enough, surely"),

@@ -86,15 +86,7 @@ impl Store {
         if !hold_individual(&mut transaction, principal).await? {
             return Ok(RoleAddition::PrincipalNotFound);
         }
-        let inserted = sqlx::query!(
-            "INSERT INTO directory_role_members (role, principal_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-            role.as_str(),
-            principal_id
-        )
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        if inserted == 0 {
+        if !insert(&mut transaction, role, principal_id).await? {
             return Ok(RoleAddition::Exists);
         }
         publish_nothing(&mut transaction).await?;
@@ -130,6 +122,23 @@ impl Store {
         transaction.commit().await?;
         Ok(RoleRemoval::Removed)
     }
+}
+
+/// Gives a role to a principal that is there; false when it has it already.
+pub(super) async fn insert(
+    transaction: &mut Transaction<'_, Postgres>,
+    role: DirectoryRole,
+    principal_id: Uuid,
+) -> Result<bool, StoreError> {
+    let inserted = sqlx::query!(
+        "INSERT INTO directory_role_members (role, principal_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        role.as_str(),
+        principal_id
+    )
+    .execute(&mut **transaction)
+    .await?
+    .rows_affected();
+    Ok(inserted > 0)
 }
 
 /// Counts the revision up, by which control planes know that what they remember of callers may not be so any more. Nodes have nothing to learn.

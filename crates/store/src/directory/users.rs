@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::principals::{self, Indispensable, publish_principal};
-use super::{Deletion, ObjectQuery};
+use super::{Deletion, DirectoryRole, ObjectQuery, roles};
 use crate::access::PrincipalKind;
 use crate::config::{Published, publish};
 use crate::{Store, StoreError};
@@ -40,6 +40,8 @@ pub struct NewUser {
     pub enabled: bool,
     pub password: Password,
     pub must_change_password: bool,
+    /// A role of the directory to have from the beginning.
+    pub directory_role: Option<DirectoryRole>,
     pub created_at: OffsetDateTime,
 }
 
@@ -152,6 +154,9 @@ impl Store {
         .rows_affected();
         if inserted == 0 {
             return Ok(UserCreation::NameTaken);
+        }
+        if let Some(role) = new.directory_role {
+            roles::insert(&mut transaction, role, new.object_id).await?;
         }
         let published = principals::document(&mut transaction, new.object_id).await?;
         let changes: Vec<_> = published.into_iter().collect();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use control_plane::people;
 use credentials::{PasswordVerifier, Secret, SystemRandomness};
 use service::configuration::{DatabaseUrlArguments, require_secret};
 use store::directory::{
@@ -12,9 +13,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{AdminError, display_name, open, principal, recorded, say};
-
-/// The shortest password of a person, in characters.
-const MINIMUM_PASSWORD_CHARACTERS: usize = 12;
 
 /// Administrators of the directory
 #[derive(Subcommand)]
@@ -58,8 +56,6 @@ pub(crate) struct ListArguments {
     database: DatabaseUrlArguments,
 }
 
-const OPERATION: &str = "Microsoft.Directory/directoryRoles/members/write";
-
 pub(super) async fn run(command: &AdministratorCommand) -> Result<(), AdminError> {
     match command {
         AdministratorCommand::Create(arguments) => create(arguments).await,
@@ -75,19 +71,20 @@ fn resource(object_id: Uuid) -> String {
 
 async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
     let name = arguments.user_principal_name.as_str();
-    let nickname = nickname(name)?;
+    people::check_user_principal_name(name).map_err(|rule| AdminError::UserPrincipalName {
+        name: name.escape_debug().to_string(),
+        rule,
+    })?;
+    let nickname = people::local_part(name);
     let shown = match &arguments.display_name {
         Some(shown) => display_name("display-name", shown)?,
         None => nickname,
     };
     let text = require_secret("password", None, Some(&arguments.password_file))?;
-    if text.chars().count() < MINIMUM_PASSWORD_CHARACTERS {
-        return Err(AdminError::Argument {
-            argument: "password-file",
-            value: arguments.password_file.display().to_string(),
-            rule: "a password has 12 characters or more",
-        });
-    }
+    people::check_password(&text, name).map_err(|rule| AdminError::Password {
+        file: arguments.password_file.display().to_string(),
+        rule,
+    })?;
     let store = open(&arguments.database).await?;
     let object_id = Uuid::new_v4();
     let new = NewUser {
@@ -101,6 +98,7 @@ async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
             credential_id: Uuid::new_v4(),
         },
         must_change_password: false,
+        directory_role: Some(DirectoryRole::Administrator),
         created_at: OffsetDateTime::now_utc(),
     };
     let work = async {
@@ -111,51 +109,25 @@ async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
     };
     let user = format!("/providers/Microsoft.Directory/users/{object_id}");
     recorded(&store, "Microsoft.Directory/users/write", &user, work).await?;
-    make_administrator(&store, object_id, name).await?;
     say(&format!("{name} ({object_id}) administers the directory"))
 }
 
-/// What stands before the `@` of a user principal name.
-fn nickname(name: &str) -> Result<&str, AdminError> {
-    let is_word = |text: &str| {
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b".-_'".contains(&byte))
-    };
-    match name.split_once('@') {
-        Some((nickname, domain)) if is_word(nickname) && is_word(domain) && name.len() <= 113 => {
-            Ok(nickname)
-        }
-        _ => Err(AdminError::Argument {
-            argument: "user-principal-name",
-            value: name.escape_debug().to_string(),
-            rule: "it must read name@domain, of letters, digits, '.', '-', '_' and '''",
-        }),
-    }
-}
-
-async fn make_administrator(
-    store: &store::Store,
-    object_id: Uuid,
-    shown: &str,
-) -> Result<(), AdminError> {
+async fn add(arguments: &PrincipalArguments) -> Result<(), AdminError> {
+    let store = open(&arguments.database).await?;
+    let object_id = principal(&store, &arguments.principal).await?.object_id;
     let work = async {
         match store
             .directory_role_add(DirectoryRole::Administrator, Addressed::any(object_id))
             .await?
         {
             RoleAddition::Added | RoleAddition::Exists => Ok(()),
-            RoleAddition::PrincipalNotFound => Err(AdminError::NoSuchPrincipal(shown.to_owned())),
+            RoleAddition::PrincipalNotFound => {
+                Err(AdminError::NoSuchPrincipal(arguments.principal.clone()))
+            }
         }
     };
-    recorded(store, OPERATION, &resource(object_id), work).await
-}
-
-async fn add(arguments: &PrincipalArguments) -> Result<(), AdminError> {
-    let store = open(&arguments.database).await?;
-    let object_id = principal(&store, &arguments.principal).await?.object_id;
-    make_administrator(&store, object_id, &arguments.principal).await?;
+    let operation = "Microsoft.Directory/directoryRoles/members/write";
+    recorded(&store, operation, &resource(object_id), work).await?;
     say(&format!("{object_id} administers the directory"))
 }
 

@@ -13,6 +13,7 @@ mod subscription;
 mod tenant;
 
 use clap::Subcommand;
+use control_plane::people::BrokenRule;
 use recording::recorded;
 use service::configuration::{ConfigurationError, DatabaseUrlArguments};
 use store::directory::FoundPrincipal;
@@ -88,6 +89,18 @@ pub(crate) enum AdminError {
         argument: &'static str,
         value: String,
         rule: &'static str,
+    },
+    #[error("--user-principal-name '{name}' is invalid")]
+    UserPrincipalName {
+        name: String,
+        #[source]
+        rule: BrokenRule,
+    },
+    #[error("the password in '{file}' cannot be used")]
+    Password {
+        file: String,
+        #[source]
+        rule: BrokenRule,
     },
     #[error(
         "the installation is initialised already, with {what} '{existing}' instead of '{given}'"
