@@ -80,9 +80,16 @@ pub(super) fn guid(text: &str, what: &str) -> Result<Uuid, ApiError> {
     })
 }
 
-/// Why a path under `/v1.0` leads nowhere.
-pub(crate) fn unknown_path(segments: &[String]) -> ApiError {
-    let segment = segments.get(1).map_or("", String::as_str);
+/// Why a path under `/v1.0` leads nowhere; so many of its segments are known to lead somewhere.
+pub(crate) fn unknown_path(segments: &[String], known: usize) -> ApiError {
+    let segment = segments.get(known).or(segments.last());
+    let segment = segment.map_or("", String::as_str);
+    if segment.eq_ignore_ascii_case("$count") {
+        return ApiError::invalid(
+            "BadRequest",
+            "Counting ('$count') is not supported by this directory; list the objects instead.",
+        );
+    }
     ApiError::invalid(
         "BadRequest",
         format!(

@@ -16,7 +16,7 @@ use super::query::{
     Collection, Comparison, LIST_OPTIONS, ListRequest, Names, OBJECT_OPTIONS, check_object_options,
     select,
 };
-use super::references::{in_too_many_groups, reference};
+use super::references::{in_too_many_groups, no_owner, reference};
 use super::{caller_gone, object_id};
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
@@ -258,7 +258,9 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
             return Err(caller_gone(&app, &request).await);
         }
         GroupCreation::OwnerNotFound(id) => {
-            return Err(not_found("user or service principal", id));
+            let owner = new.owners.iter().find(|owner| owner.object_id == id);
+            let owner = owner.copied().unwrap_or(Addressed::any(id));
+            return Err(no_owner(&app, owner).await?);
         }
     };
     let created = store::directory::Group {

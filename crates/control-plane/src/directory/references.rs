@@ -149,6 +149,37 @@ pub(super) fn kind_or(kind: Option<PrincipalKind>, otherwise: &'static str) -> &
     }
 }
 
+/// Why an object cannot be what users and service principals only can be.
+pub(super) async fn no_individual(
+    app: &App,
+    addressed: Addressed,
+    only: &str,
+) -> Result<ApiError, ApiError> {
+    let id = addressed.object_id;
+    let may_be_group = matches!(addressed.kind, None | Some(PrincipalKind::Group));
+    if may_be_group
+        && app
+            .store
+            .group_get(id)
+            .await
+            .map_err(store_error)?
+            .is_some()
+    {
+        return Ok(bad_request(format!(
+            "The object '{id}' is a group; {only} users and service principals only."
+        )));
+    }
+    Ok(not_found(
+        kind_or(addressed.kind, "user or service principal"),
+        id,
+    ))
+}
+
+/// The same for an owner.
+pub(super) async fn no_owner(app: &App, addressed: Addressed) -> Result<ApiError, ApiError> {
+    no_individual(app, addressed, "owners are").await
+}
+
 pub(super) fn in_too_many_groups(member_id: Uuid) -> ApiError {
     bad_request(format!(
         "The object '{member_id}' is a direct member of {MAXIMUM_DIRECT_GROUPS} groups, as many as it may be."
@@ -218,10 +249,7 @@ async fn add_owner(app: Arc<App>, request: Request, kind: OwnedKind) -> Result<A
         OwnerAddition::Added => Ok(Answer::empty(StatusCode::NO_CONTENT)),
         OwnerAddition::Exists => Err(exists_already("owners")),
         OwnerAddition::ObjectNotFound => Err(not_found(owned(kind), object)),
-        OwnerAddition::OwnerNotFound => Err(not_found(
-            kind_or(owner.kind, "user or service principal"),
-            owner.object_id,
-        )),
+        OwnerAddition::OwnerNotFound => Err(no_owner(&app, owner).await?),
         OwnerAddition::TooMany => Err(bad_request(format!(
             "The object '{object}' has {MAXIMUM_OWNERS} owners, as many as it may."
         ))),

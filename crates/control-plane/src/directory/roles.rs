@@ -10,7 +10,7 @@ use store::directory::{DirectoryRole as Role, RoleAddition, RoleRemoval};
 use utoipa::ToSchema;
 use uuid::{Uuid, uuid};
 
-use super::errors::{bad_request, guid, last_administrator, not_found, not_found_named};
+use super::errors::{guid, last_administrator, not_found_named};
 use super::objects::{self, MIXED_LIST_OPTIONS};
 use super::query::{self, Page, refuse_other_options};
 use super::references;
@@ -164,18 +164,8 @@ async fn add_member(app: Arc<App>, request: Request) -> Result<Answer, ApiError>
         RoleAddition::Added => Ok(Answer::empty(StatusCode::NO_CONTENT)),
         RoleAddition::Exists => Err(references::exists_already("members")),
         RoleAddition::PrincipalNotFound => {
-            let id = principal.object_id;
-            let is_group = principal.kind.is_none()
-                && app.store.principal_exists(id).await.map_err(store_error)?;
-            if is_group {
-                return Err(bad_request(format!(
-                    "The object '{id}' is a group; roles of the directory are held by users and service principals only."
-                )));
-            }
-            Err(not_found(
-                references::kind_or(principal.kind, "user or service principal"),
-                id,
-            ))
+            let only = "roles of the directory are held by";
+            Err(references::no_individual(&app, principal, only).await?)
         }
     }
 }

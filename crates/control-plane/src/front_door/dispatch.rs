@@ -234,7 +234,10 @@ fn find(app: &App, http: &HttpRequest) -> Result<FoundOperation, Lost> {
             })
         }
         Found::Nothing => Err(match protocol_of(path) {
-            Protocol::Graph => crate::directory::unknown_path(&segments),
+            Protocol::Graph => {
+                let known = app.router.known_segments(Protocol::Graph, &segments);
+                crate::directory::unknown_path(&segments, known)
+            }
             _ => unknown_path(&segments),
         }
         .into()),
@@ -264,13 +267,27 @@ fn unknown_path(segments: &[String]) -> ApiError {
         );
     };
     let types: Vec<&str> = rest.iter().step_by(2).map(String::as_str).collect();
-    ApiError::not_found(
-        "InvalidResourceType",
-        format!(
+    let message = match types.as_slice() {
+        [kind] if namespace == "Microsoft.Authorization" && is_of_roles(kind) => {
+            let scope = &segments[..at.unwrap_or_default()];
+            format!(
+                "Roles are assigned at a subscription, a resource group or a registry; '/{}' is none of these.",
+                scope.join("/")
+            )
+        }
+        types => format!(
             "The resource type '{}' could not be found in the namespace '{namespace}'.",
             types.join("/")
         ),
-    )
+    };
+    ApiError::not_found("InvalidResourceType", message)
+}
+
+/// Whether a type of resource is there at every scope at which roles are assigned.
+fn is_of_roles(kind: &str) -> bool {
+    ["roleAssignments", "roleDefinitions"]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(kind))
 }
 
 fn protocol_of(path: &str) -> Protocol {

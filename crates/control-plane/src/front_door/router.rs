@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix_web::http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::Operation;
+use super::{Operation, Protocol};
 
 /// The table of operations, indexed for look-up.
 pub struct Router {
@@ -62,6 +62,23 @@ impl Router {
         &self.operations
     }
 
+    /// How many segments, from the first on, begin the path of an operation of a protocol.
+    pub(crate) fn known_segments(&self, protocol: Protocol, segments: &[String]) -> usize {
+        let known = |route: &Route| {
+            let pairs = route.segments.iter().zip(segments);
+            pairs
+                .take_while(|(expected, segment)| route.matches(expected, segment))
+                .count()
+        };
+        self.by_length
+            .values()
+            .flatten()
+            .filter(|route| route.operation.protocol == protocol)
+            .map(known)
+            .max()
+            .unwrap_or_default()
+    }
+
     /// Looks decoded segments up. Among several routes of one path, literal segments win over parameters.
     pub(crate) fn find(&self, method: &Method, segments: &[String]) -> Found {
         let mut others: Vec<(usize, Method)> = Vec::new();
@@ -104,14 +121,22 @@ impl Route {
     fn literals_matched(&self, segments: &[String]) -> Option<usize> {
         let mut literals = 0;
         for (expected, segment) in self.segments.iter().zip(segments) {
-            if let Segment::Literal(literal) = expected {
-                if !literal.eq_ignore_ascii_case(segment) {
-                    return None;
-                }
-                literals += 1;
+            if !self.matches(expected, segment) {
+                return None;
             }
+            literals += usize::from(matches!(expected, Segment::Literal(_)));
         }
         Some(literals)
+    }
+
+    fn matches(&self, expected: &Segment, segment: &str) -> bool {
+        match expected {
+            Segment::Literal(literal) => literal.eq_ignore_ascii_case(segment),
+            // In Microsoft Graph's paths, these are words of OData's and no names.
+            Segment::Parameter(_) => {
+                self.operation.protocol != Protocol::Graph || !segment.starts_with('$')
+            }
+        }
     }
 
     fn parameters(&self, segments: &[String]) -> Vec<(String, String)> {

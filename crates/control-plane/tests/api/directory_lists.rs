@@ -114,6 +114,10 @@ async fn nobody_is_found_by_the_name_of_nobody_and_unknown_collections_are_refus
     for (path, segment) in [
         ("/v1.0/devices", "'devices'"),
         ("/v1.0/oauth2PermissionGrants", "'oauth2PermissionGrants'"),
+        ("/v1.0/users/ann/checkMemberObjects", "'checkMemberObjects'"),
+        ("/v1.0/me/revokeSignInSessions", "'revokeSignInSessions'"),
+        ("/v1.0/groups/devs/members/$count", "Counting"),
+        ("/v1.0/users/$count", "Counting"),
     ] {
         let reply = app.get(path).await;
         assert_eq!((reply.status, reply.code()), (400, "BadRequest"), "{path}");

@@ -363,6 +363,28 @@ async fn what_cannot_be_a_member_is_refused_by_name(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_group_that_is_to_be_an_owner_is_refused_as_a_group(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let group = create_group(&app, "devs").await;
+    let other = create_group(&app, "others").await;
+    for collection in ["directoryObjects", "groups"] {
+        let address = format!("{}/v1.0/{collection}/{other}", app.base);
+        let path = format!("{GROUPS}/{group}/owners/$ref");
+        let added = app
+            .post(&path, json!({ "@odata.id": address.clone() }))
+            .await;
+        let mut body = json!({ "displayName": "more", "mailNickname": "more", "mailEnabled": false, "securityEnabled": true });
+        body["owners@odata.bind"] = json!([address]);
+        let created = app.post(GROUPS, body).await;
+        for refused in [added, created] {
+            assert_eq!(refused.status, 400, "{}", refused.body);
+            let message = refused.message();
+            assert!(message.contains("is a group"), "{message}");
+        }
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_member_has_the_roles_of_its_groups_until_it_leaves(pool: PgPool) {
     let app = TestApp::spawn(pool.clone()).await;
     let bot = app.create_principal("bot").await;

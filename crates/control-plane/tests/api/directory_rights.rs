@@ -75,7 +75,7 @@ async fn whoever_is_made_an_owner_manages_until_it_is_none(pool: PgPool) {
     // A group owns nothing.
     let reference = json!({ "@odata.id": format!("https://w/v1.0/groups/{group}") });
     let path = format!("{APPLICATIONS}/{application}/owners/$ref");
-    assert_eq!(app.post(&path, reference).await.status, 404);
+    assert_eq!(app.post(&path, reference).await.status, 400);
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]

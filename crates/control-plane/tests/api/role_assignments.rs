@@ -149,6 +149,26 @@ async fn duplicates_and_wrong_references_are_named(pool: PgPool) {
         (no_guid.status, no_guid.code()),
         (400, "InvalidRoleAssignmentId")
     );
+    for (scope, shown) in [
+        (String::new(), "'/'"),
+        (
+            format!("{}/repositories/app", app.registry("g", "contoso")),
+            "/repositories/app'",
+        ),
+    ] {
+        let path = format!(
+            "{scope}/providers/Microsoft.Authorization/roleAssignments/{fresh}?api-version={ASSIGNMENTS}"
+        );
+        let elsewhere = app
+            .put(&path, assignment(READER, &principal.object_id))
+            .await;
+        assert_eq!(elsewhere.status, 404, "{}", elsewhere.body);
+        let message = elsewhere.message();
+        assert!(
+            message.starts_with("Roles are assigned at a subscription") && message.contains(shown),
+            "{message}"
+        );
+    }
     let mut conditional = assignment(OWNER, &principal.object_id);
     conditional["properties"]["condition"] = json!("x");
     let refused = put(&fresh, conditional).await;
