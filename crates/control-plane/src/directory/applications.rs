@@ -253,7 +253,8 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
 
 async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let id = object_id(&request)?;
-    let body: ApplicationChangeBody = body::read(&request)?;
+    let never_null = &["displayName", "keyCredentials"];
+    let body: ApplicationChangeBody = body::read_change(&request, never_null)?;
     refuse_others(&body.others, OF_EVERY_APPLICATION)?;
     let known = app.store.application_get(id).await.map_err(store_error)?;
     let known = known.ok_or_else(|| not_found("application", id))?;

@@ -20,6 +20,22 @@ pub(super) fn read<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError
     request.json().map_err(|error| bad_request(error.message))
 }
 
+/// The JSON body of a change, in which these properties may be left out and are never null: null would be taken and change nothing.
+pub(super) fn read_change<T: DeserializeOwned>(
+    request: &Request,
+    never_null: &[&str],
+) -> Result<T, ApiError> {
+    let members: Map<String, Value> = read(request)?;
+    let is_null = |name: &&&str| members.get(**name).is_some_and(Value::is_null);
+    match never_null.iter().find(is_null) {
+        None => read(request),
+        Some(name) => Err(bad_request(format!(
+            "Invalid value specified for property '{name}': it cannot be null."
+        ))
+        .with_target(*name)),
+    }
+}
+
 /// Refuses members that are not built, but for those that ask for nothing: null, empty, or the value that every object has.
 pub(super) fn refuse_others(
     others: &Others,
@@ -82,17 +98,9 @@ pub(super) fn display_name(text: &str) -> Result<String, ApiError> {
 
 /// The name of a credential, which unlike an object need not have one.
 pub(super) fn optional_display_name(name: Option<String>) -> Result<Option<String>, ApiError> {
-    let name = name.filter(|name| !name.is_empty());
-    if let Some(name) = &name
-        && name.chars().count() > MAXIMUM_DISPLAY_NAME_CHARACTERS
-    {
-        return Err(bad_request(format!(
-            "The displayName '{}' is longer than {MAXIMUM_DISPLAY_NAME_CHARACTERS} characters.",
-            shorten(name)
-        ))
-        .with_target("displayName"));
-    }
-    Ok(name)
+    name.filter(|name| !name.is_empty())
+        .map(|name| display_name(&name))
+        .transpose()
 }
 
 /// A description as the directory takes it.

@@ -205,7 +205,8 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
 }
 
 async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
-    let body: FederatedCredentialChangeBody = body::read(&request)?;
+    let never_null = &["audiences", "issuer", "name", "subject"];
+    let body: FederatedCredentialChangeBody = body::read_change(&request, never_null)?;
     // What clients send back as they read it.
     let mut others = body.others;
     others.remove("id");

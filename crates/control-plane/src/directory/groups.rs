@@ -286,7 +286,13 @@ fn references(addresses: &[String], name: &str) -> Result<Vec<Addressed>, ApiErr
 
 async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let id = object_id(&request)?;
-    let body: GroupChangeBody = body::read(&request)?;
+    let never_null = &[
+        "displayName",
+        "mailEnabled",
+        "mailNickname",
+        "securityEnabled",
+    ];
+    let body: GroupChangeBody = body::read_change(&request, never_null)?;
     refuse_others(&body.others, &[])?;
     check_kind(body.mail_enabled, body.security_enabled)?;
     let change = GroupChange {

@@ -293,7 +293,8 @@ fn no_application(app_id: Uuid) -> ApiError {
 
 async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let id = object_id(&request)?;
-    let body: ServicePrincipalChangeBody = body::read(&request)?;
+    let never_null = &["accountEnabled", "keyCredentials"];
+    let body: ServicePrincipalChangeBody = body::read_change(&request, never_null)?;
     if body
         .others
         .get("displayName")

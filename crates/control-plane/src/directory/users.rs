@@ -54,6 +54,14 @@ const USER_TYPE: &str = "Member";
 /// What may be sent because every user has it.
 const OF_EVERY_USER: &[(&str, &str)] = &[("userType", USER_TYPE)];
 
+/// What every user has.
+const NEVER_NULL: &[&str] = &[
+    "accountEnabled",
+    "displayName",
+    "mailNickname",
+    "userPrincipalName",
+];
+
 pub(super) fn operations() -> Vec<Operation> {
     let read = Access::Directory(DirectoryRight::Read);
     let administer = Access::Directory(DirectoryRight::Administer);
@@ -317,7 +325,7 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
 
 async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let id = user_id(&app, &request).await?;
-    let body: UserChangeBody = body::read(&request)?;
+    let body: UserChangeBody = body::read_change(&request, NEVER_NULL)?;
     refuse_others(&body.others, OF_EVERY_USER)?;
     let known = app.store.user_get(id).await.map_err(store_error)?;
     let known = known.ok_or_else(|| no_user(&request))?;

@@ -192,10 +192,28 @@ async fn bad_input_is_refused_with_the_value_and_the_rule(pool: PgPool) {
             "first",
         ),
         (
+            &post,
+            &format!("{application}/addPassword"),
+            json!({ "passwordCredential": { "displayName": "a\u{7}b" } }),
+            "control characters",
+        ),
+        (
             &Method::PATCH,
             &application,
             json!({ "web": { "redirectUris": [] } }),
             "web",
+        ),
+        (
+            &Method::PATCH,
+            &application,
+            json!({ "displayName": null }),
+            "'displayName': it cannot be null",
+        ),
+        (
+            &Method::PATCH,
+            &principal,
+            json!({ "accountEnabled": null }),
+            "'accountEnabled': it cannot be null",
         ),
         (
             &Method::PATCH,

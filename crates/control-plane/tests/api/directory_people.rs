@@ -128,6 +128,16 @@ async fn a_user_is_created_found_changed_and_deleted(pool: PgPool) {
     assert_eq!(disabled.status, 204);
     assert!(!disabled.header("x-wharfinger-revision").is_empty());
     assert!(!principal_document(&pool, &id).await.unwrap().enabled);
+    for name in [
+        "accountEnabled",
+        "displayName",
+        "mailNickname",
+        "userPrincipalName",
+    ] {
+        let refused = patch(&app, &path, &app.token, json!({ name: null })).await;
+        assert_eq!(refused.status, 400, "{}", refused.body);
+        assert!(refused.message().contains(name), "{}", refused.message());
+    }
     let deleted = app.delete(&path).await;
     assert_eq!(deleted.status, 204);
     assert!(!deleted.header("x-wharfinger-revision").is_empty());
