@@ -82,12 +82,13 @@ impl Attempt {
         self.has_begun.load(Ordering::Relaxed)
     }
 
-    /// Adds what an auditor wants to know beside the resource. Never a secret.
+    /// Adds what an auditor wants to know beside the resource. Never a secret; of one that slipped into a name nothing is kept.
     pub fn detail(&self, name: &str, value: impl Into<String>) {
+        let value = credentials::without_secrets(&value.into()).into_owned();
         self.details
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.to_owned(), Value::String(value.into()));
+            .insert(name.to_owned(), Value::String(value));
     }
 
     /// The status of an answer that says so far only that a change succeeded: where there are several, that of something created, or the
@@ -129,6 +130,46 @@ pub fn attempted<T>(
 pub fn detail(name: &str, value: impl Into<String>) {
     // Background tasks do nothing on anybody's behalf.
     let _ = CURRENT.try_with(|attempt| attempt.detail(name, value));
+}
+
+/// Adds a detail that is a list, unless there is nothing in it.
+pub(crate) fn detail_list<T: ToString>(name: &str, values: impl IntoIterator<Item = T>) {
+    let values: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
+    if !values.is_empty() {
+        detail(name, values.join(","));
+    }
+}
+
+/// Adds which properties a change sets: those that are marked. Not their values, among which are secrets.
+pub(crate) fn changed(properties: &[(&str, bool)]) {
+    let set = properties.iter().filter(|(_, is_set)| *is_set);
+    detail_list("changedProperties", set.map(|(name, _)| name));
+}
+
+/// Adds whether a principal is enabled, where a change says so.
+pub(crate) fn enabled(enabled: Option<bool>) {
+    if let Some(enabled) = enabled {
+        detail("accountEnabled", enabled.to_string());
+    }
+}
+
+/// Writes the details that were added since the transaction began: for a change that publishes nothing.
+pub(crate) async fn write_details(
+    transaction: &mut Transaction<'_, Postgres>,
+) -> Result<(), StoreError> {
+    let Ok((event_id, properties)) =
+        CURRENT.try_with(|attempt| (attempt.event_id, attempt.properties()))
+    else {
+        return Ok(());
+    };
+    sqlx::query!(
+        "UPDATE activity_log SET properties = $2 WHERE event_id = $1",
+        event_id,
+        Json(properties) as _
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 /// Says that the present attempt made what it is about, where it may also change what is there: before its transaction publishes.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::directory::{Bootstrap, bootstrap};
 use crate::role_assignments::{RoleAssignment, role_assignment_create};
 use crate::subscriptions::{Subscription, subscription_create};
-use crate::{Store, StoreError, config};
+use crate::{Store, StoreError, activity, config};
 
 /// The installation's facts, written once by `wharfinger admin init`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotInitialised`] without an installation; otherwise those of the database.
     pub async fn tenant_rename(&self, display_name: &str) -> Result<(), StoreError> {
+        activity::detail("displayName", display_name);
         let mut transaction = self.begin().await?;
         let changed = sqlx::query!(
             "UPDATE installation SET tenant_display_name = $1",

@@ -111,7 +111,13 @@ impl Store {
         &self,
         wanted: &NewRoleAssignment,
     ) -> Result<RoleAssignmentPut, StoreError> {
-        note(wanted.principal_id, wanted.role_definition_id);
+        let details = wanted.details.as_ref();
+        let condition = details.and_then(|details| details.condition.as_ref());
+        note(
+            wanted.principal_id,
+            wanted.role_definition_id,
+            condition.map(Condition::as_str),
+        );
         // What is in the way may be deleted or made by others before it is looked at; then there is another attempt.
         loop {
             if let Some(outcome) = self.role_assignment_try(wanted).await? {
@@ -269,7 +275,11 @@ impl Store {
         if !owners::have_owners(&mut transaction, &subscription).await? {
             return Ok(RoleAssignmentDeletion::LastOwner);
         }
-        note(row.principal_id, row.role_definition_id);
+        note(
+            row.principal_id,
+            row.role_definition_id,
+            row.condition.as_deref(),
+        );
         let published = publish(&mut transaction, &[deletion(name)]).await?;
         transaction.commit().await?;
         Ok(RoleAssignmentDeletion::Deleted(Box::new(row), published))
@@ -277,9 +287,12 @@ impl Store {
 }
 
 /// For the activity log: an assignment's name alone says nothing.
-fn note(principal_id: Uuid, role_definition_id: Uuid) {
+fn note(principal_id: Uuid, role_definition_id: Uuid, condition: Option<&str>) {
     activity::detail("principalId", principal_id.to_string());
     activity::detail("roleDefinitionId", role_definition_id.to_string());
+    if let Some(condition) = condition {
+        activity::detail("condition", condition);
+    }
 }
 
 /// Writes an assignment whose scope and principal are known to be there, and says what to publish.

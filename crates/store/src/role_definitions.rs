@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::config::{Change, Published, publish};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CustomRole {
@@ -120,6 +120,7 @@ impl Store {
         before: Option<&CustomRole>,
         maximum: i64,
     ) -> Result<RoleDefinitionPut, StoreError> {
+        activity::detail("roleName", wanted.definition.role_name.as_str());
         let mut transaction = self.begin().await?;
         let definition = &wanted.definition;
         let present = lock(&mut transaction, definition.id).await?;
@@ -177,6 +178,7 @@ impl Store {
         &self,
         before: &CustomRole,
     ) -> Result<RoleDefinitionDeletion, StoreError> {
+        activity::detail("roleName", before.definition.role_name.as_str());
         let mut transaction = self.begin().await?;
         let id = before.definition.id;
         match lock(&mut transaction, id).await? {

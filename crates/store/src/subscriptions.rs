@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::config::{Published, publish};
 use crate::role_assignments::{RoleAssignment, role_assignment_create};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
@@ -37,6 +37,8 @@ impl Store {
             table: "role_assignments",
             reason: error.to_string(),
         })?;
+        activity::detail("displayName", subscription.display_name.as_str());
+        activity::detail("ownerId", owner.principal_id.to_string());
         let mut transaction = self.begin().await?;
         let principal = sqlx::query!(
             "SELECT object_id FROM principals WHERE object_id = $1 FOR KEY SHARE",
@@ -60,6 +62,7 @@ impl Store {
         subscription_id: Uuid,
         display_name: &str,
     ) -> Result<bool, StoreError> {
+        activity::detail("displayName", display_name);
         let mut transaction = self.begin().await?;
         let changed = sqlx::query!(
             "UPDATE subscriptions SET display_name = $2 WHERE subscription_id = $1",

@@ -224,6 +224,13 @@ async fn what_operators_do_is_recorded(pool: PgPoolOptions, database: PgConnectO
             ("Wharfinger/nodes/delete", "Failed"),
         ]
     );
+    let name: Option<String> = sqlx::query_scalar(
+        "SELECT properties ->> 'displayName' FROM activity_log WHERE operation_name = 'Wharfinger/tenant/write'",
+    )
+    .fetch_one(&pool)
+    .await
+    .expect("a row");
+    assert_eq!(name.as_deref(), Some("Harbour"));
     let subscriptions = store::Store::over(pool)
         .subscription_list()
         .await

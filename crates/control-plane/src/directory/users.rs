@@ -256,7 +256,10 @@ pub(super) async fn user_id(app: &App, request: &Request) -> Result<Uuid, ApiErr
         return Ok(object_id);
     }
     let found = app.store.user_find(text).await.map_err(store_error)?;
-    found.ok_or_else(|| not_found_named("user", text))
+    let object_id = found.ok_or_else(|| not_found_named("user", text))?;
+    // The name of the resource may be another's by the time the log is read.
+    store::activity::detail("objectId", object_id.to_string());
+    Ok(object_id)
 }
 
 async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {

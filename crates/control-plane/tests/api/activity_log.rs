@@ -21,7 +21,7 @@ async fn events(app: &TestApp, place: &str, token: &str, filter: &str) -> Vec<Va
     reply.body["value"].as_array().unwrap().clone()
 }
 
-async fn in_subscription(app: &TestApp, token: &str, filter: &str) -> Vec<Value> {
+pub(crate) async fn in_subscription(app: &TestApp, token: &str, filter: &str) -> Vec<Value> {
     events(app, &app.subscription(), token, filter).await
 }
 
@@ -32,7 +32,7 @@ fn operations(events: &[Value]) -> Vec<&str> {
         .collect()
 }
 
-fn by_correlation(reply: &crate::support::Reply) -> String {
+pub(crate) fn by_correlation(reply: &crate::support::Reply) -> String {
     format!(
         "correlationId eq '{}'",
         reply.header("x-ms-correlation-request-id")

@@ -10,7 +10,7 @@ use crate::directory::{APPLICATIONS, PRINCIPALS, application_of, patch, principa
 use crate::support::TestApp;
 
 /// A certificate as `az` sends it: base64 with line breaks.
-fn certificate() -> Value {
+pub(crate) fn certificate() -> Value {
     let params = rcgen::CertificateParams::new(vec!["ci".to_owned()]).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let text = STANDARD.encode(params.self_signed(&key).unwrap().der());

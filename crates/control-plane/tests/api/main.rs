@@ -4,6 +4,7 @@
 
 mod access_walk;
 mod activity_log;
+mod activity_log_details;
 mod assertions;
 mod bad_input;
 mod cluster;

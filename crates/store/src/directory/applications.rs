@@ -10,7 +10,7 @@ use super::principals::publish_application;
 use super::secrets::Secret;
 use super::{Addressed, Deletion, ObjectQuery, add_owner, remove_owners, service_principals};
 use crate::config::{Published, publish};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Application {
@@ -128,6 +128,9 @@ impl Store {
         application: &NewApplication,
         creator: Creator,
     ) -> Result<ApplicationCreation, StoreError> {
+        activity::detail("objectId", application.object_id.to_string());
+        activity::detail("appId", application.app_id.to_string());
+        certificates::note_added(&application.certificates);
         let mut transaction = self.begin().await?;
         let mut charged_to = None;
         if let Some(quota) = creator.quota {
@@ -157,6 +160,10 @@ impl Store {
         object_id: Uuid,
         change: &ApplicationChange,
     ) -> Result<ApplicationUpdate, StoreError> {
+        activity::changed(&[
+            ("displayName", change.display_name.is_some()),
+            ("keyCredentials", change.certificates.is_some()),
+        ]);
         let mut transaction = self.begin().await?;
         let Some(app_id) = lock(&mut transaction, object_id).await? else {
             return Ok(ApplicationUpdate::NotFound);
@@ -172,6 +179,9 @@ impl Store {
                 return Ok(ApplicationUpdate::Refused(refusal));
             }
             published = publish_application(&mut transaction, app_id).await?;
+            if published.is_none() {
+                activity::write_details(&mut transaction).await?;
+            }
         }
         transaction.commit().await?;
         Ok(ApplicationUpdate::Done(published))

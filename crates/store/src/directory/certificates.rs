@@ -5,7 +5,7 @@ use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::StoreError;
+use crate::{StoreError, activity};
 
 /// What may be shown of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -71,6 +71,9 @@ pub(super) async fn replace(
     if let Some(missing) = wanted.kept.iter().find(|key_id| !known.contains(key_id)) {
         return Ok(Err(CertificateRefusal::NotFound(*missing)));
     }
+    note_added(&wanted.added);
+    let removed = known.iter().filter(|known| !wanted.kept.contains(known));
+    activity::detail_list("removedKeyIds", removed);
     sqlx::query!(
         "DELETE FROM application_certificates WHERE owner_id = $1 AND NOT key_id = ANY ($2)",
         owner_id,
@@ -91,6 +94,12 @@ pub(super) async fn replace(
         return Ok(Err(CertificateRefusal::TooMany));
     }
     Ok(Ok(()))
+}
+
+/// For the activity log: by these ids sign-ins name what was shown.
+pub(super) fn note_added(certificates: &[NewCertificate]) {
+    let ids = certificates.iter().map(|certificate| certificate.key_id);
+    activity::detail_list("addedKeyIds", ids);
 }
 
 /// Writes a certificate's row.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::applications;
 use super::principals::publish_application;
 use crate::config::Published;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FederatedCredential {
@@ -95,6 +95,7 @@ impl Store {
         new: &FederatedCredential,
         maximum: i64,
     ) -> Result<FederatedCredentialPut, StoreError> {
+        note(new, new.credential_id);
         let mut transaction = self.begin().await?;
         let Some(app_id) = applications::lock(&mut transaction, application_id).await? else {
             return Ok(FederatedCredentialPut::ApplicationNotFound);
@@ -149,6 +150,12 @@ impl Store {
         change: &FederatedCredentialChange,
         fresh_id: Uuid,
     ) -> Result<FederatedCredentialPut, StoreError> {
+        activity::changed(&[
+            ("issuer", change.issuer.is_some()),
+            ("subject", change.subject.is_some()),
+            ("audiences", change.audiences.is_some()),
+            ("description", change.description.is_some()),
+        ]);
         let mut transaction = self.begin().await?;
         let Some(app_id) = applications::lock(&mut transaction, application_id).await? else {
             return Ok(FederatedCredentialPut::ApplicationNotFound);
@@ -174,11 +181,21 @@ impl Store {
         }
         let trusts_others = (&known.issuer, &known.subject, &known.audiences)
             != (&wanted.issuer, &wanted.subject, &wanted.audiences);
+        let credential_id = if trusts_others {
+            activity::detail(
+                "formerFederatedCredentialId",
+                known.credential_id.to_string(),
+            );
+            fresh_id
+        } else {
+            known.credential_id
+        };
+        note(&wanted, credential_id);
         sqlx::query!(
             "UPDATE federated_credentials SET credential_id = $2, issuer = $3, subject = $4, audiences = $5, description = $6
              WHERE credential_id = $1",
             known.credential_id,
-            if trusts_others { fresh_id } else { known.credential_id },
+            credential_id,
             wanted.issuer,
             wanted.subject,
             &wanted.audiences,
@@ -191,6 +208,9 @@ impl Store {
         } else {
             None
         };
+        if published.is_none() {
+            activity::write_details(&mut transaction).await?;
+        }
         transaction.commit().await?;
         Ok(FederatedCredentialPut::Done(published))
     }
@@ -208,6 +228,7 @@ impl Store {
         let Some(known) = find(&mut transaction, app_id, name).await? else {
             return Ok(FederatedCredentialPut::NotFound);
         };
+        note(&known, known.credential_id);
         sqlx::query!(
             "DELETE FROM federated_credentials WHERE credential_id = $1",
             known.credential_id
@@ -215,9 +236,19 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         let published = publish_application(&mut transaction, app_id).await?;
+        if published.is_none() {
+            activity::write_details(&mut transaction).await?;
+        }
         transaction.commit().await?;
         Ok(FederatedCredentialPut::Done(published))
     }
+}
+
+/// For the activity log: whose tokens it is about, and the id by which sign-ins name the credential.
+fn note(credential: &FederatedCredential, id: Uuid) {
+    activity::detail("federatedCredentialId", id.to_string());
+    activity::detail("issuer", credential.issuer.as_str());
+    activity::detail("subject", credential.subject.as_str());
 }
 
 async fn find(

@@ -8,7 +8,7 @@ use super::{Addressed, Deletion, ObjectQuery, add_owner};
 use crate::access::PrincipalKind;
 use crate::config::{Published, publish};
 use crate::role_assignments::owners;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
@@ -112,6 +112,12 @@ impl Store {
         new: &NewGroup,
         maximum: i64,
     ) -> Result<GroupCreation, StoreError> {
+        activity::detail("objectId", new.object_id.to_string());
+        let ids = |references: &[Addressed]| -> Vec<Uuid> {
+            references.iter().map(|to| to.object_id).collect()
+        };
+        activity::detail_list("memberIds", ids(&new.members));
+        activity::detail_list("ownerIds", ids(&new.owners));
         let mut transaction = self.begin().await?;
         let mut wanted = new.members.clone();
         // All lock in one order.
@@ -181,6 +187,11 @@ impl Store {
         object_id: Uuid,
         change: &GroupChange,
     ) -> Result<bool, StoreError> {
+        activity::changed(&[
+            ("displayName", change.display_name.is_some()),
+            ("description", change.description.is_some()),
+            ("mailNickname", change.mail_nickname.is_some()),
+        ]);
         let mut transaction = self.begin().await?;
         if principals::lock(&mut transaction, object_id).await? != Some(PrincipalKind::Group) {
             return Ok(false);
@@ -222,7 +233,7 @@ impl Store {
         maximum: i64,
     ) -> Result<MembershipAddition, StoreError> {
         let member_id = member.object_id;
-        crate::activity::detail("memberId", member_id.to_string());
+        activity::detail("memberId", member_id.to_string());
         let mut transaction = self.begin().await?;
         let kind = principals::lock(&mut transaction, member_id).await?;
         // Kept from deletion, not from becoming a member of others itself.
@@ -271,7 +282,7 @@ impl Store {
         group_id: Uuid,
         member_id: Uuid,
     ) -> Result<MembershipRemoval, StoreError> {
-        crate::activity::detail("memberId", member_id.to_string());
+        activity::detail("memberId", member_id.to_string());
         let mut transaction = self.begin().await?;
         principals::lock(&mut transaction, member_id).await?;
         let owned = owners::lock_owned_by(&mut transaction, member_id).await?;

@@ -27,7 +27,7 @@ impl DirectoryRole {
         Self::Reader,
     ];
 
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Administrator => "administrator",
             Self::ApplicationAdministrator => "application-administrator",

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::principals::publish_application;
 use super::{applications, service_principals};
 use crate::config::Published;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, activity};
 
 /// What may be shown of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -101,6 +101,7 @@ impl Store {
         secret: &NewSecret,
         limits: SecretLimits,
     ) -> Result<SecretAddition, StoreError> {
+        activity::detail("keyId", secret.key_id.to_string());
         let mut transaction = self.begin().await?;
         let Some(app_id) = lock_application_of(&mut transaction, owner).await? else {
             return Ok(SecretAddition::OwnerNotFound);
@@ -143,6 +144,7 @@ impl Store {
         owner: SecretOwner,
         key_id: Uuid,
     ) -> Result<SecretRemoval, StoreError> {
+        activity::detail("keyId", key_id.to_string());
         let mut transaction = self.begin().await?;
         let Some(app_id) = lock_application_of(&mut transaction, owner).await? else {
             return Ok(SecretRemoval::OwnerNotFound);

@@ -11,7 +11,7 @@ use super::secrets::Secret;
 use super::{Addressed, Deletion, ObjectQuery, add_owner};
 use crate::access::PrincipalKind;
 use crate::config::{Change, Published, publish};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePrincipal {
@@ -129,6 +129,9 @@ impl Store {
         new: &NewServicePrincipal,
         owner_id: Uuid,
     ) -> Result<ServicePrincipalCreation, StoreError> {
+        activity::detail("objectId", new.object_id.to_string());
+        activity::detail("appId", new.app_id.to_string());
+        activity::enabled(Some(new.enabled));
         let mut transaction = self.begin().await?;
         let display_name = sqlx::query_scalar!(
             "SELECT display_name FROM applications WHERE app_id = $1 FOR NO KEY UPDATE",
@@ -171,6 +174,11 @@ impl Store {
         object_id: Uuid,
         change: &ServicePrincipalChange,
     ) -> Result<ServicePrincipalUpdate, StoreError> {
+        activity::changed(&[
+            ("accountEnabled", change.enabled.is_some()),
+            ("keyCredentials", change.certificates.is_some()),
+        ]);
+        activity::enabled(change.enabled);
         let mut transaction = self.begin().await?;
         let Some(app_id) = lock(&mut transaction, object_id).await? else {
             return Ok(ServicePrincipalUpdate::NotFound);

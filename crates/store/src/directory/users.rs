@@ -9,7 +9,7 @@ use super::principals::{self, Indispensable, publish_principal};
 use super::{Deletion, DirectoryRole, ObjectQuery, roles};
 use crate::access::PrincipalKind;
 use crate::config::{Published, publish};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -63,6 +63,27 @@ pub struct UserChange {
     /// Ends every session.
     pub password: Option<Password>,
     pub must_change_password: Option<bool>,
+}
+
+impl UserChange {
+    /// For the activity log.
+    fn note(&self) {
+        activity::changed(&[
+            ("userPrincipalName", self.user_principal_name.is_some()),
+            ("displayName", self.display_name.is_some()),
+            ("mailNickname", self.mail_nickname.is_some()),
+            ("accountEnabled", self.enabled.is_some()),
+            ("password", self.password.is_some()),
+            (
+                "forceChangePasswordNextSignIn",
+                self.must_change_password.is_some(),
+            ),
+        ]);
+        activity::enabled(self.enabled);
+        if let Some(name) = &self.user_principal_name {
+            activity::detail("userPrincipalName", name.as_str());
+        }
+    }
 }
 
 /// What came of changing a user.
@@ -124,6 +145,12 @@ impl Store {
 
     /// Creates a user.
     pub async fn user_create(&self, new: &NewUser) -> Result<UserCreation, StoreError> {
+        activity::detail("objectId", new.object_id.to_string());
+        activity::detail("userPrincipalName", new.user_principal_name.as_str());
+        activity::enabled(Some(new.enabled));
+        if let Some(role) = new.directory_role {
+            activity::detail("role", role.as_str());
+        }
         let mut transaction = self.begin().await?;
         sqlx::query!(
             "INSERT INTO principals (object_id, kind, display_name, name_key, enabled, created_at)
@@ -173,6 +200,7 @@ impl Store {
         change: &UserChange,
         fresh_credential_id: Uuid,
     ) -> Result<UserUpdate, StoreError> {
+        change.note();
         let mut transaction = self.begin().await?;
         if principals::lock(&mut transaction, object_id).await? != Some(PrincipalKind::User) {
             return Ok(UserUpdate::NotFound);

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::presence::{Presence, locked_registries, registry_changes};
 use crate::config::{Published, publish};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, activity};
 
 /// The SKUs that have a limit each.
 pub const STORAGE_SKUS: [&str; 3] = ["Basic", "Standard", "Premium"];
@@ -97,6 +97,9 @@ impl Store {
         limit_bytes: Option<u64>,
     ) -> Result<Option<Published>, StoreError> {
         let skus: Vec<String> = skus.iter().map(|sku| (*sku).to_owned()).collect();
+        activity::detail_list("skus", &skus);
+        let limit = limit_bytes.map_or_else(|| "none".to_owned(), |bytes| bytes.to_string());
+        activity::detail("limitBytes", limit);
         let mut transaction = self.begin().await?;
         // All of them and in this order, as those who read them.
         sqlx::query!("SELECT sku FROM storage_limits ORDER BY sku FOR UPDATE")
