@@ -52,7 +52,7 @@ use actix_web::{
     http::{ConnectionType, Method, StatusCode, header},
     web::Payload,
 };
-use config_documents::Region;
+use config_documents::{Region, RoleAssignmentMode};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -422,9 +422,17 @@ impl Gate {
         );
         challenge::denied(
             &entry.registry.login_server,
+        let needed = match entry.registry.role_assignment_mode {
+            RoleAssignmentMode::LegacyRegistryPermissions => {
+                "it needs a role there, such as AcrPull"
+            }
+            RoleAssignmentMode::AbacRepositoryPermissions => {
+                "it needs 'Container Registry Repository Reader' or 'Container Registry Repository Writer' there; Owner, Contributor, Reader, AcrPull, AcrPush and AcrDelete do not count in a registry whose role assignment mode is AbacRepositoryPermissions"
+            }
+        };
             &[],
             &format!(
-                "this principal has no right in the registry {}: it needs a role there, such as AcrPull",
+                "this principal has no right in the registry {}: {needed}",
                 entry.registry.name
             ),
         )

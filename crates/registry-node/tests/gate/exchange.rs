@@ -97,13 +97,6 @@ impl World {
     }
 }
 
-fn message(answer: &Answer) -> String {
-    answer.body["errors"][0]["message"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_of_sign_in_becomes_a_refresh_token_and_that_an_access_token() {
     let mut world = World::start().await;
@@ -206,7 +199,7 @@ async fn the_older_grants_are_taken_too() {
     ] {
         let answer = world.exchange(&pairs).await;
         assert_eq!(answer.status, status, "{}", answer.body);
-        assert!(message(&answer).contains(part), "{}", answer.body);
+        assert!(answer.message().contains(part), "{}", answer.body);
     }
     let elsewhere = [
         ("service", "elsewhere"),
@@ -270,7 +263,7 @@ async fn a_token_that_is_not_for_this_is_refused_by_name() {
             (401, "UNAUTHORIZED"),
             "{token}"
         );
-        assert!(message(&answer).contains(part), "{part}: {}", answer.body);
+        assert!(answer.message().contains(part), "{part}: {}", answer.body);
         assert_eq!(answer.challenge, world.node.challenge(""));
         assert!(!answer.body.to_string().contains(&token));
     }
@@ -387,7 +380,7 @@ async fn a_refresh_token_is_a_password_of_the_token_user_and_never_a_bearer() {
     let bearer = send(world.node.get("/v2/").bearer_auth(refresh.expose())).await;
     assert_eq!(bearer.status, 401);
     assert!(
-        message(&bearer).contains("/oauth2/token"),
+        bearer.message().contains("/oauth2/token"),
         "{}",
         bearer.body
     );
@@ -402,7 +395,7 @@ async fn a_refresh_token_is_a_password_of_the_token_user_and_never_a_bearer() {
     let wrong = basic(world.node.get("/v2/"), &Secret::new("x.y.z".to_owned()));
     let wrong = send(wrong).await;
     assert_eq!((wrong.status, wrong.code()), (401, "UNAUTHORIZED"));
-    assert!(message(&wrong).contains("az acr login"), "{}", wrong.body);
+    assert!(wrong.message().contains("az acr login"), "{}", wrong.body);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -436,7 +429,7 @@ async fn an_access_token_as_password_gives_no_more_and_for_no_longer_than_it_has
     let answer = world.access_with(&access, "repository:app:pull").await;
     assert_eq!(answer.status, 401);
     assert!(
-        message(&answer).contains("no refresh token"),
+        answer.message().contains("no refresh token"),
         "{}",
         answer.body
     );
@@ -487,7 +480,7 @@ async fn a_refresh_token_dies_with_its_credential_its_principal_and_its_registry
     let answer = world.access_with(&refresh, "repository:app:pull").await;
     assert_eq!(answer.status, 401);
     assert!(
-        message(&answer).contains("another registry"),
+        answer.message().contains("another registry"),
         "{}",
         answer.body
     );

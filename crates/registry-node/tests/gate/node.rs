@@ -66,6 +66,12 @@ impl Answer {
         self.body["errors"][0]["code"].as_str().unwrap_or_default()
     }
 
+    pub(crate) fn message(&self) -> &str {
+        self.body["errors"][0]["message"]
+            .as_str()
+            .unwrap_or_default()
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         self.response_headers
             .get(name)

@@ -122,6 +122,34 @@ async fn repository_roles_count_and_the_registrys_own_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_no_right_is_told_of_a_role_that_counts_in_the_registrys_mode() {
+    for (mode, needed, of_no_use) in [
+        (
+            RoleAssignmentMode::AbacRepositoryPermissions,
+            &[READER, WRITER][..],
+            "AcrPush",
+        ),
+        (
+            RoleAssignmentMode::LegacyRegistryPermissions,
+            &["AcrPull"][..],
+            WRITER,
+        ),
+    ] {
+        let mut node = start(mode).await;
+        let somebody = add(&mut node, 1, &[(of_no_use, None)]);
+        let request = node.get("/v2/");
+        let answer = send(request.basic_auth(&somebody.user, Some(somebody.secret.expose()))).await;
+        assert_eq!((answer.status, answer.code()), (401, "DENIED"));
+        let (_, advice) = answer.message().split_once("it needs ").expect("advice");
+        let (advice, not_counting) = advice.split_once(';').unwrap_or((advice, ""));
+        assert!(needed.iter().all(|role| advice.contains(role)), "{advice}");
+        assert!(!advice.contains(of_no_use), "{advice}");
+        let is_explained = mode == RoleAssignmentMode::AbacRepositoryPermissions;
+        assert_eq!(not_counting.contains(of_no_use), is_explained);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn in_a_registry_of_the_older_mode_neither_repository_roles_nor_conditional_assignments_count()
  {
     let mut node = start(RoleAssignmentMode::LegacyRegistryPermissions).await;
