@@ -16,7 +16,7 @@ use super::{
     challenge,
     chosen_secrets::Candidates,
     login::{self, Checked, CredentialId, LoginFailure},
-    token::{TokenKind, VerifiedToken},
+    token::{TokenKind, VerifiedToken, failure_of},
 };
 use crate::{
     config::RegistryEntry,
@@ -50,6 +50,19 @@ pub(super) enum TokenRefusal {
         "the password, secret or other credential that the token came from was renewed or removed, has expired or was disabled: log in again"
     )]
     Withdrawn,
+}
+
+impl TokenRefusal {
+    /// For logs.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Token(error) => failure_of(error),
+            Self::OtherRegistry => "other-registry",
+            Self::RefreshAsAccess => "refresh-token",
+            Self::AccessAsRefresh => "access-token",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
 }
 
 /// Why somebody with user name and password is not let in.

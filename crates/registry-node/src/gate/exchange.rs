@@ -1,12 +1,15 @@
 //! `/oauth2/exchange`: an access token of sign-in against a refresh token of this registry, which `az acr login` then leaves to docker as
 //! a password.
 
+use std::time::Instant;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, StatusCode, header},
     web::Payload,
 };
 use serde_json::json;
+use tracing::field::display;
 
 use super::{
     Gate,
@@ -14,7 +17,7 @@ use super::{
     caller::Caller,
     challenge,
     form::Form,
-    sign_in_token::{self, SignedIn},
+    sign_in_token::{self, RefusedToken, SignedIn},
     token::{Grant, GrantContent, TokenKind, Tokens, VerifiedToken, ends_at},
     token_endpoint::{bad_request, check_service, read_form},
 };
@@ -68,7 +71,9 @@ impl Gate {
             (Some("access_token" | "access_token_refresh_token"), Some(token), _) => {
                 self.exchange_access_token(request, entry, token)
             }
-            (Some("refresh_token"), _, Some(token)) => self.exchange_refresh_token(entry, token),
+            (Some("refresh_token"), _, Some(token)) => {
+                self.exchange_refresh_token(request, entry, token)
+            }
             (Some("access_token" | "access_token_refresh_token"), None, _) => Err(bad_request(
                 "the form lacks access_token: a token of sign-in for the control plane or for registries",
             )),
@@ -92,17 +97,8 @@ impl Gate {
             let index = self.configuration.index();
             sign_in_token::verify(&index, entry, token, now)
         };
-        let signed_in = verified.map_err(|error| {
-            let address = self.client_address(request, &entry.registry.login_server);
-            // Anybody can send rubbish without end, and must not fill the disk with it.
-            tracing::debug!(
-                registry = %entry.registry.name,
-                login.failure = error.as_str(),
-                peer = %address,
-                "an exchange of a token for {} failed: {}",
-                entry.registry.name,
-                error.as_str()
-            );
+        let signed_in = verified.map_err(|RefusedToken { error, user }| {
+            self.note_failed_exchange(request, entry, user.as_deref(), error.as_str());
             challenge::unauthorized(&entry.registry.login_server, &[], &error.to_string())
         })?;
         self.check_any_right(entry, &signed_in)?;
@@ -126,10 +122,12 @@ impl Gate {
     /// One more token of this registry, that ends with the one that is shown: what one login gives is not prolonged without another.
     fn exchange_refresh_token(
         &self,
+        request: &HttpRequest,
         entry: &RegistryEntry,
         token: &str,
     ) -> Result<HttpResponse, OciError> {
         let shown = self.shown_refresh_token(entry, token).map_err(|refusal| {
+            self.note_failed_exchange(request, entry, None, refusal.as_str());
             let message = match refusal {
                 TokenRefusal::Token(_) => "the refresh token is not one of this registry; one of sign-in is not taken here: exchange an access token (grant_type=access_token)".to_owned(),
                 refusal => refusal.to_string(),
@@ -145,6 +143,35 @@ impl Gate {
             },
             expires_at: shown.expires_at,
         })
+    }
+
+    /// Logs a failure, as often as failed logins may be: whoever tries without end must not fill the disk. That is counted apart from
+    /// logins, so that no login has to wait for it.
+    fn note_failed_exchange(
+        &self,
+        request: &HttpRequest,
+        entry: &RegistryEntry,
+        user: Option<&str>,
+        failure: &'static str,
+    ) {
+        let address = self.client_address(request, &entry.registry.login_server);
+        let counted = self.failed_exchanges.count(
+            address,
+            entry.registry.uid,
+            user.unwrap_or_default(),
+            Instant::now(),
+        );
+        if counted.is_err() {
+            return;
+        }
+        tracing::info!(
+            registry = %entry.registry.name,
+            login.user = user.map(|user| display(shown_user(user))),
+            login.failure = failure,
+            peer = %address,
+            "an exchange of a token for {} failed: {failure}",
+            entry.registry.name
+        );
     }
 
     /// A refresh token of this registry that is good now.

@@ -77,6 +77,7 @@ pub struct Gate {
     content: Content,
     tokens: Tokens,
     failed_logins: FailedLogins,
+    failed_exchanges: FailedLogins,
     chosen_secrets: ChosenSecrets,
     metrics: NodeMetrics,
     sources: Sources,
@@ -124,6 +125,7 @@ impl Gate {
             content,
             tokens: Tokens::new(identities),
             failed_logins: FailedLogins::default(),
+            failed_exchanges: FailedLogins::default(),
             chosen_secrets: ChosenSecrets::default(),
             metrics,
             sources,
@@ -420,8 +422,6 @@ impl Gate {
             "a login to {} was refused: no role gives any right there",
             entry.registry.name
         );
-        challenge::denied(
-            &entry.registry.login_server,
         let needed = match entry.registry.role_assignment_mode {
             RoleAssignmentMode::LegacyRegistryPermissions => {
                 "it needs a role there, such as AcrPull"
@@ -430,6 +430,8 @@ impl Gate {
                 "it needs 'Container Registry Repository Reader' or 'Container Registry Repository Writer' there; Owner, Contributor, Reader, AcrPull, AcrPush and AcrDelete do not count in a registry whose role assignment mode is AbacRepositoryPermissions"
             }
         };
+        challenge::denied(
+            &entry.registry.login_server,
             &[],
             &format!(
                 "this principal has no right in the registry {}: {needed}",

@@ -1,12 +1,16 @@
 //! Access tokens of the control plane's sign-in, as `/oauth2/exchange` takes them: verified with what this node knows itself, so that
 //! nobody has to be asked.
 
+use config_documents::SignInKey;
 use credentials::{TokenError, check_times, kid_of};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::login::{self, CredentialId, Origin};
+use super::{
+    login::{self, CredentialId, Origin},
+    token::failure_of,
+};
 use crate::{
     config::{Index, RegistryEntry},
     names::shown,
@@ -48,9 +52,7 @@ impl SignInTokenError {
     /// For metrics and logs.
     pub(super) fn as_str(&self) -> &'static str {
         match self {
-            Self::Token(TokenError::Expired) => "expired",
-            Self::Token(TokenError::NotYetValid) => "not-yet-valid",
-            Self::Token(_) => "malformed-token",
+            Self::Token(error) => failure_of(*error),
             Self::UnknownKey => "unknown-key",
             Self::Issuer(_) => "wrong-issuer",
             Self::Audience { .. } => "wrong-audience",
@@ -58,6 +60,15 @@ impl SignInTokenError {
             Self::Withdrawn => "withdrawn",
         }
     }
+}
+
+/// A token that is refused.
+#[derive(Debug)]
+pub(super) struct RefusedToken {
+    /// Why.
+    pub(super) error: SignInTokenError,
+    /// Whose it is, where sign-in says so: not of one whose signature is not right.
+    pub(super) user: Option<String>,
 }
 
 /// What counts of such a token.
@@ -77,6 +88,19 @@ struct Claims {
     preferred_username: Option<String>,
 }
 
+impl Claims {
+    /// The user name: a person's, or the application's id.
+    fn user_name(&self, index: &Index) -> String {
+        // A person's token also names an application: the one that the person used.
+        let application = index.principal(self.oid).and_then(|it| it.app_id);
+        let person = || self.upn.clone().or_else(|| self.preferred_username.clone());
+        application
+            .map(|app_id| app_id.to_string())
+            .or_else(person)
+            .unwrap_or_else(|| self.oid.to_string())
+    }
+}
+
 /// Checks a token against keys, principals and credentials as they are now.
 ///
 /// # Errors
@@ -86,7 +110,29 @@ pub(super) fn verify(
     entry: &RegistryEntry,
     token: &str,
     now: OffsetDateTime,
-) -> Result<SignedIn, SignInTokenError> {
+) -> Result<SignedIn, RefusedToken> {
+    let (key, claims) = signed_claims(index, token, now)
+        .map_err(|error| RefusedToken { error, user: None })?;
+    let name = claims.user_name(index);
+    match check(index, entry, key, &claims, now) {
+        Ok(origin) => Ok(SignedIn {
+            name,
+            tenant_id: claims.tid,
+            origin,
+        }),
+        Err(error) => Err(RefusedToken {
+            error,
+            user: Some(name),
+        }),
+    }
+}
+
+/// What the token says, if a key of sign-in vouches for it.
+fn signed_claims<'a>(
+    index: &'a Index,
+    token: &str,
+    now: OffsetDateTime,
+) -> Result<(&'a SignInKey, Claims), SignInTokenError> {
     let kid = kid_of(token).ok_or(TokenError::Malformed)?;
     let known = index
         .sign_in_key(&kid)
@@ -94,18 +140,29 @@ pub(super) fn verify(
     if known.key.ends_at.is_some_and(|ends_at| ends_at <= now) {
         return Err(SignInTokenError::UnknownKey);
     }
-    let claims: Claims = known.verifier.verify(token)?;
-    if claims.tid != known.key.tenant_id || !known.key.issuers.contains(&claims.iss) {
+    let claims = known.verifier.verify(token)?;
+    Ok((&known.key, claims))
+}
+
+/// Whether what the token says is for here, and still so.
+fn check(
+    index: &Index,
+    entry: &RegistryEntry,
+    key: &SignInKey,
+    claims: &Claims,
+    now: OffsetDateTime,
+) -> Result<Origin, SignInTokenError> {
+    if claims.tid != key.tenant_id || !key.issuers.contains(&claims.iss) {
         return Err(SignInTokenError::Issuer(shown(&claims.iss)));
     }
-    if !known.key.audiences.contains(&claims.aud) {
+    if !key.audiences.contains(&claims.aud) {
         return Err(SignInTokenError::Audience {
             found: shown(&claims.aud),
-            expected: known.key.audiences.join(" or "),
+            expected: key.audiences.join(" or "),
         });
     }
     check_times(claims.nbf, claims.exp, now)?;
-    let principal = index
+    index
         .principal(claims.oid)
         .filter(|principal| principal.enabled)
         .ok_or(SignInTokenError::Disabled)?;
@@ -114,22 +171,10 @@ pub(super) fn verify(
             object_id: claims.oid,
             key_id: claims.cred,
         },
-        sign_in_key: Some(kid.into()),
+        sign_in_key: Some(key.public_key.kid().into()),
     };
     if !login::is_current(index, entry, &origin, now) {
         return Err(SignInTokenError::Withdrawn);
     }
-    // A person's token also names an application: the one that the person used.
-    let name = match principal.app_id {
-        Some(app_id) => app_id.to_string(),
-        None => claims
-            .upn
-            .or(claims.preferred_username)
-            .unwrap_or_else(|| claims.oid.to_string()),
-    };
-    Ok(SignedIn {
-        name,
-        tenant_id: claims.tid,
-        origin,
-    })
+    Ok(origin)
 }

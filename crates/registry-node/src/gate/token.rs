@@ -101,6 +101,15 @@ pub(super) fn ends_at(now: OffsetDateTime, lifetime: Duration) -> i64 {
     now.unix_timestamp() + lifetime
 }
 
+/// Why a token is not good, for metrics and logs.
+pub(super) fn failure_of(error: TokenError) -> &'static str {
+    match error {
+        TokenError::Expired => "expired",
+        TokenError::NotYetValid => "not-yet-valid",
+        _ => "malformed-token",
+    }
+}
+
 /// Signs with this node's key, and verifies with those of the region's nodes.
 pub(super) struct Tokens {
     identities: Arc<Identities>,

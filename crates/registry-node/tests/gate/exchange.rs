@@ -2,12 +2,13 @@
 
 use config_documents::{Document, Principal, SignInCredential, SignInKey};
 use credentials::{Secret, SigningKey};
+use registry_node::limits::FAILED_LOGINS_OF_USER_MAXIMUM;
 use reqwest::Method;
 use serde_json::{Value, json};
 use time::Duration;
 use uuid::Uuid;
 
-use crate::{node::*, support::*};
+use crate::{log, node::*, support::*};
 
 const TENANT: Uuid = Uuid::from_u128(0x7e4a47);
 const ISSUER: &str = "https://wharf.example/adfs";
@@ -276,6 +277,39 @@ fn unsigned(claims: &Value) -> String {
         part(&json!({"alg": "none", "typ": "JWT", "kid": "sign-in"})),
         part(claims)
     )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_exchange_is_in_the_log_with_its_reason_and_not_without_end() {
+    const NUMBER: u128 = 0xfa11;
+    let often = 3 * FAILED_LOGINS_OF_USER_MAXIMUM as usize;
+    log::keep();
+    let mut world = World::start().await;
+    let secret = world.node.add_principal(NUMBER, &[]);
+    for _ in 0..often {
+        assert_eq!(world.exchange_token("no.token.atall").await.status, 401);
+    }
+    let rubbish = log::lines_with("login.failure=\"malformed-token\"").len();
+    assert!(0 < rubbish && rubbish < often, "{rubbish}");
+    let wrong_audience = world.signed(&said(NUMBER, "https://graph.example"));
+    assert_eq!(world.exchange_token(&wrong_audience).await.status, 401);
+    let disabled = Principal {
+        enabled: false,
+        ..principal(NUMBER, &secret, &[])
+    };
+    world.node.feed.publish(vec![Document::Principal(disabled)]);
+    let token = world.signed(&said(NUMBER, REGISTRIES));
+    for _ in 0..often {
+        assert_eq!(world.exchange_token(&token).await.status, 401);
+    }
+    let logged = log::lines_with(&app_id(NUMBER).to_string());
+    assert!(2 < logged.len() && logged.len() < often, "{logged:?}");
+    for (line, failure) in logged.iter().zip(["wrong-audience", "disabled"]) {
+        let failure = format!("login.failure=\"{failure}\"");
+        assert!(line.contains(" INFO ") && line.contains(&failure), "{line}");
+        assert!(line.contains("peer=127.0.0.1"), "{line}");
+    }
+    assert!(log::lines_with(&token).is_empty());
 }
 
 /// The public key taken for a shared one.

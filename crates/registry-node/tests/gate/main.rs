@@ -11,6 +11,7 @@ mod content_changes;
 mod exchange;
 mod forwarding;
 mod http2;
+mod log;
 mod logins;
 mod node;
 mod parsers;
