@@ -16,10 +16,9 @@ use super::{
     authentication::{TokenRefusal, shown_user},
     caller::Caller,
     challenge,
-    form::Form,
     sign_in_token::{self, RefusedToken, SignedIn},
     token::{Grant, GrantContent, TokenKind, Tokens, VerifiedToken, ends_at},
-    token_endpoint::{bad_request, check_service, read_form},
+    token_endpoint::{bad_request, check_service, form_of, read_form},
 };
 use crate::{
     config::RegistryEntry,
@@ -59,7 +58,7 @@ impl Gate {
         entry: &RegistryEntry,
     ) -> Result<HttpResponse, OciError> {
         let body = read_form(payload).await?;
-        let form = Form::parse(&body).ok_or_else(|| bad_request("the body is not UTF-8 text"))?;
+        let form = form_of(&body)?;
         check_service(&form, entry)?;
         let text = |name: &str| form.get(name).filter(|text| !text.is_empty());
         match (

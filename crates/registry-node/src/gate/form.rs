@@ -1,14 +1,36 @@
 //! Parameters of the token endpoint: `application/x-www-form-urlencoded`, in a query or a body.
 
+use std::collections::HashSet;
+
 use percent_encoding::percent_decode;
 
-/// Parameters in the order they came; names may repeat.
+use crate::names::shown;
+
+/// The one parameter that may be given more than once.
+const SCOPE: &str = "scope";
+
+/// Parameters in the order they came, each but scopes at most once.
 pub struct Form(Vec<(String, String)>);
 
+/// Why a query or a body is no such form. Never repeats a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidForm {
+    /// A name or value.
+    #[error("it is not UTF-8 text")]
+    Encoding,
+    /// What counts would be anybody's guess (RFC 6749, 3.2).
+    #[error("the parameter {} is given more than once", shown(.0))]
+    Repeated(String),
+}
+
 impl Form {
-    /// Reads `name=value&name=value`. `None` if a name or value is not UTF-8 text.
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        text.split(|byte| *byte == b'&')
+    /// Reads `name=value&name=value`.
+    ///
+    /// # Errors
+    /// See [`InvalidForm`].
+    pub fn parse(text: &[u8]) -> Result<Self, InvalidForm> {
+        let parameters = text
+            .split(|byte| *byte == b'&')
             .filter(|pair| !pair.is_empty())
             .map(|pair| {
                 let mut parts = pair.splitn(2, |byte| *byte == b'=');
@@ -17,7 +39,13 @@ impl Form {
                 Some((name, value))
             })
             .collect::<Option<Vec<_>>>()
-            .map(Self)
+            .ok_or(InvalidForm::Encoding)?;
+        let mut known = HashSet::new();
+        let mut names = parameters.iter().map(|(name, _)| name);
+        match names.find(|name| *name != SCOPE && !known.insert(*name)) {
+            Some(repeated) => Err(InvalidForm::Repeated(repeated.clone())),
+            None => Ok(Self(parameters)),
+        }
     }
 
     /// The first value of this name.

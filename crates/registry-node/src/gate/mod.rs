@@ -32,7 +32,7 @@ pub use authorization::{
 };
 pub use caller::Caller;
 pub use failed_logins::FailedLogins;
-pub use form::Form;
+pub use form::{Form, InvalidForm};
 pub use forwarding::Forwarding;
 pub use host::RequestHost;
 pub use login::{CredentialId, LoginFailure};

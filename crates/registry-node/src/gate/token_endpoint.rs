@@ -156,8 +156,7 @@ impl Gate {
                 ),
             ));
         }
-        let form = Form::parse(query.as_bytes())
-            .ok_or_else(|| bad_request("the query is not UTF-8 text"))?;
+        let form = form_of(query.as_bytes())?;
         check_service(&form, entry)?;
         let scope = scope_of(&form)?;
         match self.authorization(request, entry, &[])? {
@@ -182,7 +181,7 @@ impl Gate {
         entry: &RegistryEntry,
     ) -> Result<TokenRequest, OciError> {
         let body = read_form(payload).await?;
-        let form = Form::parse(&body).ok_or_else(|| bad_request("the body is not UTF-8 text"))?;
+        let form = form_of(&body)?;
         check_service(&form, entry)?;
         let scope = scope_of(&form)?;
         match form.get("grant_type") {
@@ -235,6 +234,11 @@ impl Gate {
             )
         })
     }
+}
+
+/// Reads a query or a body.
+pub(super) fn form_of(text: &[u8]) -> Result<Form, OciError> {
+    Form::parse(text).map_err(|error| bad_request(&format!("the form cannot be read: {error}")))
 }
 
 pub(super) fn check_service(form: &Form, entry: &RegistryEntry) -> Result<(), OciError> {

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use rbac::registry::{RepositoryPermission, RepositoryPermissions};
 use registry_node::gate::{
-    Authorization, Form, InvalidTokenScope, MalformedAuthorization, RequestHost, TokenScope,
+    Authorization, Form, InvalidForm, InvalidTokenScope, MalformedAuthorization, RequestHost, TokenScope,
     parse_authorization,
 };
 
@@ -88,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn a_form_is_read_as_it_was_written(pairs in prop::collection::vec(("[a-z_]{1,8}", "\\PC{0,20}"), 0..6)) {
+    fn a_form_is_read_as_it_was_written_and_only_scopes_may_repeat(pairs in prop::collection::vec(("scope|[a-z_]{1,2}|[a-z_]{3,8}", "\\PC{0,20}"), 0..6)) {
         let text: Vec<String> = pairs
             .iter()
             .map(|(name, value)| {
@@ -96,7 +96,17 @@ proptest! {
                 format!("{name}={value}")
             })
             .collect();
-        let form = Form::parse(text.join("&").as_bytes()).expect("UTF-8");
+        let is_known = |index: usize, name: &String| pairs[..index].iter().any(|(known, _)| known == name);
+        let mut names = pairs.iter().map(|(name, _)| name).enumerate();
+        let repeated = names.find(|(index, name)| *name != "scope" && is_known(*index, name));
+        let form = match (Form::parse(text.join("&").as_bytes()), repeated) {
+            (Err(error), Some((_, name))) => {
+                prop_assert_eq!(error, InvalidForm::Repeated(name.clone()));
+                return Ok(());
+            }
+            (form, _) => form.expect("UTF-8, with nothing twice"),
+        };
+        prop_assert!(repeated.is_none());
         for (name, _) in &pairs {
             let expected: Vec<&str> = pairs
                 .iter()
@@ -109,7 +119,7 @@ proptest! {
 
     #[test]
     fn any_form_is_read_or_refused(text in prop::collection::vec(any::<u8>(), 0..80)) {
-        if let Some(form) = Form::parse(&text) {
+        if let Ok(form) = Form::parse(&text) {
             let _ = form.get("username");
         }
     }

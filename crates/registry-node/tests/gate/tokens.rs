@@ -172,6 +172,11 @@ async fn requests_that_cannot_be_met_are_refused_by_name() {
             "UP",
         ),
         (
+            with(&[("grant_type", "password"), ("username", "fabrikam")]),
+            400,
+            "\"username\" is given more than once",
+        ),
+        (
             vec![("grant_type", "password")],
             401,
             "authentication required",
@@ -193,6 +198,8 @@ async fn requests_that_cannot_be_met_are_refused_by_name() {
     }
     let put = send(node.request(Method::PUT, "contoso", "/oauth2/token")).await;
     assert_eq!((put.status, put.header("allow")), (405, "GET, POST"));
+    let repeated = send(node.get("/oauth2/token?account=a&account=b")).await;
+    assert_eq!((repeated.status, repeated.code()), (400, "UNSUPPORTED"));
     let large = send(node.post("/oauth2/token").body("x".repeat(70_000))).await;
     assert_eq!((large.status, large.code()), (413, "SIZE_INVALID"));
     assert_eq!(
