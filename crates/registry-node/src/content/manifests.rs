@@ -22,7 +22,7 @@ use super::record_store::{Durability, Version};
 use super::records::{
     CONFLICT_ATTEMPTS, HintRecord, ManifestRecord, RepositoryRecord, TagRecord, Versioned,
 };
-use super::repositories::{Life, LifeNow};
+use super::repositories::{Life, LifeNow, attributes_of};
 use crate::limits::MANIFEST_BYTES_SMALL;
 use crate::names::{Digest, Reference, Tag};
 
@@ -211,13 +211,21 @@ impl Repository<'_> {
     /// tag of it is locked, or when the store fails.
     pub async fn delete_manifest(&self, digest: &Digest) -> Result<(), ContentError> {
         for _ in 0..CONFLICT_ATTEMPTS {
-            self.check_deletable().await?;
+            let repository = self.record().await?;
+            attributes_of(repository.as_ref()).check_delete(|| self.what_is_locked())?;
             let mut manifest = self
                 .manifest_record(digest)
                 .await?
                 .ok_or(ContentError::ManifestUnknown)?;
             if manifest.value.deleting {
                 self.finish_deletion(digest, &manifest).await?;
+                return Err(ContentError::ManifestUnknown);
+            }
+            let is_there = repository.is_some_and(|repository| {
+                !repository.value.deleting && repository.value.has_manifest_of(manifest.value.life)
+            });
+            if !is_there {
+                // Of a repository that was deleted, or of a push that broke off: collection takes it.
                 return Err(ContentError::ManifestUnknown);
             }
             if let Some(precondition) = self.precondition {
@@ -254,12 +262,20 @@ impl Repository<'_> {
     /// or when the store fails.
     pub async fn delete_tag(&self, tag: &Tag) -> Result<(), ContentError> {
         let key = layout::tag(self.registry, self.name, tag);
+        let mut seen = None;
         for _ in 0..CONFLICT_ATTEMPTS {
             self.check_deletable().await?;
             let record = self
                 .tag_record(tag)
                 .await?
                 .ok_or_else(|| ContentError::TagUnknown(tag.clone()))?;
+            if !self.has_manifest(&record.value.digest).await? {
+                // Either the manifest was deleted, or the tag moved on and then it was: the tag says which.
+                if seen.replace(record.version.clone()) == Some(record.version) {
+                    return Err(ContentError::TagUnknown(tag.clone()));
+                }
+                continue;
+            }
             if let Some(precondition) = self.precondition {
                 precondition.check(Some(&record.value.digest))?;
             }

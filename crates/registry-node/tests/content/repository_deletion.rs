@@ -196,6 +196,38 @@ async fn a_deletion_that_dies_anywhere_happened_or_not_and_is_finished_by_whoeve
     }
 }
 
+#[tokio::test]
+async fn what_a_deletion_that_died_left_is_unknown_to_the_next_one() {
+    let mut met = 0;
+    for call in 0..30 {
+        for is_whole in [true, false] {
+            let disk = three_images().await;
+            let dying = disk.open_with(Faults::new(move |number| match number < call {
+                true => Fault::None,
+                false => Fault::Fails,
+            }));
+            let dying = dying.await.expect("it opens");
+            let (name, first) = (name(), digest(&image(0)));
+            let died = match is_whole {
+                true => delete(&dying).await,
+                false => dying.repository(REGISTRY, &name).delete_manifest(&first).await,
+            };
+            let content = disk.open().await;
+            if tags(&content).await.contains(&"v0".to_owned()) {
+                assert!(died.is_err());
+                continue;
+            }
+            let repository = content.repository(REGISTRY, &name);
+            let by_tag = repository.delete_tag(&"v0".parse().expect("a tag")).await;
+            assert!(matches!(by_tag, Err(ContentError::TagUnknown(_))), "{call}");
+            let by_digest = repository.delete_manifest(&first).await;
+            assert!(matches!(by_digest, Err(ContentError::ManifestUnknown)), "{call}");
+            met += 1;
+        }
+    }
+    assert!(met > 20, "{met}");
+}
+
 /// Waits, at the call of this number, until others are done.
 fn pauses_at(call: usize) -> Arc<Faults> {
     Faults::new(move |number| match number == call {

@@ -128,10 +128,6 @@ fn outcomes(state: &State, event: &Event, are_untagged_kept: bool) -> Vec<(State
             if may_be_gone && event.told == Some(Told::Unknown) {
                 add(true, &|_| {});
             }
-            // What a push left that broke off before its repository was there can be deleted, and never be seen.
-            if !is_there && event.told != Some(Told::Unknown) {
-                add(true, &|_| {});
-            }
         }
         Action::DeleteTag { tag } => {
             let is_there = state.tags.contains_key(&tag);
@@ -140,7 +136,7 @@ fn outcomes(state: &State, event: &Event, are_untagged_kept: bool) -> Vec<(State
                     next.tags.remove(&tag);
                 });
             }
-            // One whose manifest is deleted and not cleaned up yet can still be deleted.
+            // Two who delete it at the same time are both told that it is done.
             if !is_there {
                 add(true, &|_| {});
             }
