@@ -315,6 +315,16 @@ impl DataStore {
         let _ = removal.await;
     }
 
+    /// On a local disk, where the records lie too: removes the directories below a prefix, and that of the prefix, as far as nothing is in
+    /// them. Whoever is about to write into one makes it again.
+    pub(crate) async fn remove_empty_directories(&self, prefix: &str) {
+        if let Medium::Directory(root) = &self.medium {
+            let directory = root.join(prefix);
+            // What is left does no harm.
+            let _ = tokio::task::spawn_blocking(move || remove_if_empty(&directory)).await;
+        }
+    }
+
     /// How many streams are being read.
     pub(crate) fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
@@ -449,6 +459,16 @@ fn remove_abandoned_parts_of(directory: &FilePath, before: SystemTime) {
         // Fails as long as something is in it.
         let _ = std::fs::remove_dir(directory);
     }
+}
+
+fn remove_if_empty(directory: &FilePath) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_if_empty(&entry.path());
+        }
+    }
+    // Fails as long as something is in it.
+    let _ = std::fs::remove_dir(directory);
 }
 
 /// The reads that a range of a blob needs: key and range inside that object.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use registry_node::content::record_store::{
     RecordStore, StoredRecord, Version, WriteError,
 };
 use registry_node::content::{Content, OpenError, Sources};
+use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::faulty_stores::Disk;
@@ -319,6 +321,33 @@ impl RecordStore for Unfit {
         }
         Ok(listed)
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_removed_while_it_is_empty_is_made_again() {
+    let root = TempDir::new().expect("a directory");
+    let store = LocalRecords::open(root.path(), Sources::of_the_system()).expect("it opens");
+    let (path, is_over) = (root.path().to_owned(), Arc::new(AtomicBool::new(false)));
+    let until = Arc::clone(&is_over);
+    let removing = tokio::task::spawn_blocking(move || {
+        let mut removed = 0;
+        while !until.load(Ordering::Relaxed) {
+            for directory in ["p/a/b", "p/a", "p"] {
+                removed += u32::from(std::fs::remove_dir(path.join(directory)).is_ok());
+            }
+        }
+        removed
+    });
+    for _ in 0..500 {
+        for durability in [Durability::OnReturn, Durability::Eventually] {
+            let created = store.create("p/a/b/c", record("created"), durability).await;
+            let version = created.expect("created");
+            let removed = store.remove("p/a/b/c", &version, durability).await;
+            removed.expect("removed");
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+    assert!(removing.await.expect("no panic") > 100);
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    async fn abandoned_parts(&mut self) {
+    pub(super) async fn abandoned_parts(&mut self) {
         let before = SystemTime::from(self.began - self.options.grace_period);
         let prefix = layout::all_data_prefix(self.registry);
         let directories = self.content.data.upload_directories(&prefix).await;

@@ -39,10 +39,19 @@ impl Pass<'_> {
         if self.options.is_dry_run {
             return Ok(());
         }
+        self.abandoned_parts().await;
+        // While the mark is there, so that the next pass takes up what this one leaves; then the directory that the mark was in.
+        self.remove_empty_directories().await;
         if let Some(version) = self.records().version(&mark).await? {
             self.remove(&mark, &version).await?;
         }
+        self.remove_empty_directories().await;
         Ok(())
+    }
+
+    async fn remove_empty_directories(&self) {
+        let prefix = layout::registry_prefix(self.registry);
+        self.content.data.remove_empty_directories(&prefix).await;
     }
 
     async fn remove_all_data(&mut self) -> Result<(), ContentError> {

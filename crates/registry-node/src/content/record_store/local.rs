@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use super::{
     WriteError, operation_id,
 };
 use crate::content::sources::Sources;
+use crate::limits::TOUCH_INTERVAL;
 
 /// Directory of lock files below the root.
 const LOCKS: &str = "_locks";
@@ -35,6 +37,10 @@ const NAMES_SETTLED_AFTER_SECONDS: i64 = 1;
 const NAMES_REMEMBERED_BYTES: u64 = 8 * 1024 * 1024;
 /// Directories remembered as synced into their parents.
 const DIRECTORIES_REMEMBERED: u64 = 20_000;
+/// For how long: less than a deleted registry keeps its directories, which another process may make again after they were removed.
+const DIRECTORY_REMEMBERED_FOR: Duration = TOUCH_INTERVAL;
+/// How often a directory is made that a pass of collection removes because it has no entry yet.
+const DIRECTORY_ATTEMPTS: usize = 16;
 
 /// The names of one directory, sorted as keys sort: a directory counts with its trailing slash.
 struct Names {
@@ -76,7 +82,10 @@ impl LocalRecords {
                     u32::try_from(bytes).unwrap_or(u32::MAX)
                 })
                 .build(),
-            synced_directories: moka::sync::Cache::new(DIRECTORIES_REMEMBERED),
+            synced_directories: moka::sync::Cache::builder()
+                .max_capacity(DIRECTORIES_REMEMBERED)
+                .time_to_live(DIRECTORY_REMEMBERED_FOR)
+                .build(),
         };
         inner.remove_abandoned_files()?;
         Ok(Self {
@@ -209,8 +218,7 @@ impl Inner {
     fn create(&self, key: &str, bytes: &[u8], durability: Durability) -> io::Result<()> {
         let path = self.path(key);
         let staged = self.stage(bytes, durability)?;
-        let linked = self.in_directory(&path, durability, || fs::hard_link(&staged.path, &path));
-        linked?;
+        Self::link(&staged.path, &path)?;
         self.sync_parent(&path, durability)
     }
 
@@ -271,25 +279,18 @@ impl Inner {
         Ok(file)
     }
 
-    /// Runs `act`, which enters `path` in its directory, making the directory first where it is missing.
-    fn in_directory(
-        &self,
-        path: &Path,
-        durability: Durability,
-        act: impl Fn() -> io::Result<()>,
-    ) -> io::Result<()> {
-        match act() {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            done => return done,
+    /// Puts a file in its place where nothing is yet, making the directory first where it is missing.
+    fn link(staged: &Path, path: &Path) -> io::Result<()> {
+        for _ in 0..DIRECTORY_ATTEMPTS {
+            match fs::hard_link(staged, path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                done => return done,
+            }
+            if let Some(directory) = path.parent() {
+                absent_as_none(fs::create_dir_all(directory))?;
+            }
         }
-        let Some(directory) = path.parent() else {
-            return act();
-        };
-        fs::create_dir_all(directory)?;
-        if durability == Durability::OnReturn {
-            self.sync_directory_entries(directory)?;
-        }
-        act()
+        fs::hard_link(staged, path)
     }
 
     /// Makes the directory's own entry, and those above it, durable.
@@ -314,8 +315,11 @@ impl Inner {
         let (Durability::OnReturn, Some(directory)) = (durability, path.parent()) else {
             return Ok(());
         };
-        self.sync_directory_entries(directory)?;
-        File::open(directory)?.sync_all()
+        let synced = self
+            .sync_directory_entries(directory)
+            .and_then(|()| File::open(directory)?.sync_all());
+        // A directory that is gone had no entry any more.
+        absent_as_none(synced).map(drop)
     }
 
     /// Appends to `listed` what lies below `prefix` and after `after`, up to `limit` entries in all.
