@@ -17,7 +17,6 @@ use service::readiness::Readiness;
 use service::shutdown::Shutdown;
 use service::tls::{TlsArguments, TlsError};
 use store::{Store, StoreError};
-use time::OffsetDateTime;
 
 use crate::app::{App, Parts, Settings, StartError};
 use crate::front_door::dispatch;
@@ -118,7 +117,7 @@ async fn run_until_shutdown(arguments: Arguments) -> Result<(), RunError> {
         store: store.clone(),
         key_ring: Arc::clone(&key_ring),
         key_file: Some(key_file.clone()),
-        clock: Arc::new(OffsetDateTime::now_utc),
+        clock: service::clock::of_the_system(),
         randomness: Arc::new(SystemRandomness),
         settings: Settings {
             self_service_applications: !arguments.no_self_service_applications,

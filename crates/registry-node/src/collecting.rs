@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use service::shutdown::Shutdown;
+use service::{clock::Clock, shutdown::Shutdown};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -74,6 +74,7 @@ pub(crate) struct Collector {
     pub(crate) retention: RetentionOf,
     pub(crate) grace_period: Duration,
     pub(crate) metrics: NodeMetrics,
+    pub(crate) clock: Clock,
     pub(crate) watch: CollectionWatch,
     pub(crate) shutdown: Shutdown,
 }
@@ -128,7 +129,7 @@ impl Collector {
             Ok(None) => {}
             Ok(Some(report)) => {
                 status.passes += 1;
-                status.last_pass_at = Some(OffsetDateTime::now_utc());
+                status.last_pass_at = Some((self.clock)());
                 status.removed.add(&report.removed);
                 self.metrics.collected(&report, began.elapsed());
                 say(registry, &report, began.elapsed());
@@ -137,7 +138,7 @@ impl Collector {
             Err(error) => {
                 status.passes += 1;
                 status.failed_passes += 1;
-                status.last_pass_at = Some(OffsetDateTime::now_utc());
+                status.last_pass_at = Some((self.clock)());
                 self.metrics.collection_failed();
                 tracing::warn!(
                     registry.uid = %registry,

@@ -12,6 +12,7 @@ use std::{
 use config_documents::Region;
 use credentials::{Secret, SigningKey, SystemRandomness};
 use service::{
+    clock::Clock,
     logs::LogFormat,
     metrics::Metrics,
     observe::{self, Page},
@@ -19,7 +20,6 @@ use service::{
     shutdown::Shutdown,
     tls::TlsArguments,
 };
-use time::OffsetDateTime;
 use tokio::sync::{
     mpsc::{self, UnboundedSender},
     watch,
@@ -253,7 +253,8 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     let peers = service::tls::client_config(arguments.node_ca.as_deref())
         .map_err(StartError::NodeAuthorities)?;
     let forwarding = Forwarding::new(region.clone(), peers);
-    let (configuration, copy) = open_copy(&arguments)?;
+    let clock = Arc::clone(&sources.now);
+    let (configuration, copy) = open_copy(&arguments, &clock)?;
     let (enrolled, enrolment) = watch::channel(None);
     let collection = CollectionWatch::default();
     if let Some(listen) = arguments.metrics_listen {
@@ -263,6 +264,7 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
             enrolment,
             &readiness,
             &collection,
+            &clock,
         );
         observe::serve_with(listen, metrics, readiness.clone(), page)?;
     }
@@ -270,6 +272,7 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         Arc::clone(&configuration),
         readiness.clone(),
         node_metrics.clone(),
+        Arc::clone(&clock),
     ));
     let content = open_content(&arguments, &readiness, &sources).await?;
     let identities = tokio::select! {
@@ -286,6 +289,7 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         configuration: Arc::clone(&configuration),
         applier: Applier::new(Arc::clone(&configuration), copy, region)
             .telling_of_deleted_registries(deleted),
+        clock: Arc::clone(&clock),
         randomness: Arc::new(SystemRandomness),
         shutdown: shutdown.clone(),
     };
@@ -293,7 +297,7 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     let join_timeout = JOIN_TIMEOUT.saturating_sub(started_at.elapsed());
     let join_timeout = join_timeout.max(JOIN_TIMEOUT_MINIMUM);
     tokio::select! {
-        () = config::wait_until_servable(&configuration, &identities, join_timeout, |why| {
+        () = config::wait_until_servable(&configuration, &identities, join_timeout, &clock, |why| {
             readiness.set(DATA_PORT, Err(format!("closed: {why}")));
         }) => {}
         () = shutdown.wait() => return Ok(()),
@@ -308,6 +312,7 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
         retention: collecting::retention_of(&configuration),
         grace_period: Duration::from_secs(arguments.grace_period),
         metrics: node_metrics.clone(),
+        clock,
         watch: collection,
         shutdown: shutdown.clone(),
     };
@@ -368,13 +373,14 @@ fn status_page(
     enrolment: watch::Receiver<Option<Arc<Identities>>>,
     readiness: &Readiness,
     collection: &CollectionWatch,
+    clock: &Clock,
 ) -> Page {
     let (region, readiness) = (arguments.region.clone(), readiness.clone());
-    let collection = collection.clone();
+    let (collection, clock) = (collection.clone(), Arc::clone(clock));
     let configuration = Arc::clone(configuration);
     let show = move || {
         let identities = enrolment.borrow().clone();
-        let now = OffsetDateTime::now_utc();
+        let now = clock();
         let status = Status::of(
             &region,
             &configuration,
@@ -391,14 +397,18 @@ fn status_page(
     }
 }
 
-fn open_copy(arguments: &Arguments) -> Result<(Arc<Configuration>, LocalCopy), StartError> {
+fn open_copy(
+    arguments: &Arguments,
+    clock: &Clock,
+) -> Result<(Arc<Configuration>, LocalCopy), StartError> {
     let bound = arguments.staleness_bound.map(u64::from);
     let standing = Standing::open(
         &arguments.state_dir,
         BootClock::of_the_system(),
+        Arc::clone(clock),
         bound.map(Duration::from_secs),
     )?;
-    let opened = LocalCopy::open(&arguments.state_dir, OffsetDateTime::now_utc())?;
+    let opened = LocalCopy::open(&arguments.state_dir, clock())?;
     if let Some((aside, reason)) = &opened.set_aside {
         tracing::error!(
             copy.aside = %aside.display(),

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use service::readiness::Readiness;
+use service::{clock::Clock, readiness::Readiness};
 use time::OffsetDateTime;
 use tokio::{
     sync::mpsc::UnboundedReceiver,
@@ -27,6 +27,7 @@ pub(crate) async fn watch(
     configuration: Arc<Configuration>,
     readiness: Readiness,
     metrics: NodeMetrics,
+    clock: Clock,
 ) {
     let mut tick = interval(Duration::from_secs(1));
     let mut progress = configuration.subscribe();
@@ -36,7 +37,7 @@ pub(crate) async fn watch(
             _ = tick.tick() => {}
             () = config::wait_for_change(&mut progress) => {}
         }
-        let now = OffsetDateTime::now_utc();
+        let now = clock();
         let current = progress.borrow_and_update().clone();
         let standing = configuration.standing().now();
         metrics.configuration(&current, now);

@@ -1,8 +1,9 @@
 //! What every server process of the project shares: TLS with reload, the metrics port with health and readiness,
-//! logs, shutdown, the tie to a parent process, and secrets in files.
+//! logs, the clock, shutdown, the tie to a parent process, and secrets in files.
 //!
 //! No domain lives here: nothing in this crate knows what a registry, a node or a principal is.
 
+pub mod clock;
 pub mod configuration;
 pub mod errors;
 #[cfg(feature = "faults-on-purpose")]

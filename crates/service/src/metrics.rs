@@ -7,7 +7,6 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 use prometheus_client::collector::Collector;
@@ -18,6 +17,9 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
+use time::OffsetDateTime;
+
+use crate::clock;
 
 /// The metrics of one process; clones share them.
 #[derive(Clone)]
@@ -147,11 +149,10 @@ struct ProcessCollector {
 
 impl ProcessCollector {
     fn started_now() -> Self {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = (clock::of_the_system())();
+        let since_epoch = now - OffsetDateTime::UNIX_EPOCH;
         Self {
-            started_at_seconds: since_epoch.as_secs_f64(),
+            started_at_seconds: since_epoch.as_seconds_f64(),
         }
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! `DATABASE_URL=… cargo run --release -p store --example publish_scale -- REGION REGISTRIES PRINCIPALS ASSIGNMENTS`
 
+#![expect(clippy::disallowed_methods, reason = "a program begins here, with the machine's clock")]
+
 use std::{error::Error, io::Write, time::Instant};
 
 use config_documents::{

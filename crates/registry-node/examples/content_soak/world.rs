@@ -14,8 +14,8 @@ use registry_node::content::{CollectOptions, CollectionReport, Content, Pace, So
 use registry_node::limits::GRACE_PERIOD_MINIMUM;
 use registry_node::names::{Digest, RepositoryName};
 use serde_json::{Value, json};
+use service::clock;
 use sha2::Digest as _;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::Problem;
@@ -84,7 +84,7 @@ pub(crate) fn count(counter: &AtomicU64) {
 
 impl World {
     pub(crate) async fn open(directory: &Path) -> Result<Self, Problem> {
-        let (began, start) = (Instant::now(), OffsetDateTime::now_utc());
+        let (began, start) = (Instant::now(), (clock::of_the_system())());
         let sources = Sources {
             now: Arc::new(move || start + began.elapsed() * SPEED),
             random_id: Arc::new(Uuid::new_v4),

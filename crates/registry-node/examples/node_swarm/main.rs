@@ -22,7 +22,7 @@ use registry_node::config::{
 };
 use reqwest::Url;
 use serde_json::{Value, json};
-use service::{logs::LogFormat, shutdown::Shutdown};
+use service::{clock, logs::LogFormat, shutdown::Shutdown};
 use time::OffsetDateTime;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -157,7 +157,7 @@ async fn obey(nodes: &[Simulated]) -> Result<(), Failure> {
                 for node in nodes {
                     node.wait_for(revision, since).await;
                 }
-                let now = unix_seconds(OffsetDateTime::now_utc());
+                let now = unix_seconds((clock::of_the_system())());
                 say(&json!({"event": "waited", "revision": revision, "unix_seconds": now}))?;
             }
             _ => return Err(format!("'{line}' is no command").into()),
@@ -339,6 +339,7 @@ fn simulate(
         address,
         configuration: Arc::clone(&configuration),
         applier: Applier::new(Arc::clone(&configuration), copy, region),
+        clock: clock::of_the_system(),
         randomness: Arc::new(SystemRandomness),
         shutdown: shutdown.clone(),
     };

@@ -11,8 +11,7 @@ use futures_util::{
     FutureExt,
     future::{BoxFuture, Fuse},
 };
-use service::shutdown::Shutdown;
-use time::OffsetDateTime;
+use service::{clock::Clock, shutdown::Shutdown};
 
 use super::{
     Applier, ApplyError, Configuration, Connection, ControlPlane, ControlPlaneError, Identities,
@@ -44,6 +43,8 @@ pub struct Follower {
     pub configuration: Arc<Configuration>,
     /// Where messages go.
     pub applier: Applier,
+    /// By which times are told and kept.
+    pub clock: Clock,
     /// For the jitter between attempts.
     pub randomness: Arc<dyn Randomness>,
     /// When it ends.
@@ -192,7 +193,7 @@ impl Follower {
     /// Tells what a control plane of that form takes: which credentials were used, and how much registries store.
     async fn report(&self, form: u32, stream: &mut Stream) -> Result<(), StreamEnd> {
         if form >= USED_FORM {
-            let now = OffsetDateTime::now_utc();
+            let now = (self.clock)();
             let credentials = self.configuration.used().take_untold(now);
             if !credentials.is_empty() {
                 stream.send(&NodeMessage::Used { credentials }).await?;
@@ -225,7 +226,7 @@ impl Follower {
             self.acknowledge_before_applying(&message, stream).await?;
         }
         let applier = &mut self.applier;
-        let now = OffsetDateTime::now_utc();
+        let now = (self.clock)();
         let Some(answer) = tokio::task::block_in_place(|| applier.receive(message, now))? else {
             return Ok(false);
         };
@@ -288,7 +289,7 @@ impl Follower {
 
     fn removed(&self) -> StreamEnd {
         let standing = self.configuration.standing();
-        let now = OffsetDateTime::now_utc();
+        let now = (self.clock)();
         match tokio::task::block_in_place(|| standing.removed(now)) {
             Ok(true) => {
                 tracing::error!("this node was removed and refuses every request from now on");

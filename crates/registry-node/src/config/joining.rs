@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use time::OffsetDateTime;
+use service::clock::Clock;
 use tokio::sync::watch;
 
 use super::{Configuration, Connection, Identities, Progress, Refusal};
@@ -14,6 +14,7 @@ pub async fn wait_until_servable(
     configuration: &Configuration,
     identities: &Identities,
     timeout: Duration,
+    clock: &Clock,
     report: impl Fn(&str),
 ) {
     let mut progress = configuration.subscribe();
@@ -36,7 +37,7 @@ pub async fn wait_until_servable(
         if is_late && is_alone && !current.is_confirmed && current.state.is_some() {
             tracing::warn!(
                 "no control plane sent a configuration within {timeout:?}: serving from the copy, {}",
-                current.describe(OffsetDateTime::now_utc())
+                current.describe(clock())
             );
             return;
         }

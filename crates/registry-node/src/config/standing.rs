@@ -10,6 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use service::clock::{self, Clock};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::freshness::{BootTime, Freshness, Heard, Stale};
@@ -150,6 +151,8 @@ struct KeptRemoval {
 /// Whether this node may serve.
 pub struct Standing {
     clock: BootClock,
+    /// Only for what people are told.
+    wall_clock: Clock,
     /// `None` keeps nothing on disk.
     directory: Option<PathBuf>,
     state: Mutex<State>,
@@ -193,6 +196,7 @@ impl Standing {
     pub fn unbounded() -> Self {
         Self {
             clock: BootClock::of_the_system(),
+            wall_clock: clock::of_the_system(),
             directory: None,
             state: Mutex::new(State::new(Freshness::new(None, None, None), None)),
         }
@@ -206,6 +210,7 @@ impl Standing {
     pub fn open(
         directory: &Path,
         clock: BootClock,
+        wall_clock: Clock,
         bound: Option<Duration>,
     ) -> Result<Self, StandingError> {
         let kept: Option<Result<KeptBound, String>> = read(&directory.join(BOUND_FILE))?;
@@ -236,6 +241,7 @@ impl Standing {
             .filter(|fresh_at| *fresh_at <= now);
         let standing = Self {
             clock,
+            wall_clock,
             directory: Some(directory.to_owned()),
             state: Mutex::new(State::new(
                 Freshness::new(bound, kept_bound, fresh_at),
@@ -263,7 +269,7 @@ impl Standing {
         let stale = state.freshness.stale(now)?;
         let since = stale
             .age
-            .map(|age| OffsetDateTime::now_utc() - age.saturating_sub(stale.bound));
+            .map(|age| (self.wall_clock)() - age.saturating_sub(stale.bound));
         Some(Refusal::Stale { stale, since })
     }
 
@@ -478,7 +484,8 @@ mod tests {
 
     fn open(directory: &Path, machine: &Machine, boot_id: &str, bound: Option<u64>) -> Standing {
         let bound = bound.map(Duration::from_secs);
-        Standing::open(directory, machine.clock(boot_id), bound).expect("a directory")
+        let wall_clock = clock::of_the_system();
+        Standing::open(directory, machine.clock(boot_id), wall_clock, bound).expect("a directory")
     }
 
     fn confirm(standing: &Standing) {

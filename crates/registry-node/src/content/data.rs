@@ -12,7 +12,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectStore, ObjectStoreExt, PutPayload};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::bucket::{BucketClients, BucketKind, SignedUrls};
 use super::error::{BodyError, ContentError, OpenError};
@@ -273,9 +273,9 @@ impl DataStore {
             Ok(object) => Ok(StoredData {
                 key: object.location.to_string(),
                 size: object.size,
-                // A time that no clock shows is as good as now: the object stays.
+                // With a time that no clock shows it is never old: the object stays.
                 modified: OffsetDateTime::from_unix_timestamp(object.last_modified.timestamp())
-                    .unwrap_or_else(|_| OffsetDateTime::now_utc()),
+                    .unwrap_or(PrimitiveDateTime::MAX.assume_utc()),
             }),
             Err(error) => Err(ContentError::Data(error)),
         })

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use time::OffsetDateTime;
+use service::clock::{self, Clock};
 use uuid::Uuid;
 
 /// Where the time and random ids come from.
 #[derive(Clone)]
 pub struct Sources {
     /// The time now.
-    pub now: Arc<dyn Fn() -> OffsetDateTime + Send + Sync>,
+    pub now: Clock,
     /// A random id that was never given before.
     pub random_id: Arc<dyn Fn() -> Uuid + Send + Sync>,
 }
@@ -19,7 +19,7 @@ impl Sources {
     #[must_use]
     pub fn of_the_system() -> Self {
         Self {
-            now: Arc::new(OffsetDateTime::now_utc),
+            now: clock::of_the_system(),
             random_id: Arc::new(Uuid::new_v4),
         }
     }

@@ -26,6 +26,7 @@ use rbac::registry::{RepositoryPermission, RepositoryPermissions};
 use registry_node::config::{
     ApplyError, BootClock, BootTime, Configuration, CopyState, Index, LocalCopy, Standing, Written,
 };
+use service::clock;
 use support::*;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -747,7 +748,8 @@ fn snapshots_that_never_add_up_are_asked_for_less_and_less_often_and_are_shown()
         let seconds = Arc::clone(&seconds);
         move || BootTime(Duration::from_secs(seconds.load(Ordering::Relaxed)))
     };
-    let standing = Standing::open(directory.path(), BootClock::new("boot", clock), None);
+    let (clock, wall_clock) = (BootClock::new("boot", clock), clock::of_the_system());
+    let standing = Standing::open(directory.path(), clock, wall_clock, None);
     let mut feed = Feed::with_standing(directory.path(), standing.expect("a directory"));
     let wants =
         |answer: Option<NodeMessage>| matches!(answer, Some(NodeMessage::SnapshotWanted { .. }));

@@ -9,8 +9,9 @@ use registry_node::content::{
     RetentionRules, Sources, VerifyOptions,
 };
 use registry_node::names::{Digest, DigestAlgorithm, Reference, RepositoryName, Tag};
+use service::clock;
 use tempfile::TempDir;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use uuid::Uuid;
 
 use super::harness::{OCI_INDEX, OCI_MANIFEST, REGISTRY, files_below, image_manifest, sha256};
@@ -147,7 +148,7 @@ impl Place {
 
 fn movable_clock() -> (Arc<AtomicI64>, Sources) {
     let hours = Arc::new(AtomicI64::new(0));
-    let (read, start) = (Arc::clone(&hours), OffsetDateTime::now_utc());
+    let (read, start) = (Arc::clone(&hours), (clock::of_the_system())());
     let sources = Sources {
         now: Arc::new(move || start + Duration::hours(read.load(Ordering::SeqCst))),
         random_id: Arc::new(Uuid::new_v4),

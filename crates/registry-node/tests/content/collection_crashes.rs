@@ -8,6 +8,7 @@ use registry_node::content::{
     CollectOptions, Content, ContentError, ExclusiveError, Pace, RetentionRules, VerifyOptions,
 };
 use registry_node::names::{Digest, DigestAlgorithm, Reference, RepositoryName};
+use service::clock;
 use time::Duration;
 
 use super::faulty_stores::{Disk, Fault, Faults};
@@ -131,15 +132,15 @@ fn a_collection_that_dies_anywhere_loses_nothing_and_the_next_one_ends_it() {
 
 #[tokio::test]
 async fn a_collection_whose_store_fails_anywhere_loses_nothing() {
-    let clock = {
-        let start = time::OffsetDateTime::now_utc();
+    let sources = {
+        let start = (clock::of_the_system())();
         move |days| registry_node::content::Sources {
             now: Arc::new(move || start + Duration::days(days)),
             random_id: Arc::new(uuid::Uuid::new_v4),
         }
     };
     let open = async |disk: &Disk, faults| {
-        let opened = disk.open_with_sources(faults, clock(9)).await;
+        let opened = disk.open_with_sources(faults, sources(9)).await;
         opened.expect("it opens")
     };
     for fault in [Fault::Fails, Fault::TimesOut, Fault::TimesOutAfterwards] {
@@ -147,7 +148,7 @@ async fn a_collection_whose_store_fails_anywhere_loses_nothing() {
         loop {
             let disk = Disk::default();
             let no_faults = Faults::new(|_| Fault::None);
-            let filled = disk.open_with_sources(no_faults, clock(0)).await;
+            let filled = disk.open_with_sources(no_faults, sources(0)).await;
             fill(&filled.expect("it opens")).await;
             let faults = Faults::new(move |number| match number == call {
                 true => fault,

@@ -102,7 +102,8 @@ async fn opening_leaves_nothing_half_written() {
         .write(true)
         .open(&old)
         .expect("opened");
-    file.set_modified(std::time::SystemTime::now() - two_days)
+    let now = (service::clock::of_the_system())();
+    file.set_modified((now - two_days).into())
         .expect("set");
     std::fs::write(staged.join("young"), "").expect("written");
     open(directory.path()).await;

@@ -9,7 +9,8 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use registry_node::content::{Content, ContentError, Sources};
 use registry_node::names::{Digest, Reference, RepositoryName};
-use time::{Duration, OffsetDateTime};
+use service::clock;
+use time::Duration;
 use uuid::Uuid;
 
 use super::faulty_stores::{Disk, Fault, Faults};
@@ -202,7 +203,7 @@ async fn concurrent_pushes_of_a_blob_keep_its_bytes_once() {
 /// A clock that tests move, and ids that the system makes.
 fn movable_clock() -> (Arc<AtomicI64>, Sources) {
     let hours = Arc::new(AtomicI64::new(0));
-    let start = OffsetDateTime::now_utc();
+    let start = (clock::of_the_system())();
     let read = Arc::clone(&hours);
     let sources = Sources {
         now: Arc::new(move || start + Duration::hours(read.load(Ordering::SeqCst))),

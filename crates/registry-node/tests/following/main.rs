@@ -17,7 +17,7 @@ use registry_node::config::{
     enrolment::{self, EnrolmentError},
     wait_for_change, wait_until_servable,
 };
-use service::shutdown::Shutdown;
+use service::{clock, shutdown::Shutdown};
 use support::*;
 
 /// A node's configuration, followed in the background until it is dropped.
@@ -49,7 +49,7 @@ impl Following {
         identities: Arc<Identities>,
         bound: Option<Duration>,
     ) -> Self {
-        let standing = Standing::open(directory, BootClock::of_the_system(), bound);
+        let standing = Standing::open(directory, BootClock::of_the_system(), clock::of_the_system(), bound);
         let feed = Feed::with_standing(directory, standing.expect("a directory"));
         let shutdown = Shutdown::new();
         let follower = Follower {
@@ -58,6 +58,7 @@ impl Following {
             address: "node:5443".to_owned(),
             configuration: Arc::clone(&feed.configuration),
             applier: feed.applier,
+            clock: clock::of_the_system(),
             randomness: Arc::new(SystemRandomness),
             shutdown: shutdown.clone(),
         };
@@ -87,7 +88,9 @@ impl Following {
     /// Whether the node serves within a moment, and else what it says.
     async fn opens(&self, timeout: Duration) -> Result<(), String> {
         let said = parking_lot::Mutex::new(String::new());
-        let waiting = wait_until_servable(&self.configuration, &self.identities, timeout, |why| {
+        let (configuration, identities) = (&self.configuration, &self.identities);
+        let clock = clock::of_the_system();
+        let waiting = wait_until_servable(configuration, identities, timeout, &clock, |why| {
             *said.lock() = why.to_owned();
         });
         let opened = tokio::time::timeout(timeout * 4, waiting).await;

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use config_documents::{ControlPlaneMessage, Document, NodeMessage};
 use credentials::SigningKey;
 use registry_node::config::{BootClock, Identities, Refusal, Standing, enrolment};
+use service::clock;
 
 use crate::{Following, control_plane::TestControlPlane, join, support::*};
 
@@ -131,7 +132,7 @@ async fn a_node_whose_rotation_counted_without_an_answer_shows_the_new_credentia
 }
 
 fn refusal(directory: &Path) -> Option<Refusal> {
-    let standing = Standing::open(directory, BootClock::of_the_system(), None);
+    let standing = Standing::open(directory, BootClock::of_the_system(), clock::of_the_system(), None);
     standing.expect("readable").refusal()
 }
 

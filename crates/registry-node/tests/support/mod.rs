@@ -19,7 +19,7 @@ pub(crate) const REGION: &str = "westus";
 pub(crate) const SUBSCRIPTION: &str = "/subscriptions/5b1d7a52-0000-4000-8000-000000000001";
 
 pub(crate) fn now() -> OffsetDateTime {
-    OffsetDateTime::now_utc()
+    (service::clock::of_the_system())()
 }
 
 pub(crate) fn region() -> Region {

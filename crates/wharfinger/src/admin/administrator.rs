@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use control_plane::people;
 use credentials::{PasswordVerifier, Secret, SystemRandomness};
+use service::clock::Clock;
 use service::configuration::{DatabaseUrlArguments, require_secret};
 use store::directory::{
     Addressed, DirectoryRole, NewUser, Password, RoleAddition, RoleRemoval, UserCreation,
 };
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{AdminError, display_name, open, principal, recorded, say};
@@ -56,11 +56,11 @@ pub(crate) struct ListArguments {
     database: DatabaseUrlArguments,
 }
 
-pub(super) async fn run(command: &AdministratorCommand) -> Result<(), AdminError> {
+pub(super) async fn run(command: &AdministratorCommand, clock: &Clock) -> Result<(), AdminError> {
     match command {
-        AdministratorCommand::Create(arguments) => create(arguments).await,
-        AdministratorCommand::Add(arguments) => add(arguments).await,
-        AdministratorCommand::Remove(arguments) => remove(arguments).await,
+        AdministratorCommand::Create(arguments) => create(arguments, clock).await,
+        AdministratorCommand::Add(arguments) => add(arguments, clock).await,
+        AdministratorCommand::Remove(arguments) => remove(arguments, clock).await,
         AdministratorCommand::List(arguments) => list(arguments).await,
     }
 }
@@ -69,7 +69,7 @@ fn resource(object_id: Uuid) -> String {
     format!("/providers/Microsoft.Directory/directoryRoles/administrator/members/{object_id}")
 }
 
-async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
+async fn create(arguments: &CreateArguments, clock: &Clock) -> Result<(), AdminError> {
     let name = arguments.user_principal_name.as_str();
     people::check_user_principal_name(name).map_err(|rule| AdminError::UserPrincipalName {
         name: name.escape_debug().to_string(),
@@ -99,7 +99,7 @@ async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
         },
         must_change_password: false,
         directory_role: Some(DirectoryRole::Administrator),
-        created_at: OffsetDateTime::now_utc(),
+        created_at: clock(),
     };
     let work = async {
         match store.user_create(&new).await? {
@@ -108,11 +108,11 @@ async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
         }
     };
     let user = format!("/providers/Microsoft.Directory/users/{object_id}");
-    recorded(&store, "Microsoft.Directory/users/write", &user, work).await?;
+    recorded(&store, clock, "Microsoft.Directory/users/write", &user, work).await?;
     say(&format!("{name} ({object_id}) administers the directory"))
 }
 
-async fn add(arguments: &PrincipalArguments) -> Result<(), AdminError> {
+async fn add(arguments: &PrincipalArguments, clock: &Clock) -> Result<(), AdminError> {
     let store = open(&arguments.database).await?;
     let object_id = principal(&store, &arguments.principal).await?.object_id;
     let work = async {
@@ -127,11 +127,11 @@ async fn add(arguments: &PrincipalArguments) -> Result<(), AdminError> {
         }
     };
     let operation = "Microsoft.Directory/directoryRoles/members/write";
-    recorded(&store, operation, &resource(object_id), work).await?;
+    recorded(&store, clock, operation, &resource(object_id), work).await?;
     say(&format!("{object_id} administers the directory"))
 }
 
-async fn remove(arguments: &PrincipalArguments) -> Result<(), AdminError> {
+async fn remove(arguments: &PrincipalArguments, clock: &Clock) -> Result<(), AdminError> {
     let store = open(&arguments.database).await?;
     let object_id = principal(&store, &arguments.principal).await?.object_id;
     let work = async {
@@ -144,7 +144,7 @@ async fn remove(arguments: &PrincipalArguments) -> Result<(), AdminError> {
         }
     };
     let operation = "Microsoft.Directory/directoryRoles/members/delete";
-    recorded(&store, operation, &resource(object_id), work).await?;
+    recorded(&store, clock, operation, &resource(object_id), work).await?;
     say(&format!("{object_id} does not administer the directory"))
 }
 

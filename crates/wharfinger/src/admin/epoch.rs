@@ -1,6 +1,7 @@
 //! `wharfinger admin epoch`: histories of configuration.
 
 use clap::Subcommand;
+use service::clock::Clock;
 use service::configuration::DatabaseUrlArguments;
 use store::config::{self, Cause};
 
@@ -19,13 +20,13 @@ pub(crate) struct BeginArguments {
     database: DatabaseUrlArguments,
 }
 
-pub(super) async fn run(command: &EpochCommand) -> Result<(), AdminError> {
+pub(super) async fn run(command: &EpochCommand, clock: &Clock) -> Result<(), AdminError> {
     let EpochCommand::Begin(arguments) = command;
     let store = open(&arguments.database).await?;
     let before = config::head(&store).await?.position;
     let work = async { Ok(config::epoch_begin(&store, before.epoch, Cause::Operator).await?) };
     let resource = "/providers/Wharfinger/epochs";
-    let begun = recorded(&store, "Wharfinger/epochs/begin/action", resource, work).await?;
+    let begun = recorded(&store, clock, "Wharfinger/epochs/begin/action", resource, work).await?;
     match begun {
         Some(epoch) => say(&format!(
             "epoch {epoch} has begun at revision {}, in the place of {}; every node gets a snapshot",

@@ -7,6 +7,7 @@ use control_plane::sealing::KeyFile;
 use control_plane::sign_in;
 use credentials::{KeyRing, Randomness, Secret, SecretKind, SystemRandomness, Verifier};
 use serde::Serialize;
+use service::clock::Clock;
 use service::configuration::{DatabaseUrlArguments, write_secret_file};
 use store::Store;
 use store::directory::{
@@ -66,7 +67,7 @@ struct BootstrapFile<'a> {
     client_secret: &'a str,
 }
 
-pub(super) async fn run(arguments: &Arguments) -> Result<(), AdminError> {
+pub(super) async fn run(arguments: &Arguments, clock: &Clock) -> Result<(), AdminError> {
     let public_url = public_url(&arguments.public_url)?;
     let suffix = login_server_suffix(&arguments.login_server_suffix)?;
     let key_ring = KeyFile(arguments.key_encryption_key_file.clone()).read()?;
@@ -83,13 +84,13 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), AdminError> {
             same_key(&existing, &key_ring)?;
             add_regions(&store, &arguments.region).await?;
             if !arguments.bootstrap_file.exists() {
-                renew_bootstrap(&store, &existing, &arguments.bootstrap_file).await?;
+                renew_bootstrap(&store, &existing, &arguments.bootstrap_file, clock).await?;
             }
             say("the installation is there already")?;
         }
-        None => create(&store, arguments, public_url, suffix, &key_ring).await?,
+        None => create(&store, arguments, public_url, suffix, &key_ring, clock).await?,
     }
-    sign_in::ensure_key(&store, &key_ring, OffsetDateTime::now_utc()).await?;
+    sign_in::ensure_key(&store, &key_ring, clock()).await?;
     store::config::publish_built_in_roles(&store).await?;
     Ok(())
 }
@@ -136,8 +137,9 @@ async fn create(
     public_url: String,
     login_server_suffix: String,
     key_ring: &KeyRing,
+    clock: &Clock,
 ) -> Result<(), AdminError> {
-    let now = OffsetDateTime::now_utc();
+    let now = clock();
     let secret = credentials::generate(SecretKind::ServicePrincipalSecret, &SystemRandomness);
     let (tenant_id, subscription_id, app_id) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
     let principal_id = Uuid::new_v4();
@@ -189,7 +191,7 @@ async fn create(
         &secret,
     )?;
     let work = async { Ok(store.initialise(&initialisation).await?) };
-    recorded(store, "Wharfinger/installation/write", INSTALLATION, work).await?;
+    recorded(store, clock, "Wharfinger/installation/write", INSTALLATION, work).await?;
     say(&format!(
         "initialised tenant {tenant_id} with subscription {subscription_id}"
     ))?;
@@ -241,6 +243,7 @@ async fn renew_bootstrap(
     store: &Store,
     installation: &Installation,
     file: &Path,
+    clock: &Clock,
 ) -> Result<(), AdminError> {
     let application = store
         .bootstrap_application()
@@ -258,7 +261,7 @@ async fn renew_bootstrap(
         application.app_id,
         &secret,
     )?;
-    let new = new_secret(&secret, &SystemRandomness, OffsetDateTime::now_utc());
+    let new = new_secret(&secret, &SystemRandomness, clock());
     let work = async {
         let owner = SecretOwner::Application(application.object_id);
         match store
@@ -277,7 +280,7 @@ async fn renew_bootstrap(
         "/providers/Microsoft.Directory/applications/{}",
         application.object_id
     );
-    recorded(store, operation, &resource, work).await?;
+    recorded(store, clock, operation, &resource, work).await?;
     say(&format!(
         "a new secret of the bootstrap principal is in {}",
         file.display()

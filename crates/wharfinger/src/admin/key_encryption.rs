@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Subcommand;
 use control_plane::sealing::{KeyFile, reseal};
 use credentials::KeyRing;
+use service::clock::Clock;
 use service::configuration::DatabaseUrlArguments;
 use store::Store;
 
@@ -43,7 +44,7 @@ pub(crate) struct RotateArguments {
     key_encryption_key_file: PathBuf,
 }
 
-pub(super) async fn run(command: &KeyEncryptionKeyCommand) -> Result<(), AdminError> {
+pub(super) async fn run(command: &KeyEncryptionKeyCommand, clock: &Clock) -> Result<(), AdminError> {
     match command {
         KeyEncryptionKeyCommand::Status(arguments) => status(arguments).await,
         KeyEncryptionKeyCommand::Rotate(arguments) => {
@@ -54,7 +55,7 @@ pub(super) async fn run(command: &KeyEncryptionKeyCommand) -> Result<(), AdminEr
                 key_ring.fingerprint()
             );
             let operation = "Wharfinger/keyEncryptionKeys/rotate/action";
-            recorded(&store, operation, &resource, rotate(&store, &key_ring)).await
+            recorded(&store, clock, operation, &resource, rotate(&store, &key_ring)).await
         }
     }
 }

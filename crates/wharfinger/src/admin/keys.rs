@@ -6,11 +6,11 @@ use std::time::Instant;
 use clap::Subcommand;
 use control_plane::sealing::KeyFile;
 use control_plane::sign_in::{FormerKeys, KEYS_INTERVAL, rotate_key};
+use service::clock::Clock;
 use service::configuration::DatabaseUrlArguments;
 use store::Store;
 use store::config::Published;
 use store::nodes::{self, NodeState};
-use time::OffsetDateTime;
 
 use super::node::{POLL_INTERVAL, REMOVAL_WATCHED, announce, describe, missing};
 use super::{AdminError, open, recorded, say, time_text};
@@ -35,7 +35,7 @@ pub(crate) struct RotateArguments {
     revoke: bool,
 }
 
-pub(super) async fn run(command: &KeysCommand) -> Result<(), AdminError> {
+pub(super) async fn run(command: &KeysCommand, clock: &Clock) -> Result<(), AdminError> {
     let KeysCommand::Rotate(arguments) = command;
     let store = open(&arguments.database).await?;
     let key_ring = KeyFile(arguments.key_encryption_key_file.clone()).read()?;
@@ -44,13 +44,12 @@ pub(super) async fn run(command: &KeysCommand) -> Result<(), AdminError> {
     } else {
         FormerKeys::Retire
     };
-    let work =
-        async { Ok(rotate_key(&store, &key_ring, former, OffsetDateTime::now_utc()).await?) };
+    let work = async { Ok(rotate_key(&store, &key_ring, former, clock()).await?) };
     let operation = match former {
         FormerKeys::Retire => "Wharfinger/signInKeys/rotate/action",
         FormerKeys::Revoke => "Wharfinger/signInKeys/revoke/action",
     };
-    let rotation = recorded(&store, operation, "/providers/Wharfinger/signInKeys", work).await?;
+    let rotation = recorded(&store, clock, operation, "/providers/Wharfinger/signInKeys", work).await?;
     announce(&store).await;
     match former {
         FormerKeys::Retire => say(&format!(

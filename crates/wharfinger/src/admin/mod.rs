@@ -143,18 +143,19 @@ impl AdminError {
 
 /// Runs an `admin` subcommand.
 pub(crate) fn run(command: AdminCommand) -> Result<(), AdminError> {
+    let clock = &service::clock::of_the_system();
     block_on(async {
         match command {
-            AdminCommand::Administrator(command) => administrator::run(&command).await,
-            AdminCommand::Epoch(command) => epoch::run(&command).await,
-            AdminCommand::Init(arguments) => init::run(&arguments).await,
-            AdminCommand::KeyEncryptionKey(command) => key_encryption::run(&command).await,
-            AdminCommand::Keys(command) => keys::run(&command).await,
-            AdminCommand::Node(command) => node::run(&command).await,
-            AdminCommand::Region(command) => region::run(&command).await,
-            AdminCommand::StorageLimit(command) => storage_limit::run(&command).await,
-            AdminCommand::Subscription(command) => subscription::run(&command).await,
-            AdminCommand::Tenant(command) => tenant::run(&command).await,
+            AdminCommand::Administrator(command) => administrator::run(&command, clock).await,
+            AdminCommand::Epoch(command) => epoch::run(&command, clock).await,
+            AdminCommand::Init(arguments) => init::run(&arguments, clock).await,
+            AdminCommand::KeyEncryptionKey(command) => key_encryption::run(&command, clock).await,
+            AdminCommand::Keys(command) => keys::run(&command, clock).await,
+            AdminCommand::Node(command) => node::run(&command, clock).await,
+            AdminCommand::Region(command) => region::run(&command, clock).await,
+            AdminCommand::StorageLimit(command) => storage_limit::run(&command, clock).await,
+            AdminCommand::Subscription(command) => subscription::run(&command, clock).await,
+            AdminCommand::Tenant(command) => tenant::run(&command, clock).await,
         }
     })
 }

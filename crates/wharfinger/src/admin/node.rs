@@ -8,6 +8,7 @@ use clap::{Subcommand, ValueEnum};
 use config_documents::Region;
 use credentials::SystemRandomness;
 use serde::Serialize;
+use service::clock::Clock;
 use service::configuration::{DatabaseUrlArguments, write_secret_file};
 use store::Store;
 use store::config::{self, OPERATOR, Position, Published};
@@ -78,19 +79,19 @@ enum Output {
     Json,
 }
 
-pub(super) async fn run(command: &NodeCommand) -> Result<(), AdminError> {
+pub(super) async fn run(command: &NodeCommand, clock: &Clock) -> Result<(), AdminError> {
     match command {
-        NodeCommand::Create(arguments) => create(arguments).await,
+        NodeCommand::Create(arguments) => create(arguments, clock).await,
         NodeCommand::List(arguments) => list(arguments).await,
-        NodeCommand::Rotate(arguments) => rotate(arguments).await,
-        NodeCommand::Remove(arguments) => remove(arguments).await,
+        NodeCommand::Rotate(arguments) => rotate(arguments, clock).await,
+        NodeCommand::Remove(arguments) => remove(arguments, clock).await,
     }
 }
 
-async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
+async fn create(arguments: &CreateArguments, clock: &Clock) -> Result<(), AdminError> {
     let store = open(&arguments.database).await?;
     let region = Region(arguments.region.clone());
-    let now = OffsetDateTime::now_utc();
+    let now = clock();
     let token_id = Uuid::now_v7();
     let work = async {
         store::activity::detail("region", region.as_str());
@@ -99,7 +100,7 @@ async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
             .ok_or_else(|| AdminError::NoSuchRegion(arguments.region.clone()))
     };
     let resource = format!("/providers/Wharfinger/nodeJoinTokens/{token_id}");
-    let token = recorded(&store, "Wharfinger/nodeJoinTokens/write", &resource, work).await?;
+    let token = recorded(&store, clock, "Wharfinger/nodeJoinTokens/write", &resource, work).await?;
     match &arguments.join_token_file {
         Some(path) => {
             write_secret_file(path, token.secret.expose().as_bytes())?;
@@ -238,7 +239,7 @@ fn table(nodes: &[Shown]) -> String {
     text
 }
 
-async fn remove(arguments: &NodeArguments) -> Result<(), AdminError> {
+async fn remove(arguments: &NodeArguments, clock: &Clock) -> Result<(), AdminError> {
     let store = open(&arguments.database).await?;
     let node_id = arguments.node_id;
     let work = async {
@@ -246,7 +247,7 @@ async fn remove(arguments: &NodeArguments) -> Result<(), AdminError> {
             .await?
             .ok_or(AdminError::NoSuchNode(node_id))
     };
-    let removal = recorded(&store, "Wharfinger/nodes/delete", &resource(node_id), work).await?;
+    let removal = recorded(&store, clock, "Wharfinger/nodes/delete", &resource(node_id), work).await?;
     announce(&store).await;
     say(&format!(
         "node {node_id} of region {} at {} is removed (revision {}); waiting for the other nodes",
@@ -303,7 +304,7 @@ pub(super) fn missing<'a>(
     (missing, is_waiting)
 }
 
-async fn rotate(arguments: &NodeArguments) -> Result<(), AdminError> {
+async fn rotate(arguments: &NodeArguments, clock: &Clock) -> Result<(), AdminError> {
     let store = open(&arguments.database).await?;
     let node_id = arguments.node_id;
     let before = nodes::rotation_state(&store, node_id)
@@ -317,7 +318,7 @@ async fn rotate(arguments: &NodeArguments) -> Result<(), AdminError> {
         }
     };
     let operation = "Wharfinger/nodes/rotate/action";
-    recorded(&store, operation, &resource(node_id), work).await?;
+    recorded(&store, clock, operation, &resource(node_id), work).await?;
     announce(&store).await;
     say(&format!(
         "node {node_id} is asked for a new credential and signing key; its present key is {}",

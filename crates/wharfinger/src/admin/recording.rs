@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use service::clock::Clock;
 use store::Store;
 use store::activity::{Attempt, Conclusion, attempted};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::AdminError;
@@ -15,16 +15,12 @@ use super::AdminError;
 /// Those of the work; and that it cannot be recorded, when nothing was changed.
 pub(super) async fn recorded<T>(
     store: &Store,
+    clock: &Clock,
     operation: &str,
     resource: &str,
     work: impl Future<Output = Result<T, AdminError>>,
 ) -> Result<T, AdminError> {
-    let mut attempt = Attempt::new(
-        Uuid::new_v4(),
-        OffsetDateTime::now_utc(),
-        operation,
-        resource,
-    );
+    let mut attempt = Attempt::new(Uuid::new_v4(), clock(), operation, resource);
     attempt.caller_name = Some(operator());
     let attempt = Arc::new(attempt);
     let outcome = attempted(Arc::clone(&attempt), work).await;

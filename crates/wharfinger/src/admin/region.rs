@@ -1,6 +1,7 @@
 //! `wharfinger admin region`: the regions where registries can live.
 
 use clap::Subcommand;
+use service::clock::Clock;
 use service::configuration::DatabaseUrlArguments;
 use store::installation::Region;
 
@@ -24,13 +25,13 @@ pub(crate) struct CreateArguments {
     display_name: Option<String>,
 }
 
-pub(super) async fn run(command: &RegionCommand) -> Result<(), AdminError> {
+pub(super) async fn run(command: &RegionCommand, clock: &Clock) -> Result<(), AdminError> {
     let RegionCommand::Create(arguments) = command;
     let region = parse(&arguments.name, arguments.display_name.as_deref())?;
     let store = open(&arguments.database).await?;
     let resource = format!("/providers/Wharfinger/regions/{}", region.name);
     let work = async { Ok(store.region_put(&region).await?) };
-    recorded(&store, "Wharfinger/regions/write", &resource, work).await?;
+    recorded(&store, clock, "Wharfinger/regions/write", &resource, work).await?;
     say(&format!("region {} is there", region.name))
 }
 

@@ -1,6 +1,7 @@
 //! `wharfinger admin storage-limit`: how much registries may store.
 
 use clap::Subcommand;
+use service::clock::Clock;
 use service::configuration::DatabaseUrlArguments;
 use store::registries::STORAGE_SKUS;
 
@@ -33,14 +34,14 @@ pub(crate) struct ListArguments {
     database: DatabaseUrlArguments,
 }
 
-pub(super) async fn run(command: &StorageLimitCommand) -> Result<(), AdminError> {
+pub(super) async fn run(command: &StorageLimitCommand, clock: &Clock) -> Result<(), AdminError> {
     match command {
-        StorageLimitCommand::Set(arguments) => set(arguments).await,
+        StorageLimitCommand::Set(arguments) => set(arguments, clock).await,
         StorageLimitCommand::List(arguments) => list(arguments).await,
     }
 }
 
-async fn set(arguments: &SetArguments) -> Result<(), AdminError> {
+async fn set(arguments: &SetArguments, clock: &Clock) -> Result<(), AdminError> {
     let limit_bytes = parse_limit(&arguments.limit)?;
     let skus = match &arguments.sku {
         Some(sku) => vec![parse_sku(sku)?],
@@ -49,7 +50,7 @@ async fn set(arguments: &SetArguments) -> Result<(), AdminError> {
     let store = open(&arguments.database).await?;
     let work = async { Ok(store.storage_limit_set(&skus, limit_bytes).await?) };
     let resource = "/providers/Wharfinger/storageLimits";
-    let published = recorded(&store, "Wharfinger/storageLimits/write", resource, work).await?;
+    let published = recorded(&store, clock, "Wharfinger/storageLimits/write", resource, work).await?;
     if published.is_some() {
         announce(&store).await;
     }

@@ -1,9 +1,9 @@
 //! `wharfinger admin subscription`: subscriptions, which only operators make.
 
 use clap::Subcommand;
+use service::clock::Clock;
 use service::configuration::DatabaseUrlArguments;
 use store::subscriptions::{Subscription, SubscriptionCreation};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{AdminError, display_name, init, open, principal, recorded, say};
@@ -46,15 +46,15 @@ pub(crate) struct RenameArguments {
     name: String,
 }
 
-pub(super) async fn run(command: &SubscriptionCommand) -> Result<(), AdminError> {
+pub(super) async fn run(command: &SubscriptionCommand, clock: &Clock) -> Result<(), AdminError> {
     match command {
-        SubscriptionCommand::Create(arguments) => create(arguments).await,
+        SubscriptionCommand::Create(arguments) => create(arguments, clock).await,
         SubscriptionCommand::List(arguments) => list(arguments).await,
-        SubscriptionCommand::Rename(arguments) => rename(arguments).await,
+        SubscriptionCommand::Rename(arguments) => rename(arguments, clock).await,
     }
 }
 
-async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
+async fn create(arguments: &CreateArguments, clock: &Clock) -> Result<(), AdminError> {
     let name = display_name("name", &arguments.name)?;
     let store = open(&arguments.database).await?;
     let installation = store.installation().await?;
@@ -65,7 +65,7 @@ async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
         display_name: name.to_owned(),
     };
     let id = subscription.subscription_id;
-    let now = OffsetDateTime::now_utc();
+    let now = clock();
     let assignment = init::owner_assignment(id, &owner, "The subscription began with it.", now);
     let resource = format!("/subscriptions/{id}");
     let work = async {
@@ -80,7 +80,7 @@ async fn create(arguments: &CreateArguments) -> Result<(), AdminError> {
         }
     };
     let operation = "Microsoft.Resources/subscriptions/write";
-    recorded(&store, operation, &resource, work).await?;
+    recorded(&store, clock, operation, &resource, work).await?;
     say(&format!(
         "subscription {id} is there; its Owner is {}",
         owner.object_id
@@ -97,7 +97,7 @@ async fn list(arguments: &ListArguments) -> Result<(), AdminError> {
     Ok(())
 }
 
-async fn rename(arguments: &RenameArguments) -> Result<(), AdminError> {
+async fn rename(arguments: &RenameArguments, clock: &Clock) -> Result<(), AdminError> {
     let name = display_name("name", &arguments.name)?;
     let id = arguments.subscription_id;
     let store = open(&arguments.database).await?;
@@ -109,6 +109,6 @@ async fn rename(arguments: &RenameArguments) -> Result<(), AdminError> {
         }
     };
     let operation = "Microsoft.Resources/subscriptions/write";
-    recorded(&store, operation, &format!("/subscriptions/{id}"), work).await?;
+    recorded(&store, clock, operation, &format!("/subscriptions/{id}"), work).await?;
     say(&format!("subscription {id} is called {name}"))
 }

@@ -1,6 +1,7 @@
 //! `wharfinger admin tenant`: the installation's tenant, of which there is one.
 
 use clap::Subcommand;
+use service::clock::Clock;
 use service::configuration::DatabaseUrlArguments;
 
 use super::{AdminError, display_name, open, recorded, say};
@@ -28,7 +29,7 @@ pub(crate) struct RenameArguments {
     name: String,
 }
 
-pub(super) async fn run(command: &TenantCommand) -> Result<(), AdminError> {
+pub(super) async fn run(command: &TenantCommand, clock: &Clock) -> Result<(), AdminError> {
     match command {
         TenantCommand::Show(arguments) => {
             let installation = open(&arguments.database).await?.installation().await?;
@@ -42,7 +43,7 @@ pub(super) async fn run(command: &TenantCommand) -> Result<(), AdminError> {
             let store = open(&arguments.database).await?;
             let rename = async { Ok(store.tenant_rename(name).await?) };
             let tenant = "/providers/Wharfinger/tenant";
-            recorded(&store, "Wharfinger/tenant/write", tenant, rename).await?;
+            recorded(&store, clock, "Wharfinger/tenant/write", tenant, rename).await?;
             say(&format!("the tenant is called {name}"))
         }
     }

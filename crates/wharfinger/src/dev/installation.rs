@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use credentials::{KeyRing, Randomness, SystemRandomness};
 use registry_node::BucketArguments;
 use serde::Deserialize;
+use service::clock::Clock;
 use service::configuration::write_secret_file;
 use service::shutdown::Shutdown;
 use tokio::sync::mpsc::UnboundedSender;
@@ -25,7 +26,7 @@ use super::probe::Probe;
 use super::state::{Installed, StateDirectory};
 use super::terminal::say;
 use super::{Arguments, DEFAULT_PORT, DEFAULT_REGION, DEFAULT_REGISTRY_PORT, Regions, Serving};
-use super::{now, ports, steps};
+use super::{ports, steps};
 
 const CONTROL_PLANE: &str = "control-plane";
 const POSTGRES: &str = "postgres";
@@ -41,6 +42,7 @@ pub(super) struct Installation {
     pub(super) bucket: BucketArguments,
     events: UnboundedSender<Event>,
     pub(super) shutdown: Shutdown,
+    clock: Clock,
     /// In the order in which they were started.
     kept: Vec<(String, Kept)>,
     process_ids: BTreeMap<String, u32>,
@@ -95,6 +97,7 @@ impl Installation {
         arguments: &Arguments,
         events: UnboundedSender<Event>,
         shutdown: Shutdown,
+        clock: Clock,
     ) -> Result<Self, DevError> {
         Ok(Self {
             executable: std::env::current_exe().map_err(DevError::Process)?,
@@ -106,6 +109,7 @@ impl Installation {
             bucket: arguments.bucket.clone(),
             events,
             shutdown,
+            clock,
             kept: Vec::new(),
             process_ids: BTreeMap::new(),
         })
@@ -125,7 +129,7 @@ impl Installation {
         let addresses = ports::loopback_addresses();
         ports::check(&addresses, installed.port, "--port")?;
         ports::check(&addresses, installed.registry_port, "--registry-port")?;
-        if certificates::ensure(state, now())? == Change::Authority {
+        if certificates::ensure(state, (self.clock)())? == Change::Authority {
             say("Certificates: a new development authority (ca.pem)");
         }
         let logs = state.private_directory("logs")?;

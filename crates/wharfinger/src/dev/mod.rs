@@ -24,12 +24,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use service::clock::{self, Clock};
 use service::configuration::write_secret_file;
 use service::shutdown::Shutdown;
-use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
@@ -159,9 +160,11 @@ async fn serve(arguments: Arguments) -> Result<(), DevError> {
     say(format!("State directory: {}", state.path().display()));
     wait_for_earlier_run(state.path(), &shutdown).await?;
     let (sender, events) = unbounded_channel();
-    let mut installation = Installation::new(&arguments, sender, shutdown.clone())?;
+    let clock = clock::of_the_system();
+    let mut installation =
+        Installation::new(&arguments, sender, shutdown.clone(), Arc::clone(&clock))?;
     let outcome = match installation.bring_up(&mut state).await {
-        Ok(serving) => watch(&arguments, &state, serving, events, &shutdown, began).await,
+        Ok(serving) => watch(&arguments, &state, serving, events, &shutdown, began, &clock).await,
         Err(error) => Err(error),
     };
     installation.stop().await;
@@ -179,6 +182,7 @@ async fn watch(
     mut events: UnboundedReceiver<Event>,
     shutdown: &Shutdown,
     began: Instant,
+    clock: &Clock,
 ) -> Result<(), DevError> {
     write_ready_file(arguments.ready_file.as_deref(), &serving)?;
     let seconds = began.elapsed().as_secs_f32();
@@ -193,7 +197,7 @@ async fn watch(
                 say("");
                 return Ok(());
             }
-            _ = certificate_check.tick() => renew_certificates(state),
+            _ = certificate_check.tick() => renew_certificates(state, clock),
             event = events.recv() => match event {
                 Some(Event::Ended { role, how }) => {
                     dead += 1;
@@ -217,8 +221,8 @@ async fn watch(
 }
 
 /// The servers take a new certificate up by themselves. A failure is told and tried again at the next look.
-fn renew_certificates(state: &StateDirectory) {
-    match certificates::ensure(state, now()) {
+fn renew_certificates(state: &StateDirectory, clock: &Clock) {
+    match certificates::ensure(state, clock()) {
         Ok(Change::None) => {}
         Ok(Change::Certificate) => say("the certificate of the servers was renewed"),
         Ok(Change::Authority) => {
@@ -300,10 +304,6 @@ fn remove_ready_file(path: &Path) -> Result<(), DevError> {
         }
         _ => Ok(()),
     }
-}
-
-fn now() -> OffsetDateTime {
-    OffsetDateTime::now_utc()
 }
 
 #[cfg(test)]
