@@ -4,7 +4,10 @@
 //!
 //! `DATABASE_URL=… cargo run --release -p store --example publish_scale -- REGION REGISTRIES PRINCIPALS ASSIGNMENTS`
 
-#![expect(clippy::disallowed_methods, reason = "a program begins here, with the machine's clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program begins here, with the machine's clock"
+)]
 
 use std::{error::Error, io::Write, time::Instant};
 

@@ -1,7 +1,10 @@
 //! The control plane over HTTP, on a real Postgres. Each test has a database of its own (`DATABASE_URL` names the server).
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![expect(clippy::disallowed_methods, reason = "a test begins here, with the machine's clock")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test begins here, with the machine's clock"
+)]
 
 mod access_walk;
 mod activity_log;

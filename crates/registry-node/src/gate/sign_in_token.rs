@@ -111,8 +111,8 @@ pub(super) fn verify(
     token: &str,
     now: OffsetDateTime,
 ) -> Result<SignedIn, RefusedToken> {
-    let (key, claims) = signed_claims(index, token, now)
-        .map_err(|error| RefusedToken { error, user: None })?;
+    let (key, claims) =
+        signed_claims(index, token, now).map_err(|error| RefusedToken { error, user: None })?;
     let name = claims.user_name(index);
     match check(index, entry, key, &claims, now) {
         Ok(origin) => Ok(SignedIn {

@@ -103,8 +103,7 @@ async fn opening_leaves_nothing_half_written() {
         .open(&old)
         .expect("opened");
     let now = (service::clock::of_the_system())();
-    file.set_modified((now - two_days).into())
-        .expect("set");
+    file.set_modified((now - two_days).into()).expect("set");
     std::fs::write(staged.join("young"), "").expect("written");
     open(directory.path()).await;
     assert_eq!(

@@ -210,7 +210,12 @@ async fn what_a_deletion_that_died_left_is_unknown_to_the_next_one() {
             let (name, first) = (name(), digest(&image(0)));
             let died = match is_whole {
                 true => delete(&dying).await,
-                false => dying.repository(REGISTRY, &name).delete_manifest(&first).await,
+                false => {
+                    dying
+                        .repository(REGISTRY, &name)
+                        .delete_manifest(&first)
+                        .await
+                }
             };
             let content = disk.open().await;
             if tags(&content).await.contains(&"v0".to_owned()) {
@@ -221,7 +226,10 @@ async fn what_a_deletion_that_died_left_is_unknown_to_the_next_one() {
             let by_tag = repository.delete_tag(&"v0".parse().expect("a tag")).await;
             assert!(matches!(by_tag, Err(ContentError::TagUnknown(_))), "{call}");
             let by_digest = repository.delete_manifest(&first).await;
-            assert!(matches!(by_digest, Err(ContentError::ManifestUnknown)), "{call}");
+            assert!(
+                matches!(by_digest, Err(ContentError::ManifestUnknown)),
+                "{call}"
+            );
             met += 1;
         }
     }

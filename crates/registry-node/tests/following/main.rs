@@ -49,7 +49,12 @@ impl Following {
         identities: Arc<Identities>,
         bound: Option<Duration>,
     ) -> Self {
-        let standing = Standing::open(directory, BootClock::of_the_system(), clock::of_the_system(), bound);
+        let standing = Standing::open(
+            directory,
+            BootClock::of_the_system(),
+            clock::of_the_system(),
+            bound,
+        );
         let feed = Feed::with_standing(directory, standing.expect("a directory"));
         let shutdown = Shutdown::new();
         let follower = Follower {

@@ -132,7 +132,12 @@ async fn a_node_whose_rotation_counted_without_an_answer_shows_the_new_credentia
 }
 
 fn refusal(directory: &Path) -> Option<Refusal> {
-    let standing = Standing::open(directory, BootClock::of_the_system(), clock::of_the_system(), None);
+    let standing = Standing::open(
+        directory,
+        BootClock::of_the_system(),
+        clock::of_the_system(),
+        None,
+    );
     standing.expect("readable").refusal()
 }
 

@@ -4,8 +4,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use rbac::registry::{RepositoryPermission, RepositoryPermissions};
 use registry_node::gate::{
-    Authorization, Form, InvalidForm, InvalidTokenScope, MalformedAuthorization, RequestHost, TokenScope,
-    parse_authorization,
+    Authorization, Form, InvalidForm, InvalidTokenScope, MalformedAuthorization, RequestHost,
+    TokenScope, parse_authorization,
 };
 
 fn names() -> impl Strategy<Value = String> {

@@ -46,7 +46,13 @@ async fn refuses_all(node: &Node, why: &str) {
 async fn a_node_whose_configuration_nobody_confirms_within_its_bound_refuses_every_request() {
     let node = Node::start_with(|directory| {
         let clock = BootClock::new("boot", || BootTime(Duration::from_secs(1_000)));
-        Standing::open(directory, clock, clock::of_the_system(), Some(Duration::from_secs(60))).expect("a directory")
+        Standing::open(
+            directory,
+            clock,
+            clock::of_the_system(),
+            Some(Duration::from_secs(60)),
+        )
+        .expect("a directory")
     })
     .await;
     refuses_all(&node, "its staleness bound is 60 seconds").await;
@@ -57,7 +63,13 @@ async fn a_removed_node_refuses_every_request() {
     let node = Node::start_with(|directory| {
         let removed = r#"{"form":1,"at":"2026-05-04T03:02:01Z"}"#;
         std::fs::write(directory.join("removed.json"), removed).expect("write");
-        Standing::open(directory, BootClock::of_the_system(), clock::of_the_system(), None).expect("a directory")
+        Standing::open(
+            directory,
+            BootClock::of_the_system(),
+            clock::of_the_system(),
+            None,
+        )
+        .expect("a directory")
     })
     .await;
     refuses_all(&node, "was removed by an administrator").await;

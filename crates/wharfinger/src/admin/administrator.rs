@@ -108,7 +108,14 @@ async fn create(arguments: &CreateArguments, clock: &Clock) -> Result<(), AdminE
         }
     };
     let user = format!("/providers/Microsoft.Directory/users/{object_id}");
-    recorded(&store, clock, "Microsoft.Directory/users/write", &user, work).await?;
+    recorded(
+        &store,
+        clock,
+        "Microsoft.Directory/users/write",
+        &user,
+        work,
+    )
+    .await?;
     say(&format!("{name} ({object_id}) administers the directory"))
 }
 

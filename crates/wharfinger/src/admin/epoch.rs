@@ -26,7 +26,14 @@ pub(super) async fn run(command: &EpochCommand, clock: &Clock) -> Result<(), Adm
     let before = config::head(&store).await?.position;
     let work = async { Ok(config::epoch_begin(&store, before.epoch, Cause::Operator).await?) };
     let resource = "/providers/Wharfinger/epochs";
-    let begun = recorded(&store, clock, "Wharfinger/epochs/begin/action", resource, work).await?;
+    let begun = recorded(
+        &store,
+        clock,
+        "Wharfinger/epochs/begin/action",
+        resource,
+        work,
+    )
+    .await?;
     match begun {
         Some(epoch) => say(&format!(
             "epoch {epoch} has begun at revision {}, in the place of {}; every node gets a snapshot",

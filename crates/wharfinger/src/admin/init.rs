@@ -191,7 +191,14 @@ async fn create(
         &secret,
     )?;
     let work = async { Ok(store.initialise(&initialisation).await?) };
-    recorded(store, clock, "Wharfinger/installation/write", INSTALLATION, work).await?;
+    recorded(
+        store,
+        clock,
+        "Wharfinger/installation/write",
+        INSTALLATION,
+        work,
+    )
+    .await?;
     say(&format!(
         "initialised tenant {tenant_id} with subscription {subscription_id}"
     ))?;

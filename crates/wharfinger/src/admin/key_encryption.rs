@@ -44,7 +44,10 @@ pub(crate) struct RotateArguments {
     key_encryption_key_file: PathBuf,
 }
 
-pub(super) async fn run(command: &KeyEncryptionKeyCommand, clock: &Clock) -> Result<(), AdminError> {
+pub(super) async fn run(
+    command: &KeyEncryptionKeyCommand,
+    clock: &Clock,
+) -> Result<(), AdminError> {
     match command {
         KeyEncryptionKeyCommand::Status(arguments) => status(arguments).await,
         KeyEncryptionKeyCommand::Rotate(arguments) => {
@@ -55,7 +58,14 @@ pub(super) async fn run(command: &KeyEncryptionKeyCommand, clock: &Clock) -> Res
                 key_ring.fingerprint()
             );
             let operation = "Wharfinger/keyEncryptionKeys/rotate/action";
-            recorded(&store, clock, operation, &resource, rotate(&store, &key_ring)).await
+            recorded(
+                &store,
+                clock,
+                operation,
+                &resource,
+                rotate(&store, &key_ring),
+            )
+            .await
         }
     }
 }

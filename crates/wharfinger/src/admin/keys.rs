@@ -49,7 +49,14 @@ pub(super) async fn run(command: &KeysCommand, clock: &Clock) -> Result<(), Admi
         FormerKeys::Retire => "Wharfinger/signInKeys/rotate/action",
         FormerKeys::Revoke => "Wharfinger/signInKeys/revoke/action",
     };
-    let rotation = recorded(&store, clock, operation, "/providers/Wharfinger/signInKeys", work).await?;
+    let rotation = recorded(
+        &store,
+        clock,
+        operation,
+        "/providers/Wharfinger/signInKeys",
+        work,
+    )
+    .await?;
     announce(&store).await;
     match former {
         FormerKeys::Retire => say(&format!(

@@ -100,7 +100,14 @@ async fn create(arguments: &CreateArguments, clock: &Clock) -> Result<(), AdminE
             .ok_or_else(|| AdminError::NoSuchRegion(arguments.region.clone()))
     };
     let resource = format!("/providers/Wharfinger/nodeJoinTokens/{token_id}");
-    let token = recorded(&store, clock, "Wharfinger/nodeJoinTokens/write", &resource, work).await?;
+    let token = recorded(
+        &store,
+        clock,
+        "Wharfinger/nodeJoinTokens/write",
+        &resource,
+        work,
+    )
+    .await?;
     match &arguments.join_token_file {
         Some(path) => {
             write_secret_file(path, token.secret.expose().as_bytes())?;
@@ -247,7 +254,14 @@ async fn remove(arguments: &NodeArguments, clock: &Clock) -> Result<(), AdminErr
             .await?
             .ok_or(AdminError::NoSuchNode(node_id))
     };
-    let removal = recorded(&store, clock, "Wharfinger/nodes/delete", &resource(node_id), work).await?;
+    let removal = recorded(
+        &store,
+        clock,
+        "Wharfinger/nodes/delete",
+        &resource(node_id),
+        work,
+    )
+    .await?;
     announce(&store).await;
     say(&format!(
         "node {node_id} of region {} at {} is removed (revision {}); waiting for the other nodes",

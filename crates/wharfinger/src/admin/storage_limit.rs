@@ -50,7 +50,14 @@ async fn set(arguments: &SetArguments, clock: &Clock) -> Result<(), AdminError> 
     let store = open(&arguments.database).await?;
     let work = async { Ok(store.storage_limit_set(&skus, limit_bytes).await?) };
     let resource = "/providers/Wharfinger/storageLimits";
-    let published = recorded(&store, clock, "Wharfinger/storageLimits/write", resource, work).await?;
+    let published = recorded(
+        &store,
+        clock,
+        "Wharfinger/storageLimits/write",
+        resource,
+        work,
+    )
+    .await?;
     if published.is_some() {
         announce(&store).await;
     }

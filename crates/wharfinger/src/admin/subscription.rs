@@ -109,6 +109,13 @@ async fn rename(arguments: &RenameArguments, clock: &Clock) -> Result<(), AdminE
         }
     };
     let operation = "Microsoft.Resources/subscriptions/write";
-    recorded(&store, clock, operation, &format!("/subscriptions/{id}"), work).await?;
+    recorded(
+        &store,
+        clock,
+        operation,
+        &format!("/subscriptions/{id}"),
+        work,
+    )
+    .await?;
     say(&format!("subscription {id} is called {name}"))
 }

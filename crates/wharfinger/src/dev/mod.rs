@@ -164,7 +164,12 @@ async fn serve(arguments: Arguments) -> Result<(), DevError> {
     let mut installation =
         Installation::new(&arguments, sender, shutdown.clone(), Arc::clone(&clock))?;
     let outcome = match installation.bring_up(&mut state).await {
-        Ok(serving) => watch(&arguments, &state, serving, events, &shutdown, began, &clock).await,
+        Ok(serving) => {
+            watch(
+                &arguments, &state, serving, events, &shutdown, began, &clock,
+            )
+            .await
+        }
         Err(error) => Err(error),
     };
     installation.stop().await;
