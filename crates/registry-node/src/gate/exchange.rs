@@ -9,7 +9,6 @@ use actix_web::{
     web::Payload,
 };
 use serde_json::json;
-use tracing::field::display;
 
 use super::{
     Gate,
