@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -323,31 +324,41 @@ impl RecordStore for Unfit {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_directory_that_is_removed_while_it_is_empty_is_made_again() {
     let root = TempDir::new().expect("a directory");
     let store = LocalRecords::open(root.path(), Sources::of_the_system()).expect("it opens");
     let (path, is_over) = (root.path().to_owned(), Arc::new(AtomicBool::new(false)));
-    let until = Arc::clone(&is_over);
-    let removing = tokio::task::spawn_blocking(move || {
-        let mut removed = 0;
+    let removed = Arc::new(AtomicU32::new(0));
+    let (count, until) = (Arc::clone(&removed), Arc::clone(&is_over));
+    let removing = std::thread::spawn(move || {
         while !until.load(Ordering::Relaxed) {
             for directory in ["p/a/b", "p/a", "p"] {
-                removed += u32::from(std::fs::remove_dir(path.join(directory)).is_ok());
+                let is_removed = std::fs::remove_dir(path.join(directory)).is_ok();
+                count.fetch_add(u32::from(is_removed), Ordering::Relaxed);
             }
+            // A pass of collection comes by once.
+            std::thread::sleep(Duration::from_micros(100));
         }
-        removed
     });
-    for _ in 0..500 {
-        for durability in [Durability::OnReturn, Durability::Eventually] {
-            let created = store.create("p/a/b/c", record("created"), durability).await;
-            let version = created.expect("created");
-            let removed = store.remove("p/a/b/c", &version, durability).await;
-            removed.expect("removed");
+    let writing = async {
+        let mut number = 0;
+        while number < 1000 || removed.load(Ordering::Relaxed) < 300 {
+            let durability = match number % 4 {
+                0 => Durability::OnReturn,
+                _ => Durability::Eventually,
+            };
+            let created = store.create("p/a/b/c", record("created"), durability);
+            let version = created.await?;
+            store.remove("p/a/b/c", &version, durability).await?;
+            number += 1;
         }
-    }
+        Ok::<_, WriteError>(())
+    };
+    let written = writing.await;
     is_over.store(true, Ordering::Relaxed);
-    assert!(removing.await.expect("no panic") > 100);
+    removing.join().expect("no panic");
+    written.expect("every record was written and removed");
 }
 
 #[tokio::test]
