@@ -181,6 +181,8 @@ def test_a_removed_node_refuses_everybody_and_its_tokens_are_dead(scene):
     token = client.token(SCOPE)
     assert elsewhere.pulls("app", "v1", token)
     removed = node_id(scene.second)
+    # Both may be on their way back to a control plane that was started again.
+    wait_until(lambda: all(node["isLive"] for node in scene.list().values()), "both nodes to be connected")
     said = admin_node(scene.installation, "remove", removed)
     assert "complete" in said
     assert elsewhere.get_manifest("app", "v1", token).status_code == 401
