@@ -10,13 +10,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use service::clock::Clock;
 use service::shutdown::Shutdown;
 use store::Store;
 use store::activity::{Attempt, Conclusion, SignIn, SignInCount};
 use time::OffsetDateTime;
 
 use self::refusals::Refusals;
-use crate::Clock;
 use crate::app::Parts;
 use crate::limits::{
     ACTIVITY_FORGET_INTERVAL, ACTIVITY_FORGET_ROWS, MAXIMUM_GATHERED_SIGN_INS,

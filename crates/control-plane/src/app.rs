@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use credentials::{KeyRing, Randomness};
+use service::clock::Clock;
 use service::in_flight::InFlight;
 use service::metrics::Metrics;
 use service::readiness::Readiness;
 use service::shutdown::Shutdown;
 use store::installation::Installation;
 use store::{Store, StoreError};
-use time::OffsetDateTime;
 
 use crate::activity::Activity;
 use crate::config_feed::ConfigFeed;
@@ -19,9 +19,6 @@ use crate::metrics::RequestMetrics;
 use crate::sealing::{self, KeyFile};
 use crate::sign_in::{SignIn, SignInError};
 use crate::slow_work::SlowWork;
-
-/// The time, passed in.
-pub type Clock = Arc<dyn Fn() -> OffsetDateTime + Send + Sync>;
 
 /// What every request shares.
 #[derive(Clone)]

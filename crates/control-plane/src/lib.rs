@@ -17,7 +17,7 @@ mod server;
 pub mod sign_in;
 mod slow_work;
 
-pub use app::{App, Clock, Parts, Settings, StartError};
+pub use app::{App, Parts, Settings, StartError};
 pub use server::{Arguments, RunError, done, run, serve};
 
 use front_door::Operation;

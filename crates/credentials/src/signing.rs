@@ -24,7 +24,7 @@ pub const NOT_BEFORE_TOLERANCE: Duration = Duration::minutes(5);
 /// A private ES256 key with its public part.
 pub struct SigningKey {
     pkcs8: Zeroizing<Vec<u8>>,
-    /// Made ready once: reading a key takes several times as long as signing with it, and a library that is given the bytes each time does both.
+    /// Made ready once: a library that is given the bytes each time reads them for each token.
     pair: EcdsaKeyPair,
     /// The first part of every token, in base64.
     header: String,

@@ -177,7 +177,8 @@ pub(crate) fn created() {
     let _ = CURRENT.try_with(|attempt| attempt.has_created.store(true, Ordering::Relaxed));
 }
 
-/// What the statement that publishes adds to the row of the present attempt.
+/// What the statement that publishes adds to the row of the present attempt; nothing without one.
+#[derive(Default)]
 pub(crate) struct Publishing {
     pub(crate) event_id: Option<Uuid>,
     pub(crate) properties: Option<Json<Map<String, Value>>>,
@@ -190,11 +191,7 @@ pub(crate) fn publishing() -> Publishing {
         properties: Some(Json(attempt.properties())),
         http_status: status_column(attempt.status_of_change(true)),
     };
-    CURRENT.try_with(of_attempt).unwrap_or(Publishing {
-        event_id: None,
-        properties: None,
-        http_status: None,
-    })
+    CURRENT.try_with(of_attempt).unwrap_or_default()
 }
 
 /// Writes the row of the present attempt, as one that succeeds, as the first thing of its transaction.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use actix_ws::{AggregatedMessage, AggregatedMessageStream, Session};
 use config_documents::{NodeMessage, Rejected, Revision};
+use service::clock::Clock;
 use store::config::Position;
 use store::nodes::{self, LEASE, NewStream, NodeIdentity};
 use tokio::sync::{Notify, watch};
@@ -18,7 +19,6 @@ use super::limits::{
 };
 use super::operations::check_address;
 use super::stream::End;
-use crate::Clock;
 
 /// Takes a node's first message, and commits its lease: whoever publishes after that waits for this node.
 pub(super) async fn hello(

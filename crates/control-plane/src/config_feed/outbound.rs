@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use actix_ws::Session;
 use config_documents::{Checksum, ControlPlaneMessage, Kind, Revision, StoredDocument};
+use service::clock::Clock;
 use store::config::{Position, Reading};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -17,7 +18,6 @@ use super::connections::Stream;
 use super::limits::{MESSAGE_TIMEOUT, READ_INTERVAL, SNAPSHOT_INTERVAL, UNANSWERED_MARKS};
 use super::reader::{SharedBatch, messages_of};
 use super::stream::End;
-use crate::Clock;
 
 /// That of a catch-up, and beside it that of a snapshot if it is one.
 type Permits<'a> = (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>);

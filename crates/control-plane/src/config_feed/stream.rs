@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessageStream, CloseCode, CloseReason, Session};
 use arm::{ApiError, Kind};
 use config_documents::{ControlPlaneMessage, NodeMessage, STREAM_FORM};
+use service::clock::Clock;
 use store::StoreError;
 use store::config::Position;
 use store::nodes::{self, LEASE, NodeIdentity};
@@ -23,8 +24,8 @@ use super::limits::{
     MAXIMUM_MESSAGE_BYTES, MESSAGE_TIMEOUT, PING_INTERVAL, STAGGER, STAGGER_MAXIMUM,
 };
 use super::outbound::Outbound;
+use crate::App;
 use crate::front_door::store_error;
-use crate::{App, Clock};
 
 /// Mounts the stream; it is no operation of the table, since it answers with another protocol.
 pub(crate) fn configure(services: &mut web::ServiceConfig) {

@@ -58,7 +58,7 @@ impl Usage {
 }
 
 /// Writes what nodes said, at most once an interval.
-pub(super) async fn write_usage(feed: &ConfigFeed, clock: &crate::Clock) {
+pub(super) async fn write_usage(feed: &ConfigFeed, clock: &service::clock::Clock) {
     let mut failing = false;
     loop {
         feed.usage.said.notified().await;

@@ -60,7 +60,7 @@ fn hour_of(time: OffsetDateTime) -> OffsetDateTime {
 }
 
 /// Writes what nodes said, at most once an interval.
-pub(super) async fn write_used(feed: &ConfigFeed, clock: &crate::Clock) {
+pub(super) async fn write_used(feed: &ConfigFeed, clock: &service::clock::Clock) {
     let mut failing = false;
     loop {
         feed.used.said.notified().await;

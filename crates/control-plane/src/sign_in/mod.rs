@@ -121,7 +121,7 @@ impl SignIn {
 async fn keep_fresh(
     sign_in: Arc<SignIn>,
     store: store::Store,
-    clock: crate::Clock,
+    clock: service::clock::Clock,
     shutdown: service::shutdown::Shutdown,
 ) {
     for round in 1_u32.. {
