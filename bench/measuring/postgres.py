@@ -172,7 +172,7 @@ class Scripts:
     def show(self):
         # Of a caller who asked before: what is known of it still counts if the head is the same.
         values = [":subscription", "'bench'", ":registry_key"]
-        statement = self.statements.with_values("FROM config_head h LEFT JOIN subscriptions", values)
+        statement = self.statements.with_values("FROM config_head WHERE singleton) h LEFT JOIN subscriptions", values)
         return Script(self.directory / "show.sql", [statement + ";"], self.variables)
 
     def create(self):
@@ -183,7 +183,6 @@ class Scripts:
             self.statements.with_values("FROM regions ORDER BY name", []) + ";",
             "BEGIN;",
             self._record("write", f":group_scope || '/providers/microsoft.containerregistry/registries/' || {name}"),
-            self._limits() + ";",
             self._insert(name) + ";",
             self._head(),
             self._publish(
@@ -205,16 +204,13 @@ class Scripts:
         values += ["ARRAY[:verifier::bytea, :verifier::bytea]", "'LegacyRegistryPermissions'", "false", "NULL::jsonb"]
         return self.statements.with_values("INSERT INTO registries", values)
 
-    def _limits(self):
-        return self.statements.with_values("FROM storage_limits ORDER BY sku FOR SHARE", [])
-
     def renew(self):
         lines = [
             A_NUMBER,
             self._facts(":registry_key") + ";",
             "BEGIN;",
             self._record("regenerateCredential/action", ":group_scope || :registry_key"),
-            self._limits() + ";",
+            self.statements.with_values("FROM storage_limits ORDER BY sku FOR SHARE", []) + ";",
             self.statements.with_values("SELECT sku, admin_user_enabled, role_assignment_mode", [":uid"]) + ";",
             self.statements.with_values("WITH renewed AS", [":uid", "'password'", ":sealed", ":verifier", ":n"]) + ";",
             self._head(),

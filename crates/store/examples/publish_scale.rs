@@ -17,7 +17,7 @@ use config_documents::{
 };
 use credentials::{Secret, SecretKind, SystemRandomness, Verifier, generate};
 use rbac::{RoleAssignment, Scope, built_in_roles};
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use store::Store;
 use store::config::{Change, Published, publish};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -62,10 +62,7 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn run(scale: &Scale) -> Result<(), Failure> {
-    let options: PgConnectOptions = std::env::var("DATABASE_URL")?.parse()?;
-    // As the service does: by its keys, a batch is found in a table of any size.
-    let options = options.options([("enable_seqscan", "off"), ("jit", "off")]);
-    let mut database = PgConnection::connect_with(&options).await?;
+    let store = Store::open(&std::env::var("DATABASE_URL")?)?;
     let began = Instant::now();
     let mut batch = Vec::new();
     let mut documents = 0_usize;
@@ -74,11 +71,11 @@ async fn run(scale: &Scale) -> Result<(), Failure> {
         documents += 1;
         batch.push(change);
         if batch.len() == BATCH_DOCUMENTS {
-            last = Some(publish_batch(&mut database, &mut batch).await?);
+            last = Some(publish_batch(&store, &mut batch).await?);
         }
     }
     if !batch.is_empty() {
-        last = Some(publish_batch(&mut database, &mut batch).await?);
+        last = Some(publish_batch(&store, &mut batch).await?);
     }
     let result = serde_json::json!({
         "documents": documents,
@@ -88,11 +85,8 @@ async fn run(scale: &Scale) -> Result<(), Failure> {
     Ok(writeln!(std::io::stdout(), "{result}")?)
 }
 
-async fn publish_batch(
-    database: &mut PgConnection,
-    batch: &mut Vec<Change>,
-) -> Result<Published, Failure> {
-    let mut transaction = database.begin().await?;
+async fn publish_batch(store: &Store, batch: &mut Vec<Change>) -> Result<Published, Failure> {
+    let mut transaction = store.begin().await?;
     let published = publish(&mut transaction, batch).await?;
     transaction.commit().await?;
     batch.clear();

@@ -224,11 +224,15 @@ impl Store {
         let Some(known) = self.remembered.get(credential, scope, now) else {
             return self.access_facts_anew(credential, scope, now).await;
         };
-        let mut reader = self.reader().await?;
-        let row = facts!("", "config_head h", scope)
-            .fetch_optional(&mut *reader)
-            .await?;
-        self.put_by(reader);
+        let mut connection = self.connection().await?;
+        let row = facts!(
+            "",
+            "(SELECT epoch, revision FROM config_head WHERE singleton) h",
+            scope
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+        self.put_by(connection);
         let row = row.filter(|row| Head::of(row.epoch, row.revision) == Some(known.head));
         let Some(mut row) = row else {
             return self.access_facts_anew(credential, scope, now).await;
@@ -255,7 +259,7 @@ impl Store {
         scope: &ScopeKeys,
         now: OffsetDateTime,
     ) -> Result<AccessFacts, StoreError> {
-        let mut reader = self.reader().await?;
+        let mut connection = self.connection().await?;
         let mut row = facts!(
             r#"p.enabled AS "enabled?",
                  CASE WHEN u.credential_id = $5 THEN $7::timestamptz ELSE coalesce(
@@ -279,9 +283,9 @@ impl Store {
             &scope.chain,
             WITHOUT_END
         )
-        .fetch_one(&mut *reader)
+        .fetch_one(&mut *connection)
         .await?;
-        self.put_by(reader);
+        self.put_by(connection);
         let counts_until = row.counts_until.filter(|_| row.enabled == Some(true));
         let credential_is_good = counts_until.is_some_and(|end| now < end);
         let caller = row.kind.take().map(|kind| {
@@ -363,7 +367,8 @@ impl Store {
                       'permissions', d.permissions))
                     FROM role_definitions d WHERE d.id = ANY (ARRAY (SELECT h.role_definition_id FROM held h)))
                    AS "custom: Json<Vec<RoleDefinition>>",
-                 (SELECT epoch FROM config_head) AS epoch, (SELECT revision FROM config_head) AS revision"#,
+                 (SELECT epoch FROM config_head WHERE singleton) AS epoch,
+                 (SELECT revision FROM config_head WHERE singleton) AS revision"#,
             principal_id,
             chain,
         )

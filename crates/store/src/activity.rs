@@ -16,11 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 use sqlx::types::Json;
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction};
 
 /// The longest name of a resource that is kept, in bytes: keys stand in an index, and a refused request may name anything.
 const MAXIMUM_RESOURCE_BYTES: usize = 1000;
@@ -154,9 +153,7 @@ pub(crate) fn enabled(enabled: Option<bool>) {
 }
 
 /// Writes the details that were added since the transaction began: for a change that publishes nothing.
-pub(crate) async fn write_details(
-    transaction: &mut Transaction<'_, Postgres>,
-) -> Result<(), StoreError> {
+pub(crate) async fn write_details(transaction: &mut Transaction) -> Result<(), StoreError> {
     let Ok((event_id, properties)) =
         CURRENT.try_with(|attempt| (attempt.event_id, attempt.properties()))
     else {
@@ -195,7 +192,7 @@ pub(crate) fn publishing() -> Publishing {
 }
 
 /// Writes the row of the present attempt, as one that succeeds, as the first thing of its transaction.
-pub(crate) async fn record(transaction: &mut Transaction<'_, Postgres>) -> Result<(), StoreError> {
+pub(crate) async fn record(transaction: &mut Transaction) -> Result<(), StoreError> {
     let Ok(attempt) = CURRENT.try_with(Arc::clone) else {
         return Ok(());
     };

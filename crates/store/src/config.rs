@@ -21,9 +21,8 @@ use std::collections::BTreeMap;
 
 use config_documents::{Checksum, Document, Epoch, Kind, Region, Revision};
 use sqlx::types::Json;
-use sqlx::{Postgres, Transaction};
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction};
 
 /// One change of what nodes know.
 pub enum Change {
@@ -72,10 +71,7 @@ pub(crate) fn column_of(revision: Revision) -> i64 {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn initialise(
-    transaction: &mut Transaction<'_, Postgres>,
-    epoch: Epoch,
-) -> Result<(), StoreError> {
+pub async fn initialise(transaction: &mut Transaction, epoch: Epoch) -> Result<(), StoreError> {
     sqlx::query!(
         r#"
         INSERT INTO config_head (epoch, revision, purged_through, begun_on, begun_at, begun_revision, forms)
@@ -103,7 +99,7 @@ pub async fn initialise(
 /// # Errors
 /// [`StoreError::NotInitialised`] without a head; otherwise those of the database.
 pub async fn publish(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     changes: &[Change],
 ) -> Result<Published, StoreError> {
     let head = sqlx::query!(
@@ -116,7 +112,7 @@ pub async fn publish(
             begun_at = CASE WHEN begun_on = present.identity THEN begun_at ELSE clock_timestamp() END,
             begun_revision = CASE WHEN begun_on = present.identity THEN begun_revision ELSE revision END,
             continues = CASE WHEN begun_on = present.identity THEN continues ELSE epoch END
-        FROM present
+        FROM present WHERE singleton
         RETURNING epoch, revision, forms AS "forms: Json<FormMap>"
         "#
     )
@@ -268,12 +264,14 @@ pub async fn publish_built_in_roles(store: &Store) -> Result<Option<Published>, 
 /// # Errors
 /// Those of [`publish`].
 pub async fn publish_built_in_roles_in(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
 ) -> Result<Option<Published>, StoreError> {
-    let forms = sqlx::query_scalar!(r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head"#)
-        .fetch_optional(&mut **transaction)
-        .await?
-        .ok_or(StoreError::NotInitialised)?;
+    let forms = sqlx::query_scalar!(
+        r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head WHERE singleton"#
+    )
+    .fetch_optional(&mut **transaction)
+    .await?
+    .ok_or(StoreError::NotInitialised)?;
     let form = Forms(forms.0).of(Kind::RoleDefinition);
     let known: BTreeMap<String, String> = sqlx::query!(
         r#"SELECT key, body AS "body!" FROM config_documents WHERE region = '*' AND kind = $1 AND NOT deleted"#,

@@ -49,13 +49,12 @@ pub use sign_in::{
 };
 pub use users::{NewUser, Password, User, UserChange, UserCreation, UserUpdate};
 
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::StoreError;
 use crate::access::PrincipalKind;
 use crate::config::{Change, Published};
+use crate::{StoreError, Transaction};
 
 /// What came of deleting an object of the directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,7 +82,7 @@ pub struct Bootstrap<'a> {
 /// # Errors
 /// Those of the database; an id that is in use is one.
 pub async fn bootstrap(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     bootstrap: &Bootstrap<'_>,
 ) -> Result<Vec<Change>, StoreError> {
     let application = NewApplication {
@@ -150,7 +149,7 @@ impl Addressed {
 
 /// Keeps a user or a service principal from being deleted; false when the directory has none that is meant.
 async fn hold_individual(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     individual: Addressed,
 ) -> Result<bool, StoreError> {
     let kind = sqlx::query_scalar!(
@@ -165,7 +164,7 @@ async fn hold_individual(
 
 /// Makes a user or a service principal the owner of an object; false when the directory has none that is meant.
 async fn add_owner(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
     owner: Addressed,
 ) -> Result<bool, StoreError> {
@@ -183,10 +182,7 @@ async fn add_owner(
 }
 
 /// Forgets the owners of an object that goes.
-async fn remove_owners(
-    transaction: &mut Transaction<'_, Postgres>,
-    object_id: Uuid,
-) -> Result<(), StoreError> {
+async fn remove_owners(transaction: &mut Transaction, object_id: Uuid) -> Result<(), StoreError> {
     sqlx::query!(
         "DELETE FROM directory_owners WHERE object_id = $1",
         object_id

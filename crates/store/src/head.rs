@@ -53,12 +53,12 @@ async fn read(store: Store) -> Option<Head> {
     // Requests that came in together are about to ask, too.
     tokio::task::yield_now().await;
     readings.next.lock().take();
-    let mut reader = store.reader().await.ok()?;
+    let mut connection = store.connection().await.ok()?;
     let row = sqlx::query!("SELECT epoch, revision FROM config_head WHERE singleton")
-        .fetch_optional(&mut *reader)
+        .fetch_optional(&mut *connection)
         .await
         .ok()?;
-    store.put_by(reader);
+    store.put_by(connection);
     let row = row?;
     Head::of(Some(row.epoch), Some(row.revision))
 }

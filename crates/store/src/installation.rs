@@ -1,14 +1,13 @@
 //! What the installation is: its tenant, its public URL, its regions, and the key that seals its secrets.
 
 use config_documents::Epoch;
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::directory::{Bootstrap, bootstrap};
 use crate::role_assignments::{RoleAssignment, role_assignment_create};
 use crate::subscriptions::{Subscription, subscription_create};
-use crate::{Store, StoreError, activity, config};
+use crate::{Store, StoreError, Transaction, activity, config};
 
 /// The installation's facts, written once by `wharfinger admin init`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +153,7 @@ pub struct BootstrapApplication {
 }
 
 async fn installation_create(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     installation: &Installation,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
@@ -176,10 +175,7 @@ async fn installation_create(
     Ok(())
 }
 
-async fn region_put(
-    transaction: &mut Transaction<'_, Postgres>,
-    region: &Region,
-) -> Result<(), StoreError> {
+async fn region_put(transaction: &mut Transaction, region: &Region) -> Result<(), StoreError> {
     sqlx::query!(
         "INSERT INTO regions (name, display_name) VALUES ($1, $2)
          ON CONFLICT (name) DO UPDATE SET display_name = excluded.display_name",

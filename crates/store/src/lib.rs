@@ -6,11 +6,11 @@
 pub mod access;
 pub mod activity;
 pub mod config;
+mod connections;
 pub mod directory;
 mod head;
 pub mod installation;
 pub mod nodes;
-mod readers;
 pub mod refresh_tokens;
 pub mod registries;
 pub mod resource_groups;
@@ -19,17 +19,19 @@ pub mod role_definitions;
 pub mod sealing;
 pub mod sign_in_keys;
 pub mod subscriptions;
+mod transaction;
 pub mod used_credentials;
 
 use access::RememberedCallers;
+use connections::{Connection, Connections};
 use directory::RememberedApplications;
 use head::HeadReadings;
-use readers::{Reader, Readers};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgPool, Postgres, Transaction};
+use sqlx::{Connection as _, PgPool};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+pub use transaction::Transaction;
 
 /// The migrations of this build.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
@@ -145,7 +147,7 @@ pub struct Store {
     remembered: Arc<RememberedCallers>,
     remembered_applications: Arc<RememberedApplications>,
     /// Of this pool.
-    readers: Arc<Readers>,
+    connections: Arc<Connections>,
     head_readings: Arc<HeadReadings>,
 }
 
@@ -192,8 +194,8 @@ impl Store {
             pool: options.connect_lazy_with((*self.pool.connect_options()).clone()),
             remembered: Arc::clone(&self.remembered),
             remembered_applications: Arc::clone(&self.remembered_applications),
-            // Half, so that what changes something finds the others.
-            readers: Readers::new(maximum_connections as usize / 2),
+            // Half, so that statements which ask the pool find the others.
+            connections: Connections::new(maximum_connections as usize / 2),
             head_readings: Arc::clone(&self.head_readings),
         }
     }
@@ -204,7 +206,7 @@ impl Store {
             pool,
             remembered: Arc::default(),
             remembered_applications: Arc::default(),
-            readers: Arc::default(),
+            connections: Arc::default(),
             head_readings: Arc::default(),
         }
     }
@@ -213,14 +215,14 @@ impl Store {
         &self.pool
     }
 
-    /// A connection for one statement that reads; [`Store::put_by`] when it has come to its end.
-    pub(crate) async fn reader(&self) -> Result<Reader, StoreError> {
-        Ok(self.readers.reader(&self.pool).await?)
+    /// A connection for one statement that reads, or for a transaction; [`Store::put_by`] when it has come to its end.
+    pub(crate) async fn connection(&self) -> Result<Connection, StoreError> {
+        Ok(self.connections.take(&self.pool).await?)
     }
 
     /// Takes a connection back.
-    pub(crate) fn put_by(&self, reader: Reader) {
-        self.readers.put_by(reader, &self.pool);
+    pub(crate) fn put_by(&self, connection: Connection) {
+        self.connections.put_by(connection, &self.pool);
     }
 
     /// Connects once, for whoever wants to know why it cannot be done: the pool only says that it waited.
@@ -264,9 +266,11 @@ impl Store {
     }
 
     /// Begins a transaction that changes something, and that records on whose behalf: whatever writes begins here.
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        self.readers.give_way(&self.pool);
-        let mut transaction = self.pool.begin().await?;
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn begin(&self) -> Result<Transaction, StoreError> {
+        let mut transaction = Transaction::begin(self).await?;
         activity::record(&mut transaction).await?;
         Ok(transaction)
     }

@@ -19,12 +19,11 @@ use std::collections::BTreeMap;
 use config_documents::{Document, Node, Region, SigningKey};
 use credentials::{PublicKey, Randomness, Secret, SecretKind, Verifier, generate};
 use sqlx::types::Json;
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::config::{Change, FormMap, Forms, Published, publish};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction};
 
 /// How long a join token can be used: long enough to set up a machine, short enough to be forgotten in a shell's history.
 pub const JOIN_TOKEN_VALIDITY: time::Duration = time::Duration::hours(24);
@@ -167,7 +166,7 @@ pub async fn enrol(
 
 /// Commits an enrolment, unless the node's build is too old.
 async fn finish(
-    mut transaction: Transaction<'_, Postgres>,
+    mut transaction: Transaction,
     node_id: Uuid,
     new: &NewNode,
     published: Option<Published>,
@@ -183,19 +182,20 @@ async fn finish(
 /// The kinds whose form in use a node does not understand. Compared under the head's lock, after the node's row is written: the forms in
 /// use are raised under that lock too, by the rows that there are then.
 async fn forms_beyond(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     understood: &FormMap,
 ) -> Result<Vec<(String, u32)>, StoreError> {
-    let in_use =
-        sqlx::query_scalar!(r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head FOR SHARE"#)
-            .fetch_one(&mut **transaction)
-            .await?;
+    let in_use = sqlx::query_scalar!(
+        r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head WHERE singleton FOR SHARE"#
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
     Ok(Forms(in_use.0).beyond(understood))
 }
 
 /// Verifiers are salted, so the token is looked for among all that there are: a few.
 async fn join_token_find(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     join_token: &str,
 ) -> Result<Option<Uuid>, StoreError> {
     let tokens = sqlx::query!("SELECT token_id, verifier FROM node_join_tokens")
@@ -210,7 +210,7 @@ async fn join_token_find(
 }
 
 async fn enrol_first(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     token_id: Uuid,
     new: &NewNode,
     now: OffsetDateTime,
@@ -260,7 +260,7 @@ async fn enrol_first(
 
 /// The same node with a new credential and the forms of its build now, if the token's node never connected and has the same key.
 async fn enrol_again(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     node_id: Option<Uuid>,
     new: &NewNode,
 ) -> Result<Option<Uuid>, StoreError> {

@@ -6,11 +6,10 @@
 //! ends a person's sessions holds that row, and comes before the whole use or after it.
 
 use credentials::{Secret, Verifier};
-use sqlx::{Postgres, Transaction};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction};
 
 /// How many families are forgotten at a time.
 const FORGOTTEN_AT_ONCE: i64 = 1000;
@@ -212,7 +211,7 @@ impl Store {
 
 /// Locks a token's family, and before it lightly whose it is; when it began. `None` when there is no such token.
 async fn lock_family(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     token_id: Uuid,
 ) -> Result<Option<OffsetDateTime>, StoreError> {
     sqlx::query!(
@@ -232,10 +231,7 @@ async fn lock_family(
     Ok(begun_at)
 }
 
-async fn end_family(
-    transaction: &mut Transaction<'_, Postgres>,
-    family_id: Uuid,
-) -> Result<(), StoreError> {
+async fn end_family(transaction: &mut Transaction, family_id: Uuid) -> Result<(), StoreError> {
     sqlx::query!("DELETE FROM refresh_tokens WHERE family_id = $1", family_id)
         .execute(&mut **transaction)
         .await?;
@@ -244,7 +240,7 @@ async fn end_family(
 
 /// Marks a token as used and keeps the next one.
 async fn follow(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     token_id: Uuid,
     next: &NewRefreshToken,
     expires_at: OffsetDateTime,

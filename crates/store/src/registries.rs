@@ -24,8 +24,8 @@ use presence::{name_change, registry_changes};
 pub use retention::RetentionPolicy;
 use row::{RegistryRow, created_by_type_text, mode_text};
 pub(crate) use row::{read_mode, read_retention, read_system_data, read_tags};
-use usage::storage_limits;
 pub use usage::{RegistryUsage, STORAGE_SKUS, StorageLimit, usage_record};
+use usage::{StorageLimits, storage_limits};
 
 /// The type of a registry, as ids carry it.
 pub const RESOURCE_TYPE: &str = "Microsoft.ContainerRegistry/registries";
@@ -125,10 +125,11 @@ impl Store {
         passwords: &[SealedPassword; 2],
     ) -> Result<RegistryCreate, StoreError> {
         let mut transaction = self.begin().await?;
-        let limits = storage_limits(&mut transaction).await?;
         let system_data = &registry.system_data;
         let row = sqlx::query!(
             r#"WITH parent AS (SELECT uid FROM resource_groups WHERE uid = $2 FOR KEY SHARE),
+               -- Locked as by `storage_limits`: who sets one waits, or is waited for.
+               allowed AS (SELECT limit_bytes FROM storage_limits WHERE sku = $8 FOR SHARE),
                created AS (
                  INSERT INTO registries (uid, resource_group_uid, subscription_id, name, name_key, login_server,
                    location, sku, tags, admin_user_enabled, role_assignment_mode, anonymous_pull_enabled, retention,
@@ -139,7 +140,8 @@ impl Store {
                  INSERT INTO registry_passwords (registry_uid, slot, sealed, verifier, generation)
                  SELECT created.uid, p.slot, p.sealed, p.verifier, 1
                  FROM created, UNNEST($14::text[], $15::bytea[], $16::bytea[]) AS p (slot, sealed, verifier))
-               SELECT EXISTS (SELECT 1 FROM parent) AS "parent!", EXISTS (SELECT 1 FROM created) AS "created!""#,
+               SELECT EXISTS (SELECT 1 FROM parent) AS "parent!", EXISTS (SELECT 1 FROM created) AS "created!",
+                 (SELECT limit_bytes FROM allowed) AS limit_bytes"#,
             registry.uid,
             resource_group_uid,
             registry.subscription_id,
@@ -175,6 +177,7 @@ impl Store {
             verifier: password.verifier.clone(),
         });
         let presence = Presence::at_home(registry);
+        let limits = StorageLimits::of_one(&registry.sku, row.limit_bytes);
         let mut changes = registry_changes(registry, admin_passwords.collect(), &presence, &limits);
         changes.push(name_change(registry, &presence));
         let published = publish(&mut transaction, &changes).await?;

@@ -4,13 +4,12 @@ pub(crate) mod owners;
 
 use config_documents::{Document, Kind, Region};
 use rbac::{Condition, Scope};
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::access::PrincipalKind;
 use crate::config::{Change, Published, publish};
-use crate::{Store, StoreError, activity, role_definitions};
+use crate::{Store, StoreError, Transaction, activity, role_definitions};
 
 /// The version of the language that conditions are written in.
 pub const CONDITION_VERSION: &str = "2.0";
@@ -297,7 +296,7 @@ fn note(principal_id: Uuid, role_definition_id: Uuid, condition: Option<&str>) {
 
 /// Writes an assignment whose scope and principal are known to be there, and says what to publish.
 pub(crate) async fn role_assignment_create(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     assignment: &RoleAssignment,
     scope: &Scope,
 ) -> Result<Change, StoreError> {
@@ -307,7 +306,7 @@ pub(crate) async fn role_assignment_create(
 
 /// Writes an assignment's row; whether nothing was in its way.
 async fn insert(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     assignment: &RoleAssignment,
     scope: &Scope,
 ) -> Result<bool, StoreError> {
@@ -359,7 +358,7 @@ fn upsert(assignment: &RoleAssignment, scope: &Scope) -> Result<Change, StoreErr
 
 /// The principal's kind, once it and the role are there, and kept from deletion; otherwise why the assignment cannot be.
 async fn check_references(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     wanted: &NewRoleAssignment,
 ) -> Result<Result<PrincipalKind, RoleAssignmentPut>, StoreError> {
     let kind = sqlx::query_scalar!(
@@ -398,7 +397,7 @@ async fn check_references(
 
 /// Deletes all assignments at a scope and below it, and says what to publish.
 pub(crate) async fn delete_at_and_below(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     scope_key: &str,
 ) -> Result<Vec<Change>, StoreError> {
     let (from, to) = below(scope_key);
@@ -416,7 +415,7 @@ pub(crate) async fn delete_at_and_below(
 
 /// Deletes all assignments of a principal, and says what to publish.
 pub(crate) async fn delete_of_principal(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     principal_id: Uuid,
 ) -> Result<Vec<Change>, StoreError> {
     let rows = sqlx::query!(
@@ -442,10 +441,7 @@ fn below(scope_key: &str) -> (String, String) {
     (format!("{base}/"), format!("{base}0"))
 }
 
-async fn lock_scope(
-    transaction: &mut Transaction<'_, Postgres>,
-    row: ScopeRow,
-) -> Result<bool, StoreError> {
+async fn lock_scope(transaction: &mut Transaction, row: ScopeRow) -> Result<bool, StoreError> {
     let found = match row {
         ScopeRow::Subscription(id) => sqlx::query_scalar!(
             "SELECT subscription_id FROM subscriptions WHERE subscription_id = $1 FOR KEY SHARE",
@@ -475,7 +471,7 @@ async fn lock_scope(
 
 /// What comes of a new assignment that another one is in the way of; `None` when that one is gone.
 async fn existing(
-    mut transaction: Transaction<'_, Postgres>,
+    mut transaction: Transaction,
     wanted: &NewRoleAssignment,
     assignment: RoleAssignment,
 ) -> Result<Option<RoleAssignmentPut>, StoreError> {

@@ -3,12 +3,11 @@
 use config_documents::{Document, Kind, Region};
 use rbac::{Permission, RoleDefinition, RoleKind, Scope};
 use sqlx::types::Json;
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::config::{Change, Published, publish};
-use crate::{Store, StoreError, activity};
+use crate::{Store, StoreError, Transaction, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CustomRole {
@@ -238,7 +237,7 @@ impl Store {
 /// What assigning a role has to know of it: keys of the scopes at which it may be assigned. The row is kept from changing; `None` when it is
 /// not there.
 pub(crate) async fn assignable_scope_keys(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     id: Uuid,
 ) -> Result<Option<Vec<String>>, StoreError> {
     let keys = sqlx::query_scalar!(
@@ -250,10 +249,7 @@ pub(crate) async fn assignable_scope_keys(
     Ok(keys)
 }
 
-async fn lock(
-    transaction: &mut Transaction<'_, Postgres>,
-    id: Uuid,
-) -> Result<Option<CustomRole>, StoreError> {
+async fn lock(transaction: &mut Transaction, id: Uuid) -> Result<Option<CustomRole>, StoreError> {
     let row = sqlx::query_as!(
         Row,
         r#"SELECT id, role_name, description, permissions AS "permissions: Json<Vec<Permission>>", assignable_scopes,
@@ -267,7 +263,7 @@ async fn lock(
 }
 
 async fn is_name_taken(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     definition: &RoleDefinition,
 ) -> Result<bool, StoreError> {
     let taken = sqlx::query_scalar!(
@@ -281,7 +277,7 @@ async fn is_name_taken(
 }
 
 async fn insert(
-    mut transaction: Transaction<'_, Postgres>,
+    mut transaction: Transaction,
     wanted: &CustomRole,
     maximum: i64,
 ) -> Result<RoleDefinitionPut, StoreError> {
@@ -321,7 +317,7 @@ async fn insert(
 
 /// A scope at which the role is assigned, and would not be assignable.
 async fn assigned_outside(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     definition: &RoleDefinition,
 ) -> Result<Option<String>, StoreError> {
     let scope = sqlx::query_scalar!(

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use config_documents::{Document, Kind, Region};
 use sqlx::types::Json;
-use sqlx::{Postgres, Transaction};
 use time::{Duration, OffsetDateTime};
 
 use crate::config::{Change, FormMap, Forms, Published, publish};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction};
 
 /// How much later than its end a key is forgotten: clocks of control planes may differ by as much, and none publishes anew what another
 /// one withdrew.
@@ -199,7 +198,7 @@ impl Store {
 
 /// Retires every key at `retired_at`; what nodes have to know. What they know of none cannot be said here: who can open the key says it.
 async fn retire(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     retired_at: OffsetDateTime,
     token_lifetime: Duration,
 ) -> Result<Vec<Change>, StoreError> {
@@ -229,7 +228,7 @@ async fn retire(
 }
 
 /// Forgets every key; what nodes have to know.
-async fn revoke(transaction: &mut Transaction<'_, Postgres>) -> Result<Vec<Change>, StoreError> {
+async fn revoke(transaction: &mut Transaction) -> Result<Vec<Change>, StoreError> {
     let revoked = sqlx::query_scalar!("DELETE FROM sign_in_keys RETURNING kid")
         .fetch_all(&mut **transaction)
         .await?;
@@ -245,7 +244,7 @@ fn withdrawal(kid: &str) -> Change {
 }
 
 /// Whoever waits here sees, in the statement after, what the one before committed.
-async fn lock(transaction: &mut Transaction<'_, Postgres>) -> Result<(), StoreError> {
+async fn lock(transaction: &mut Transaction) -> Result<(), StoreError> {
     sqlx::query!("SELECT singleton FROM installation FOR UPDATE")
         .fetch_optional(&mut **transaction)
         .await?
@@ -257,10 +256,12 @@ async fn lock(transaction: &mut Transaction<'_, Postgres>) -> Result<(), StoreEr
 async fn published_keys(
     connection: &mut sqlx::PgConnection,
 ) -> Result<(BTreeMap<String, String>, u32), StoreError> {
-    let forms = sqlx::query_scalar!(r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head"#)
-        .fetch_optional(&mut *connection)
-        .await?
-        .ok_or(StoreError::NotInitialised)?;
+    let forms = sqlx::query_scalar!(
+        r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head WHERE singleton"#
+    )
+    .fetch_optional(&mut *connection)
+    .await?
+    .ok_or(StoreError::NotInitialised)?;
     let known = sqlx::query!(
         r#"SELECT key, body AS "body!" FROM config_documents WHERE region = '*' AND kind = $1 AND NOT deleted"#,
         Kind::SignInKey.as_str()

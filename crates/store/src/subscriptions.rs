@@ -1,12 +1,11 @@
 //! Subscriptions.
 
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::config::{Published, publish};
 use crate::role_assignments::{RoleAssignment, role_assignment_create};
-use crate::{Store, StoreError, activity};
+use crate::{Store, StoreError, Transaction, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
@@ -88,7 +87,7 @@ pub enum SubscriptionCreation {
 }
 
 pub(crate) async fn subscription_create(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     subscription: &Subscription,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {

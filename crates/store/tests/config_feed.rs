@@ -11,16 +11,17 @@ use uuid::Uuid;
 const WRITERS: u128 = 16;
 
 async fn initialised(pool: PgPool) -> Store {
-    let mut transaction = pool.begin().await.expect("a transaction");
+    let store = Store::over(pool);
+    let mut transaction = store.begin().await.expect("a transaction");
     config::initialise(&mut transaction, Epoch(Uuid::from_u128(1)))
         .await
         .expect("a head");
     transaction.commit().await.expect("committed");
-    Store::over(pool)
+    store
 }
 
 async fn publish(store: &Store, changes: &[Change]) -> Published {
-    let mut transaction = store.pool().begin().await.expect("a transaction");
+    let mut transaction = store.begin().await.expect("a transaction");
     let published = config::publish(&mut transaction, changes)
         .await
         .expect("published");
@@ -168,11 +169,11 @@ async fn revisions_are_dense_and_in_commit_order_under_concurrent_writers(pool: 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_transaction_that_is_rolled_back_uses_no_revision(pool: PgPool) {
     let store = initialised(pool).await;
-    let mut transaction = store.pool().begin().await.expect("a transaction");
+    let mut transaction = store.begin().await.expect("a transaction");
     config::publish(&mut transaction, &[upsert("*", 1, 1)])
         .await
         .expect("published");
-    transaction.rollback().await.expect("rolled back");
+    drop(transaction);
     let published = publish(&store, &[upsert("*", 2, 1)]).await;
     assert_eq!(published.revision, Revision(1));
     let (_, checksum, copy) = snapshot(&store, &Region("westus".into())).await;
@@ -400,11 +401,12 @@ async fn a_copy_of_another_epoch_gets_a_snapshot(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn nothing_is_published_before_there_is_a_head(pool: PgPool) {
-    let mut transaction = pool.begin().await.expect("a transaction");
+    let store = Store::over(pool);
+    let mut transaction = store.begin().await.expect("a transaction");
     let refused = config::publish(&mut transaction, &[upsert("*", 1, 1)]).await;
     assert!(matches!(refused, Err(StoreError::NotInitialised)));
     drop(transaction);
-    let refused = config::head(&Store::over(pool)).await;
+    let refused = config::head(&store).await;
     assert!(matches!(refused, Err(StoreError::NotInitialised)));
 }
 

@@ -16,12 +16,12 @@ use uuid::Uuid;
 const FIRST: Epoch = Epoch(Uuid::from_u128(1));
 
 async fn initialised(pool: PgPool) -> Store {
-    let mut transaction = pool.begin().await.expect("a transaction");
+    let store = Store::over(pool);
+    let mut transaction = store.begin().await.expect("a transaction");
     config::initialise(&mut transaction, FIRST)
         .await
         .expect("a head");
     transaction.commit().await.expect("committed");
-    let store = Store::over(pool);
     execute(&store, "INSERT INTO regions (name, display_name) VALUES ('westus', 'West US'), ('northeurope', 'North Europe')").await;
     store
 }
@@ -39,7 +39,7 @@ async fn restore(store: &Store) {
 }
 
 async fn publish(store: &Store, changes: &[Change]) -> Published {
-    let mut transaction = store.pool().begin().await.expect("a transaction");
+    let mut transaction = store.begin().await.expect("a transaction");
     let published = config::publish(&mut transaction, changes)
         .await
         .expect("published");

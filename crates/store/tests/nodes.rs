@@ -18,7 +18,8 @@ const NOW: OffsetDateTime = datetime!(2026-11-23 12:00 UTC);
 const EPOCH: Epoch = Epoch(Uuid::from_u128(1));
 
 async fn initialised(pool: PgPool) -> Store {
-    let mut transaction = pool.begin().await.expect("a transaction");
+    let store = Store::over(pool);
+    let mut transaction = store.begin().await.expect("a transaction");
     config::initialise(&mut transaction, EPOCH)
         .await
         .expect("a head");
@@ -26,11 +27,11 @@ async fn initialised(pool: PgPool) -> Store {
     for region in ["westus", "northeurope"] {
         sqlx::query("INSERT INTO regions (name, display_name) VALUES ($1, $1)")
             .bind(region)
-            .execute(&pool)
+            .execute(store.pool())
             .await
             .expect("a region");
     }
-    Store::over(pool)
+    store
 }
 
 fn westus() -> Region {

@@ -10,13 +10,14 @@ use uuid::Uuid;
 const EPOCH: Epoch = Epoch(Uuid::from_u128(1));
 
 async fn with_nodes(pool: PgPool, count: u128) -> Store {
-    let mut transaction = pool.begin().await.expect("a transaction");
+    let store = Store::over(pool);
+    let mut transaction = store.begin().await.expect("a transaction");
     config::initialise(&mut transaction, EPOCH)
         .await
         .expect("a head");
     transaction.commit().await.expect("committed");
     sqlx::query("INSERT INTO regions (name, display_name) VALUES ('westus', 'West US')")
-        .execute(&pool)
+        .execute(store.pool())
         .await
         .expect("a region");
     for id in 1..=count {
@@ -25,11 +26,11 @@ async fn with_nodes(pool: PgPool, count: u128) -> Store {
         )
         .bind(Uuid::from_u128(id))
         .bind(id.to_string())
-        .execute(&pool)
+        .execute(store.pool())
         .await
         .expect("a node");
     }
-    Store::over(pool)
+    store
 }
 
 fn stream(id: u128, stream_id: u128, revision: u64) -> NewStream {

@@ -24,7 +24,8 @@ fn region(name: &str) -> Region {
 
 /// Two regions beside the home, and a registry there.
 async fn scene(pool: PgPool) -> (Store, Registry, ResourceGroup) {
-    let mut transaction = pool.begin().await.expect("a transaction");
+    let store = Store::over(pool);
+    let mut transaction = store.begin().await.expect("a transaction");
     config::initialise(&mut transaction, Epoch(Uuid::from_u128(1)))
         .await
         .expect("a head");
@@ -42,7 +43,6 @@ async fn scene(pool: PgPool) -> (Store, Registry, ResourceGroup) {
         .await
         .expect("a subscription");
     transaction.commit().await.expect("committed");
-    let store = Store::over(pool);
     let group = ResourceGroup {
         uid: Uuid::from_u128(6),
         subscription_id: SUBSCRIPTION,

@@ -52,7 +52,7 @@ pub async fn epoch_begin(
         UPDATE config_head SET
             epoch = gen_random_uuid(), begun_on = config_identity(), begun_at = clock_timestamp(), begun_revision = revision,
             continues = CASE WHEN $2 THEN epoch END
-        WHERE epoch = $1 AND 4 = (
+        WHERE singleton AND epoch = $1 AND 4 = (
             SELECT count(*) FROM pg_constraint
             WHERE contype = 'p' AND conrelid IN (
                 'config_head'::regclass, 'config_regions'::regclass, 'config_documents'::regclass, 'nodes'::regclass

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use config_documents::{Document, Kind, Region};
 use sqlx::types::Json;
-use sqlx::{Postgres, Transaction};
 
 use super::{Change, Published, publish};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction};
 
 /// Kinds with forms, as documents, nodes and rows have them.
 pub(crate) type FormMap = BTreeMap<String, u32>;
@@ -104,7 +103,7 @@ pub async fn forms_raise(store: &Store) -> Result<Option<Raised>, StoreError> {
     let mut transaction = store.begin().await?;
     // The lock comes before the list of nodes: whoever enrols publishes, and compares after that.
     let in_use = sqlx::query_scalar!(
-        r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head FOR UPDATE"#
+        r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head WHERE singleton FOR UPDATE"#
     )
     .fetch_optional(&mut *transaction)
     .await?;
@@ -118,9 +117,12 @@ pub async fn forms_raise(store: &Store) -> Result<Option<Raised>, StoreError> {
             .collect();
     let raised = in_use.raised(&nodes);
     if raised != in_use {
-        sqlx::query!("UPDATE config_head SET forms = $1", Json(&raised.0) as _)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query!(
+            "UPDATE config_head SET forms = $1 WHERE singleton",
+            Json(&raised.0) as _
+        )
+        .execute(&mut *transaction)
+        .await?;
     }
     let mut changes = withheld(&mut transaction, &raised).await?;
     if raised.of(Kind::SigningKey) > 1 {
@@ -145,7 +147,7 @@ async fn is_wanted(store: &Store) -> Result<bool, StoreError> {
             SELECT FROM regions JOIN config_documents AS document ON document.region = regions.name
             WHERE document.kind = 'signing-key' AND NOT document.deleted
         ) AS "regional!"
-        FROM config_head
+        FROM config_head WHERE singleton
         "#
     )
     .fetch_optional(store.pool())
@@ -156,10 +158,7 @@ async fn is_wanted(store: &Store) -> Result<bool, StoreError> {
 }
 
 /// The documents of which the form in use says more than that in which they were published.
-async fn withheld(
-    transaction: &mut Transaction<'_, Postgres>,
-    forms: &Forms,
-) -> Result<Vec<Change>, StoreError> {
+async fn withheld(transaction: &mut Transaction, forms: &Forms) -> Result<Vec<Change>, StoreError> {
     let rows = sqlx::query!("SELECT region, kind, key, body FROM withheld_documents")
         .fetch_all(&mut **transaction)
         .await?;
@@ -186,9 +185,7 @@ async fn withheld(
 }
 
 /// The signing keys that are published for one region only, to be published for all.
-async fn signing_keys_for_all(
-    transaction: &mut Transaction<'_, Postgres>,
-) -> Result<Vec<Change>, StoreError> {
+async fn signing_keys_for_all(transaction: &mut Transaction) -> Result<Vec<Change>, StoreError> {
     let rows = sqlx::query!(
         r#"
         SELECT document.region, document.key, document.body AS "body!"

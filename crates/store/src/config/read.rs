@@ -137,6 +137,7 @@ async fn read_once(store: &Store, from: Position, limit: u32) -> Result<(Batch, 
             SELECT region, kind, key, body, revision FROM config_documents
             WHERE head.epoch = $1 AND revision > $2 ORDER BY revision, region, kind, key LIMIT $3
         ) AS document ON true
+        WHERE head.singleton
         ORDER BY document.revision, document.region, document.kind, document.key
         "#,
         from.epoch.0,
@@ -400,7 +401,7 @@ async fn head_by(executor: impl PgExecutor<'_>) -> Result<(Head, bool), StoreErr
         SELECT
             epoch, revision, purged_through, begun_on = config_identity() AS "is_current!",
             region AS "region?", checksum::text AS "checksum?"
-        FROM config_head LEFT JOIN config_regions ON true
+        FROM config_head LEFT JOIN config_regions ON true WHERE singleton
         "#
     )
     .fetch_all(executor)

@@ -28,10 +28,11 @@ pub async fn tombstones_purge(
     limit: u32,
 ) -> Result<Purged, StoreError> {
     let mut transaction = store.begin().await?;
-    let purged_through = sqlx::query_scalar!("SELECT purged_through FROM config_head FOR UPDATE")
-        .fetch_optional(&mut *transaction)
-        .await?
-        .ok_or(StoreError::NotInitialised)?;
+    let purged_through =
+        sqlx::query_scalar!("SELECT purged_through FROM config_head WHERE singleton FOR UPDATE")
+            .fetch_optional(&mut *transaction)
+            .await?
+            .ok_or(StoreError::NotInitialised)?;
     // By age, not by revision: the highest revision among them counts, and a tombstone below it that stays is merely not needed.
     let gone = sqlx::query!(
         r#"
@@ -54,9 +55,12 @@ pub async fn tombstones_purge(
     .await?;
     let purged_through = purged_through.max(gone.through.unwrap_or(0));
     if gone.count > 0 {
-        sqlx::query!("UPDATE config_head SET purged_through = $1", purged_through)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query!(
+            "UPDATE config_head SET purged_through = $1 WHERE singleton",
+            purged_through
+        )
+        .execute(&mut *transaction)
+        .await?;
     }
     transaction.commit().await?;
     Ok(Purged {

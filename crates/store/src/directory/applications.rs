@@ -1,7 +1,6 @@
 //! Applications.
 
 use sqlx::types::Json;
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -10,7 +9,7 @@ use super::principals::publish_application;
 use super::secrets::Secret;
 use super::{Addressed, Deletion, ObjectQuery, add_owner, remove_owners, service_principals};
 use crate::config::{Published, publish};
-use crate::{Store, StoreError, activity};
+use crate::{Store, StoreError, Transaction, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Application {
@@ -222,7 +221,7 @@ impl Store {
 
 /// In whose quota what a principal makes counts, and how much does already; others who make something in it wait for this transaction.
 async fn lock_quota(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     creator_id: Uuid,
 ) -> Result<(Uuid, i64), StoreError> {
     let payer = sqlx::query_scalar!(
@@ -249,7 +248,7 @@ async fn lock_quota(
 
 /// Writes an application's row, and those of its certificates.
 pub(super) async fn insert(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     application: &NewApplication,
     charged_to: Option<Uuid>,
 ) -> Result<(), StoreError> {
@@ -279,7 +278,7 @@ pub(super) async fn insert(
 
 /// Renames an application, which is locked, and its service principal.
 async fn rename(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     app_id: Uuid,
     display_name: &str,
 ) -> Result<(), StoreError> {
@@ -306,7 +305,7 @@ async fn rename(
 
 /// Locks an application against changes of it, its service principal and their secrets; its app id, if it is there.
 pub(super) async fn lock(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
 ) -> Result<Option<Uuid>, StoreError> {
     let app_id = sqlx::query_scalar!(

@@ -1,11 +1,10 @@
 //! Certificates of applications and of service principals, by which they sign in with a client assertion.
 
 use serde::Deserialize;
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{StoreError, activity};
+use crate::{StoreError, Transaction, activity};
 
 /// What may be shown of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -57,7 +56,7 @@ pub enum CertificateRefusal {
 
 /// Replaces the certificates that an object shows; its application is locked. Whatever is refused leaves the transaction to be rolled back.
 pub(super) async fn replace(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     app_id: Uuid,
     owner_id: Uuid,
     wanted: &CertificateSet,
@@ -104,7 +103,7 @@ pub(super) fn note_added(certificates: &[NewCertificate]) {
 
 /// Writes a certificate's row.
 pub(super) async fn insert(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     app_id: Uuid,
     owner_id: Uuid,
     certificate: &NewCertificate,

@@ -1,12 +1,11 @@
 //! Federated credentials of applications: tokens of an external issuer that sign the service principal in.
 
-use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::applications;
 use super::principals::publish_application;
 use crate::config::Published;
-use crate::{Store, StoreError, activity};
+use crate::{Store, StoreError, Transaction, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FederatedCredential {
@@ -252,7 +251,7 @@ fn note(credential: &FederatedCredential, id: Uuid) {
 }
 
 async fn find(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     app_id: Uuid,
     name: FederatedCredentialName<'_>,
 ) -> Result<Option<FederatedCredential>, StoreError> {
@@ -275,7 +274,7 @@ async fn find(
 
 /// Whether another credential of the application, which is locked, has the same issuer and subject.
 async fn subject_is_taken(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     app_id: Uuid,
     wanted: &FederatedCredential,
 ) -> Result<bool, StoreError> {

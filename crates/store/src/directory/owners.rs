@@ -1,11 +1,10 @@
 //! Who owns applications, service principals and groups: their owners manage them.
 
-use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{Addressed, applications, hold_individual, principals};
 use crate::access::PrincipalKind;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction};
 
 /// What kind of object has owners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +125,7 @@ impl Store {
 
 /// Keeps an object from being deleted, so that it leaves no owners behind; false when there is none of that kind.
 async fn lock_object(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
     kind: OwnedKind,
 ) -> Result<bool, StoreError> {

@@ -4,19 +4,18 @@ use config_documents::{
     ChosenSecret, Document, Group, Kind, Principal, PrincipalSecret, Region, SignInCredential,
 };
 use credentials::{PasswordVerifier, Verifier};
-use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{remove_owners, service_principals};
-use crate::StoreError;
 use crate::access::PrincipalKind;
 use crate::config::{Change, Published, publish};
 use crate::role_assignments::{self, owners};
+use crate::{StoreError, Transaction};
 
 /// Locks whatever a principal's document is made of: the application of a service principal, the principal's own row for people and groups.
 /// Its kind, if it is there.
 pub(crate) async fn lock(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
 ) -> Result<Option<PrincipalKind>, StoreError> {
     if service_principals::lock(transaction, object_id)
@@ -37,7 +36,7 @@ pub(crate) async fn lock(
 /// A principal's document, of whatever kind, as this transaction sees its rows; `None` when it is not there. The one place where it is made:
 /// whoever changes any of those rows locks them first ([`lock`]) and publishes this.
 pub(crate) async fn document(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
 ) -> Result<Option<Change>, StoreError> {
     let principal = sqlx::query!(
@@ -89,7 +88,7 @@ pub(crate) async fn document(
 }
 
 async fn add_secrets(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     app_id: Uuid,
     document: &mut Principal,
 ) -> Result<(), StoreError> {
@@ -120,7 +119,7 @@ async fn add_secrets(
 
 /// Certificates and federated credentials, of which nodes need only know that they are there.
 async fn add_sign_in_credentials(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     app_id: Uuid,
     document: &mut Principal,
 ) -> Result<(), StoreError> {
@@ -144,7 +143,7 @@ async fn add_sign_in_credentials(
 
 /// The document of an application's service principal as this transaction sees it; `None` while there is no service principal.
 pub(crate) async fn document_of_application(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     app_id: Uuid,
 ) -> Result<Option<Change>, StoreError> {
     let object_id = sqlx::query_scalar!(
@@ -161,7 +160,7 @@ pub(crate) async fn document_of_application(
 
 /// Tells nodes about a principal that is locked; nothing when it is not there.
 pub(crate) async fn publish_principal(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
 ) -> Result<Option<Published>, StoreError> {
     match document(transaction, object_id).await? {
@@ -172,7 +171,7 @@ pub(crate) async fn publish_principal(
 
 /// Tells nodes about the service principal of an application that is locked, if it has one.
 pub(crate) async fn publish_application(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     app_id: Uuid,
 ) -> Result<Option<Published>, StoreError> {
     match document_of_application(transaction, app_id).await? {
@@ -185,7 +184,7 @@ pub(crate) async fn publish_application(
 /// says what to publish. The documents of a group's members go on naming it: an id that is nobody's counts for nothing, and is never
 /// another's. Whatever is refused leaves the transaction to be rolled back.
 pub(super) async fn delete(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
     kind: PrincipalKind,
 ) -> Result<Result<Vec<Change>, Indispensable>, StoreError> {
@@ -231,7 +230,7 @@ pub enum Indispensable {
 /// Enables or disables a principal that is locked; whether that changed anything. Whatever is refused leaves the transaction to be rolled
 /// back.
 pub(super) async fn enable(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
     enabled: bool,
 ) -> Result<Result<bool, Indispensable>, StoreError> {
@@ -258,7 +257,7 @@ pub(super) async fn enable(
 
 /// Whether nobody who can administer the directory is left without this principal; other such changes wait for this transaction.
 pub(super) async fn is_last_administrator(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     principal_id: Uuid,
 ) -> Result<bool, StoreError> {
     // The lock is a statement of its own: the next one then sees what was committed while this one waited.

@@ -1,13 +1,12 @@
 //! Roles of the directory itself, and who holds them. Only people and service principals do, so that whoever is the last administrator is
 //! known without following groups.
 
-use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::principals::is_last_administrator;
 use super::{Addressed, hold_individual};
 use crate::config::publish;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction};
 
 /// A role of the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +125,7 @@ impl Store {
 
 /// Gives a role to a principal that is there; false when it has it already.
 pub(super) async fn insert(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     role: DirectoryRole,
     principal_id: Uuid,
 ) -> Result<bool, StoreError> {
@@ -142,6 +141,6 @@ pub(super) async fn insert(
 }
 
 /// Counts the revision up, by which control planes know that what they remember of callers may not be so any more. Nodes have nothing to learn.
-async fn publish_nothing(transaction: &mut Transaction<'_, Postgres>) -> Result<(), StoreError> {
+async fn publish_nothing(transaction: &mut Transaction) -> Result<(), StoreError> {
     publish(transaction, &[]).await.map(|_| ())
 }

@@ -2,14 +2,13 @@
 
 use credentials::{PasswordVerifier, Verifier};
 use serde::Deserialize;
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::principals::publish_application;
 use super::{applications, service_principals};
 use crate::config::Published;
-use crate::{Store, StoreError, activity};
+use crate::{Store, StoreError, Transaction, activity};
 
 /// What may be shown of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -168,7 +167,7 @@ impl Store {
 
 /// Writes a secret's row.
 pub(super) async fn insert(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     app_id: Uuid,
     owner_id: Uuid,
     secret: &NewSecret,
@@ -196,7 +195,7 @@ pub(super) async fn insert(
 }
 
 pub(super) async fn lock_application_of(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     owner: SecretOwner,
 ) -> Result<Option<Uuid>, StoreError> {
     match owner {

@@ -1,7 +1,6 @@
 //! Service principals: what applications are in role assignments and at sign-in.
 
 use sqlx::types::Json;
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -11,7 +10,7 @@ use super::secrets::Secret;
 use super::{Addressed, Deletion, ObjectQuery, add_owner};
 use crate::access::PrincipalKind;
 use crate::config::{Change, Published, publish};
-use crate::{Store, StoreError, activity};
+use crate::{Store, StoreError, Transaction, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePrincipal {
@@ -225,7 +224,7 @@ impl Store {
 
 /// Writes a service principal's rows.
 pub(super) async fn insert(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     new: &NewServicePrincipal,
     display_name: &str,
 ) -> Result<(), StoreError> {
@@ -252,7 +251,7 @@ pub(super) async fn insert(
 
 /// Locks the application of a service principal; its app id, if the service principal is there.
 pub(super) async fn lock(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
 ) -> Result<Option<Uuid>, StoreError> {
     sqlx::query!(
@@ -275,7 +274,7 @@ pub(super) async fn lock(
 /// Deletes a service principal, whose application is locked, with its own credentials and its role assignments, and says what to publish;
 /// why not when it is indispensable.
 pub(super) async fn delete(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
 ) -> Result<Result<Vec<Change>, Indispensable>, StoreError> {
     let kind = PrincipalKind::ServicePrincipal;

@@ -1,7 +1,6 @@
 //! People.
 
 use credentials::PasswordVerifier;
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -9,7 +8,7 @@ use super::principals::{self, Indispensable, publish_principal};
 use super::{Deletion, DirectoryRole, ObjectQuery, roles};
 use crate::access::PrincipalKind;
 use crate::config::{Published, publish};
-use crate::{Store, StoreError, activity};
+use crate::{Store, StoreError, Transaction, activity};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -311,7 +310,7 @@ impl Store {
 
 /// Gives a user another name; false when somebody else has it.
 async fn rename(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
     name: &str,
 ) -> Result<bool, StoreError> {
@@ -332,7 +331,7 @@ async fn rename(
 
 /// Writes all but the user principal name and whether the account is enabled; whether that ends the sessions from before.
 async fn write_change(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     object_id: Uuid,
     change: &UserChange,
     fresh_credential_id: Uuid,
@@ -370,10 +369,7 @@ async fn write_change(
 }
 
 /// Forgets the refresh tokens of a principal.
-async fn end_sessions(
-    transaction: &mut Transaction<'_, Postgres>,
-    object_id: Uuid,
-) -> Result<(), StoreError> {
+async fn end_sessions(transaction: &mut Transaction, object_id: Uuid) -> Result<(), StoreError> {
     sqlx::query!(
         "DELETE FROM refresh_tokens WHERE principal_id = $1",
         object_id

@@ -295,6 +295,7 @@ async fn survey_once(store: &Store) -> Result<Vec<Row>, StoreError> {
         LEFT JOIN nodes AS node ON true
         LEFT JOIN node_progress AS progress ON progress.node_id = node.node_id AND progress.epoch = head.epoch
         LEFT JOIN node_streams AS stream ON stream.node_id = node.node_id
+        WHERE head.singleton
         ORDER BY node.region, node.node_id
         "#,
         FENCE_MARGIN.as_secs_f64()
@@ -368,7 +369,7 @@ impl Row {
 /// Those of the database.
 pub async fn progress_forget(store: &Store) -> Result<u64, StoreError> {
     let forgotten =
-        sqlx::query!("DELETE FROM node_progress USING config_head AS head WHERE node_progress.epoch <> head.epoch")
+        sqlx::query!("DELETE FROM node_progress USING config_head AS head WHERE head.singleton AND node_progress.epoch <> head.epoch")
             .execute(store.pool())
             .await?;
     Ok(forgotten.rows_affected())

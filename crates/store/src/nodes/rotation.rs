@@ -7,13 +7,12 @@ use config_documents::{
 };
 use credentials::{PublicKey, Randomness, Secret, Verifier};
 use sqlx::types::Json;
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::verifier_of;
 use crate::config::{Change, Published, publish, revision_of};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction};
 
 /// How long the key of before a rotation is still accepted: as long as its last token lasts, and some time for what is under way.
 pub const RETIRED_KEY_VALIDITY: Duration =
@@ -155,14 +154,14 @@ pub(super) fn withdrawal(region: &Region, key: String) -> Change {
 
 /// The revision with which exactly this key was published.
 async fn published_key(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     public_key: &PublicKey,
 ) -> Result<Option<Published>, StoreError> {
     let row = sqlx::query!(
         r#"
         SELECT document.region, document.revision, head.epoch
         FROM config_documents AS document CROSS JOIN config_head AS head
-        WHERE document.kind = 'signing-key' AND document.key = $1 AND NOT document.deleted
+        WHERE head.singleton AND document.kind = 'signing-key' AND document.key = $1 AND NOT document.deleted
             AND document.body::jsonb -> 'publicKey' = $2
         ORDER BY document.revision DESC LIMIT 1
         "#,
@@ -181,10 +180,7 @@ async fn published_key(
     .transpose()
 }
 
-async fn is_key_in_use(
-    transaction: &mut Transaction<'_, Postgres>,
-    kid: &str,
-) -> Result<bool, StoreError> {
+async fn is_key_in_use(transaction: &mut Transaction, kid: &str) -> Result<bool, StoreError> {
     let in_use = sqlx::query_scalar!(
         r#"
         SELECT EXISTS (SELECT FROM nodes WHERE kid = $1 OR next_kid = $1)

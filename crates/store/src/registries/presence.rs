@@ -5,13 +5,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use config_documents::{AdminPassword, AdminUser, Document, Kind, Region, RegistryName};
 use sqlx::types::Json;
-use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::usage::{StorageLimits, storage_limits};
 use super::{Registry, RegistryRow, RetentionPolicy, admin_password};
 use crate::config::{Change, Published, publish};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, Transaction};
 
 /// What came of publishing a registry in further regions.
 #[derive(Debug)]
@@ -179,7 +178,7 @@ pub(super) fn name_change(registry: &Registry, presence: &Presence) -> Change {
 
 /// Registries whose rows are locked, in the order of their uids, with their passwords and the regions where they are known.
 pub(super) async fn locked_registries(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     uids: &[Uuid],
 ) -> Result<Vec<(Registry, Vec<AdminPassword>)>, StoreError> {
     let rows = sqlx::query_as!(

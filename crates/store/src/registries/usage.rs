@@ -7,13 +7,12 @@
 use std::collections::BTreeMap;
 
 use config_documents::{Region, RegistryUsage as SaidUsage};
-use sqlx::{Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::presence::{Presence, locked_registries, registry_changes};
 use crate::config::{Published, publish};
-use crate::{Store, StoreError, activity};
+use crate::{Store, StoreError, Transaction, activity};
 
 /// The SKUs that have a limit each.
 pub const STORAGE_SKUS: [&str; 3] = ["Basic", "Standard", "Premium"];
@@ -39,6 +38,12 @@ pub struct StorageLimit {
 pub(super) struct StorageLimits(BTreeMap<String, u64>);
 
 impl StorageLimits {
+    /// Of one SKU, as a column.
+    pub(super) fn of_one(sku: &str, limit_bytes: Option<i64>) -> Self {
+        let limit = limit_bytes.map(|bytes| (sku.to_owned(), bytes_of(bytes)));
+        Self(limit.into_iter().collect())
+    }
+
     pub(super) fn of(&self, sku: &str) -> Option<u64> {
         self.0.get(sku).copied()
     }
@@ -46,7 +51,7 @@ impl StorageLimits {
 
 /// The limits, locked against a change until the transaction ends.
 pub(super) async fn storage_limits(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
 ) -> Result<StorageLimits, StoreError> {
     let rows = sqlx::query!("SELECT sku, limit_bytes FROM storage_limits ORDER BY sku FOR SHARE")
         .fetch_all(&mut **transaction)

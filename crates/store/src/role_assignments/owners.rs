@@ -7,10 +7,9 @@
 //! One lock for all subscriptions, because which of them are concerned can change until the commit: a role or a membership that somebody
 //! is given meanwhile would make another removal count on a principal that this one is about to take away. Whoever gives never waits.
 
-use sqlx::{Postgres, Transaction};
 use uuid::{Uuid, uuid};
 
-use crate::StoreError;
+use crate::{StoreError, Transaction};
 
 /// The built-in role.
 pub(super) const OWNER: Uuid = uuid!("8e3af657-a8ff-443c-a75c-2fe8c4bcb635");
@@ -25,7 +24,7 @@ pub(super) fn subscription_of(scope_key: &str) -> Option<Uuid> {
 
 /// The subscriptions that a principal owns, itself or by its groups; others who take something away wait for this transaction from here.
 pub(crate) async fn lock_owned_by(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     principal_id: Uuid,
 ) -> Result<Vec<Uuid>, StoreError> {
     lock(transaction).await?;
@@ -51,7 +50,7 @@ pub(crate) async fn lock_owned_by(
 
 /// Lets nobody else take away what may make somebody an Owner, until this transaction ends. What is read afterwards, in a statement of its
 /// own, has what others took away before.
-pub(super) async fn lock(transaction: &mut Transaction<'_, Postgres>) -> Result<(), StoreError> {
+pub(super) async fn lock(transaction: &mut Transaction) -> Result<(), StoreError> {
     sqlx::query!("SELECT pg_advisory_xact_lock($1)", LOCK)
         .execute(&mut **transaction)
         .await?;
@@ -60,7 +59,7 @@ pub(super) async fn lock(transaction: &mut Transaction<'_, Postgres>) -> Result<
 
 /// Whether each of these subscriptions has an Owner as this transaction, which holds the lock, sees it.
 pub(crate) async fn have_owners(
-    transaction: &mut Transaction<'_, Postgres>,
+    transaction: &mut Transaction,
     subscriptions: &[Uuid],
 ) -> Result<bool, StoreError> {
     for subscription in subscriptions {

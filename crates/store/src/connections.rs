@@ -1,7 +1,7 @@
-//! Connections for the statements that every request begins with.
+//! Connections for the statements that every request begins with, and for transactions.
 //!
 //! A pool asks each connection that it gets back whether it is still good, which is a round trip, as long as such a statement itself. Here it is put
-//! by as it is when its statement has come to its end, and given back to the pool otherwise.
+//! by as it is when what it was taken for has come to its end, and given back to the pool otherwise.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const TRUSTED_AGE: Duration = Duration::from_secs(300);
 
 /// The connections of one pool that are put by.
 #[derive(Default)]
-pub(crate) struct Readers {
+pub(crate) struct Connections {
     idle: Mutex<Vec<Idle>>,
     /// How many at most.
     limit: usize,
@@ -30,13 +30,13 @@ struct Idle {
     since: Instant,
 }
 
-/// A connection that only reads.
-pub(crate) struct Reader {
+/// A connection that was taken.
+pub(crate) struct Connection {
     connection: PoolConnection<Postgres>,
     taken_at: Instant,
 }
 
-impl Readers {
+impl Connections {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             idle: Mutex::default(),
@@ -44,42 +44,34 @@ impl Readers {
         })
     }
 
-    /// A connection; [`Readers::put_by`] when it is done with.
-    pub(crate) async fn reader(&self, pool: &PgPool) -> Result<Reader, sqlx::Error> {
+    /// A connection; [`Connections::put_by`] when it is done with.
+    pub(crate) async fn take(&self, pool: &PgPool) -> Result<Connection, sqlx::Error> {
         let idle = self.idle.lock().pop();
         if let Some(idle) = idle.filter(|idle| idle.since.elapsed() < TRUSTED_IDLE) {
-            return Ok(Reader {
+            return Ok(Connection {
                 connection: idle.connection,
                 taken_at: idle.taken_at,
             });
         }
         let connection = pool.acquire().await?;
-        Ok(Reader {
+        Ok(Connection {
             connection,
             taken_at: Instant::now(),
         })
     }
 
-    /// Keeps a connection whose statement has come to its end.
-    pub(crate) fn put_by(&self, reader: Reader, pool: &PgPool) {
-        if is_wanted(pool) || reader.taken_at.elapsed() > TRUSTED_AGE {
+    /// Keeps a connection that has nothing under way.
+    pub(crate) fn put_by(&self, connection: Connection, pool: &PgPool) {
+        if is_wanted(pool) || connection.taken_at.elapsed() > TRUSTED_AGE {
             return;
         }
         let mut idle = self.idle.lock();
         if idle.len() < self.limit {
             idle.push(Idle {
-                connection: reader.connection,
-                taken_at: reader.taken_at,
+                connection: connection.connection,
+                taken_at: connection.taken_at,
                 since: Instant::now(),
             });
-        }
-    }
-
-    /// Gives one back when somebody else would have to wait for one.
-    pub(crate) fn give_way(&self, pool: &PgPool) {
-        if is_wanted(pool) {
-            let given = self.idle.lock().pop();
-            drop(given);
         }
     }
 }
@@ -89,7 +81,14 @@ fn is_wanted(pool: &PgPool) -> bool {
     pool.num_idle() == 0 && pool.size() >= pool.options().get_max_connections()
 }
 
-impl Deref for Reader {
+impl Connection {
+    /// Not to be used again by anybody.
+    pub(crate) fn close(mut self) {
+        self.connection.close_on_drop();
+    }
+}
+
+impl Deref for Connection {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
@@ -97,7 +96,7 @@ impl Deref for Reader {
     }
 }
 
-impl DerefMut for Reader {
+impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
