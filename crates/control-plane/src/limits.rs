@@ -126,6 +126,9 @@ pub(crate) const SIGN_IN_FAILURES_OF_ACCOUNT: NonZeroU32 = NonZeroU32::new(100).
 /// Passwords, and secrets that somebody chose, that are checked or set at once: each takes 19 MiB and tens of milliseconds of a core.
 pub(crate) const SLOW_WORK_AT_ONCE: usize = 2;
 
+/// How many wait for that: about as many as can have their turn in time.
+pub(crate) const SLOW_WORK_QUEUE: usize = 100;
+
 /// How long a sign-in, or a new password, waits for its turn.
 pub(crate) const SLOW_WORK_WAIT: Duration = Duration::from_secs(5);
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::{SLOW_WORK_AT_ONCE, SLOW_WORK_WAIT};
+use crate::limits::{SLOW_WORK_AT_ONCE, SLOW_WORK_QUEUE, SLOW_WORK_WAIT};
 
 /// The places in which it is done.
 #[derive(Clone)]
 pub(crate) struct SlowWork {
     places: Arc<Semaphore>,
+    /// Of those who wait for one.
+    queue: Arc<Semaphore>,
 }
 
 /// A place to work in; free again when it is given up, or when the work in it is over.
@@ -32,14 +34,16 @@ impl SlowWork {
     fn with_places(count: usize) -> Self {
         Self {
             places: Arc::new(Semaphore::new(count)),
+            queue: Arc::new(Semaphore::new(SLOW_WORK_QUEUE)),
         }
     }
 
     /// Waits for a place.
     ///
     /// # Errors
-    /// None became free in time.
+    /// None became free in time, or would: too many wait.
     pub(crate) async fn place(&self) -> Result<Place, Busy> {
+        let _waiting = self.queue.try_acquire().map_err(|_| Busy)?;
         let place = Arc::clone(&self.places).acquire_owned();
         match tokio::time::timeout(SLOW_WORK_WAIT, place).await {
             Ok(permit) => Ok(Place {
@@ -93,6 +97,27 @@ mod tests {
         assert!(slow_work.place().await.is_err());
         drop(taken);
         assert!(slow_work.place().await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_more_than_can_have_their_turn_in_time_the_rest_is_sent_away_at_once() {
+        let slow_work = SlowWork::with_places(1);
+        let _taken = slow_work.place().await.expect("one is free");
+        let waiting: Vec<_> = (0..SLOW_WORK_QUEUE)
+            .map(|_| {
+                let slow_work = slow_work.clone();
+                tokio::spawn(async move { slow_work.place().await.is_ok() })
+            })
+            .collect();
+        while slow_work.queue.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let began = tokio::time::Instant::now();
+        assert!(slow_work.place().await.is_err());
+        assert_eq!(began.elapsed(), std::time::Duration::ZERO);
+        for waiting in waiting {
+            assert!(!waiting.await.expect("no panic"));
+        }
     }
 
     #[tokio::test]

@@ -93,8 +93,8 @@ pub async fn initialise(transaction: &mut Transaction, epoch: Epoch) -> Result<(
 /// after knows the forms in use. The old rows are read by the second: a statement's snapshot is taken when it begins, so in one statement they would come from before the
 /// wait for the lock. Of several changes of one document the last one counts. A document published unchanged is sent again; deleting one
 /// that is not there leaves no tombstone. What the form in use cannot say is kept for the day when it is raised (`withheld_documents`); a
-/// document that would then allow more than it should is not published, and what was published of it before is deleted. Do not publish an
-/// empty list: it would be a revision that says nothing.
+/// document that would then allow more than it should is not published, and what was published of it before is deleted. An empty list is a
+/// revision that says nothing to nodes: for what only control planes must know.
 ///
 /// # Errors
 /// [`StoreError::NotInitialised`] without a head; otherwise those of the database.
@@ -189,6 +189,22 @@ pub async fn publish(
         epoch: Epoch(head.epoch),
         revision: revision_of(head.revision)?,
         regions,
+    })
+}
+
+/// Whatever was published until now, for all nodes: who finds that a change was made before waits for this.
+///
+/// # Errors
+/// [`StoreError::NotInitialised`] without a head; otherwise those of the database.
+pub async fn published_so_far(store: &Store) -> Result<Published, StoreError> {
+    let row = sqlx::query!("SELECT epoch, revision FROM config_head WHERE singleton")
+        .fetch_optional(store.pool())
+        .await?
+        .ok_or(StoreError::NotInitialised)?;
+    Ok(Published {
+        epoch: Epoch(row.epoch),
+        revision: revision_of(row.revision)?,
+        regions: vec![Region::all()],
     })
 }
 

@@ -83,8 +83,9 @@ fn is_wanted(pool: &PgPool) -> bool {
 
 impl Connection {
     /// Not to be used again by anybody.
-    pub(crate) fn close(mut self) {
-        self.connection.close_on_drop();
+    pub(crate) fn close(self) {
+        // The pool would say goodbye to Postgres in a task, for which there may be no runtime any more.
+        drop(self.connection.detach());
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Whoever changes what a principal's document is made of (it, its credentials, its memberships) first locks the principal
 //! (`principals::lock`: the application of a service principal, otherwise the principal's own row), so that the document is always made of
-//! what was committed before it. Locks are taken in one order: application, principal, group, administrators, config head.
+//! what was committed before it. Locks are taken in one order: application, principal, group, administrators, owners
+//! (`role_assignments/owners.rs`), role assignments by name, config head.
 
 mod applications;
 mod certificates;

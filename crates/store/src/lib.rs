@@ -265,7 +265,8 @@ impl Store {
         Ok(())
     }
 
-    /// Begins a transaction that changes something, and that records on whose behalf: whatever writes begins here.
+    /// Begins a transaction that changes something, and that records on whose behalf: whatever is done for somebody begins here. What a
+    /// control plane counts and forgets by itself need not.
     ///
     /// # Errors
     /// Those of the database.

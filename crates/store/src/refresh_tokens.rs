@@ -2,8 +2,8 @@
 //! used a moment ago and what followed was not: processes share a token, and answers get lost.
 //!
 //! A family's first token has the family's id and stays as long as the family does. Whoever uses one of the family locks that row first, so
-//! that a family which ends takes also the token that somebody else is just being given. Before that the person is locked, lightly: whoever
-//! ends a person's sessions holds that row, and comes before the whole use or after it.
+//! that a family which ends takes also the token that somebody else is just being given. Before that the person is locked, so that others may
+//! too: whoever ends a person's sessions holds that row, and comes before the whole use or after it.
 
 use credentials::{Secret, Verifier};
 use time::{Duration, OffsetDateTime};
@@ -86,7 +86,7 @@ impl Store {
         let mut transaction = self.begin().await?;
         // A reset of the password, which ends all sessions, sees this one or comes before it; what it changed is read after it.
         sqlx::query!(
-            "SELECT object_id FROM principals WHERE object_id = $1 FOR KEY SHARE",
+            "SELECT object_id FROM principals WHERE object_id = $1 FOR SHARE",
             family.principal_id
         )
         .fetch_optional(&mut *transaction)
@@ -209,14 +209,14 @@ impl Store {
     }
 }
 
-/// Locks a token's family, and before it lightly whose it is; when it began. `None` when there is no such token.
+/// Locks a token's family, and before it whose it is, against changes; when it began. `None` when there is no such token.
 async fn lock_family(
     transaction: &mut Transaction,
     token_id: Uuid,
 ) -> Result<Option<OffsetDateTime>, StoreError> {
     sqlx::query!(
         "SELECT object_id FROM principals
-         WHERE object_id = (SELECT principal_id FROM refresh_tokens WHERE token_id = $1) FOR KEY SHARE",
+         WHERE object_id = (SELECT principal_id FROM refresh_tokens WHERE token_id = $1) FOR SHARE",
         token_id
     )
     .fetch_optional(&mut **transaction)

@@ -402,8 +402,10 @@ pub(crate) async fn delete_at_and_below(
 ) -> Result<Vec<Change>, StoreError> {
     let (from, to) = below(scope_key);
     let rows = sqlx::query!(
-        "DELETE FROM role_assignments
-         WHERE scope_key = $1 OR (scope_key >= $2 AND scope_key < $3) RETURNING name",
+        // In one order, as all who delete several.
+        "WITH doomed AS MATERIALIZED (
+           SELECT name FROM role_assignments WHERE scope_key = $1 OR (scope_key >= $2 AND scope_key < $3) ORDER BY name FOR UPDATE)
+         DELETE FROM role_assignments a USING doomed WHERE a.name = doomed.name RETURNING a.name",
         scope_key,
         from,
         to
@@ -419,7 +421,8 @@ pub(crate) async fn delete_of_principal(
     principal_id: Uuid,
 ) -> Result<Vec<Change>, StoreError> {
     let rows = sqlx::query!(
-        "DELETE FROM role_assignments WHERE principal_id = $1 RETURNING name",
+        "WITH doomed AS MATERIALIZED (SELECT name FROM role_assignments WHERE principal_id = $1 ORDER BY name FOR UPDATE)
+         DELETE FROM role_assignments a USING doomed WHERE a.name = doomed.name RETURNING a.name",
         principal_id
     )
     .fetch_all(&mut **transaction)

@@ -33,7 +33,8 @@ pub(crate) fn operations() -> Vec<Operation> {
         )
         .protocol(Protocol::Own)
         .takes::<JoinRequestSchema>()
-        .answers::<JoinAnswerSchema>(201),
+        .answers::<JoinAnswerSchema>(201)
+        .repeats_no_change(),
         super::rotation::operation(),
     ]
 }

@@ -65,6 +65,13 @@ impl Propagation {
         headers
     }
 
+    /// The headers of an answer to what made no revision of its own.
+    pub(crate) fn headers_of_repetition(&self) -> Vec<(&'static str, String)> {
+        let mut headers = self.headers();
+        headers.retain(|(name, _)| *name != "x-wharfinger-revision");
+        headers
+    }
+
     /// The ids of the missing nodes; beyond a bound only how many more there are (`+7`).
     fn missing_text(&self) -> String {
         let named: Vec<String> = self

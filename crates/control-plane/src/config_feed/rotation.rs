@@ -29,6 +29,7 @@ pub(super) fn operation() -> Operation {
     .protocol(Protocol::Own)
     .takes::<RotateRequestSchema>()
     .answers_empty(204)
+    .repeats_no_change()
 }
 
 /// The body of a node that takes a new credential and key.

@@ -76,7 +76,8 @@ pub(super) fn operations() -> Vec<Operation> {
             create,
         )
         .takes::<NewApplicationBody>()
-        .answers::<Application>(201),
+        .answers::<Application>(201)
+        .repeats_no_change(),
         Operation::new(
             "Applications_Get",
             Method::GET,

@@ -2,11 +2,13 @@
 //!
 //! 1. ids; 2. path → operation; 3. api-version; 4. who; 5. body; 6. may they; 7. the handler; 8. propagation; 9. the answer.
 //!
-//! What comes of 5 to 7 is in the activity log before 8.
+//! What comes of 5 to 7 is in the activity log before 8. Once its body is there a request is carried out to the end, also when its client hangs
+//! up: wrong passwords would not be counted otherwise, refusals not recorded, nor nodes told at once.
 //!
 //! The body comes before the decision: a slow one would leave time to lose the right that was found. A handler with slow work of its own
 //! asks again after it ([`super::decide_again`]).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +16,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arm::{ApiError, ApiVersion, Kind};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use time::OffsetDateTime;
 use tracing::Instrument;
@@ -24,7 +27,7 @@ use super::authentication::{authenticate, challenge};
 use super::authorization::{Question, decide};
 use super::body::{pass_over, read_body};
 use super::router::{Found, decode_query, decode_segments};
-use super::{Access, Answer, Operation, Protocol, Request, cors, errors};
+use super::{Access, Answer, Operation, Protocol, Request, cors, errors, store_error};
 use crate::App;
 use crate::limits::{
     ANSWER_TIMEOUT, MAXIMUM_CLIENT_REQUEST_ID_CHARACTERS, MAXIMUM_PATH_CHARACTERS,
@@ -330,6 +333,10 @@ async fn answer(
         },
     );
     let parsed = Parsed {
+        request_id: ids.request,
+        correlation_id: ids.correlation.clone(),
+        peer: http.peer_addr().map(|address| address.ip()),
+        body: read_body(payload).await,
         operation,
         segments,
         parameters,
@@ -338,14 +345,26 @@ async fn answer(
         headers,
         claims,
     };
-    // Its state is large, and would be moved with every step around it.
-    let work = Box::pin(carry_out(app, http, payload, parsed, ids));
-    let answer = recorded(app, attempt, work).await?;
-    Ok(respond(app, answer).await)
+    let app = Arc::clone(app);
+    let under_way = app.requests.begin();
+    let work = async move {
+        let _under_way = under_way;
+        let repeats = parsed.operation.may_repeat_a_change && attempt.is_some();
+        let answer = recorded(&app, attempt, carry_out(&app, parsed)).await?;
+        respond(&app, answer, repeats).await
+    };
+    actix_web::rt::spawn(work.instrument(tracing::Span::current()))
+        .await
+        .unwrap_or_else(|error| Err(ApiError::internal(error)))
 }
 
-/// A request whose head was understood, and whose token is genuine.
+/// A request that has come in whole; its head was understood, and its token is genuine.
 struct Parsed {
+    request_id: Uuid,
+    correlation_id: String,
+    peer: Option<IpAddr>,
+    /// Or why there is none.
+    body: Result<Bytes, ApiError>,
     operation: Arc<Operation>,
     segments: Vec<String>,
     parameters: Vec<(String, String)>,
@@ -355,15 +374,13 @@ struct Parsed {
     claims: Option<Arc<Claims>>,
 }
 
-/// Reads the body, decides, and calls the handler.
-async fn carry_out(
-    app: &Arc<App>,
-    http: &HttpRequest,
-    payload: &mut web::Payload,
-    parsed: Parsed,
-    ids: &Ids,
-) -> Result<Answer, ApiError> {
+/// Decides, and calls the handler.
+async fn carry_out(app: &Arc<App>, parsed: Parsed) -> Result<Answer, ApiError> {
     let Parsed {
+        request_id,
+        correlation_id,
+        peer,
+        body,
         operation,
         segments,
         parameters,
@@ -372,7 +389,7 @@ async fn carry_out(
         headers,
         claims,
     } = parsed;
-    let body = read_body(payload).await?;
+    let body = body?;
     let now = whole_microseconds((app.clock)());
     let decided = match claims {
         None => None,
@@ -398,10 +415,10 @@ async fn carry_out(
         .map(|decided| (decided.caller, decided.facts))
         .unzip();
     let request = Request {
-        request_id: ids.request,
-        correlation_id: ids.correlation.clone(),
+        request_id,
+        correlation_id,
         now,
-        peer: http.peer_addr().map(|address| address.ip()),
+        peer,
         segments,
         parameters,
         query,
@@ -505,23 +522,32 @@ fn unsupported_version(operation: &Operation, text: &str) -> ApiError {
 }
 
 /// Waits for what the change published, then makes the response. After a commit nothing here fails.
-async fn respond(app: &Arc<App>, answer: Answer) -> HttpResponse {
+///
+/// A change that found everything as it should be published nothing, but may repeat one whose answer was lost: with `repeats` it waits for
+/// whatever was published before it.
+async fn respond(app: &Arc<App>, answer: Answer, repeats: bool) -> Result<HttpResponse, ApiError> {
+    let propagation = match &answer.published {
+        Some(published) => Some(app.config_feed.wait(published).await.headers()),
+        None if repeats => {
+            let head = store::config::published_so_far(&app.store);
+            let head = in_time(head.map(|head| head.map_err(store_error))).await?;
+            Some(app.config_feed.wait(&head).await.headers_of_repetition())
+        }
+        None => None,
+    };
     let mut builder = HttpResponse::build(answer.status);
     for (name, value) in &answer.headers {
         builder.insert_header((*name, value.as_str()));
     }
-    if let Some(published) = &answer.published {
-        let propagation = app.config_feed.wait(published).await;
-        for (name, value) in propagation.headers() {
-            builder.insert_header((name, value));
-        }
+    for (name, value) in propagation.unwrap_or_default() {
+        builder.insert_header((name, value));
     }
-    match answer.body {
+    Ok(match answer.body {
         Some(body) => builder
             .content_type("application/json; charset=utf-8")
             .body(body),
         None => builder.finish(),
-    }
+    })
 }
 
 fn failure(

@@ -113,6 +113,9 @@ pub struct Operation {
     pub request_schema: Option<NamedSchemas>,
     /// Success statuses with what they carry.
     pub answers: Vec<(u16, Option<NamedSchemas>)>,
+    /// Whether, where it publishes nothing, it may repeat a call that did and whose answer was lost: then it waits for what was published
+    /// before it.
+    pub(crate) may_repeat_a_change: bool,
     /// Whether its handler logs what came of it, so that the line that every request has is for debugging only.
     pub(crate) has_own_log: bool,
     pub(crate) handler: Handler,
@@ -143,6 +146,7 @@ impl Operation {
             query: &[],
             request_schema: None,
             answers: Vec::new(),
+            may_repeat_a_change: true,
             has_own_log: false,
             handler: Box::new(move |app, request| Box::pin(handler(app, request))),
         }
@@ -156,6 +160,12 @@ impl Operation {
     ) -> Self {
         self.resource_type = resource_type;
         self.versions = versions;
+        self
+    }
+
+    /// It is of nodes, or changes nothing that they know.
+    pub(crate) fn repeats_no_change(mut self) -> Self {
+        self.may_repeat_a_change = false;
         self
     }
 

@@ -50,8 +50,8 @@ impl Subject {
 /// Failures per address, per address and client, and, of what can be guessed, per account.
 pub(super) struct FailureLimiter<C: Clock = DefaultClock> {
     of_address: Limiter<IpAddr, C>,
-    /// The same of what can be guessed, apart: only these failures make what can be guessed be refused unseen, and they cost whoever makes
-    /// them a slow check each. Others cost nothing, and many people may have one address.
+    /// The same of what can be guessed, apart: only these failures make what can be guessed be refused unseen. Of others there are more, and
+    /// many people may have one address.
     guesses_of_address: Limiter<IpAddr, C>,
     of_client: Limiter<(IpAddr, Uuid), C>,
     of_account: Limiter<Uuid, C>,

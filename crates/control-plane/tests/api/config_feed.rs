@@ -173,6 +173,43 @@ async fn a_change_is_pending_while_a_live_node_does_not_answer(pool: PgPool) {
     assert_eq!(view.body["propagation"], "complete", "{}", view.body);
 }
 
+/// A call whose answer was lost is repeated, and finds everything as it should be.
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_repeated_change_waits_for_the_first_one(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_group("group").await;
+    let mut stream = TestNode::joined(&app, region("westus"))
+        .await
+        .connect(&app)
+        .await;
+    let mark = stream.mark().await.unwrap();
+    stream.answer(mark).await;
+    let first = change(&app, "unanswered").await;
+    assert_eq!(first.header("x-wharfinger-propagation"), "pending");
+    let again = change(&app, "unanswered").await;
+    assert_eq!(again.status, 200);
+    assert_eq!(again.header("x-wharfinger-propagation"), "pending");
+    assert_eq!(
+        again.header("x-wharfinger-missing"),
+        stream.node.node_id.to_string()
+    );
+    stream.answer_until_heard(revision(&first)).await;
+    let running = stream.run();
+    let again = change(&app, "unanswered").await;
+    assert_eq!(again.header("x-wharfinger-propagation"), "complete");
+    assert_eq!(
+        again.header("x-wharfinger-revision"),
+        "",
+        "it made no revision"
+    );
+    let path = app.registry("group", "never there");
+    let path = format!("{path}?api-version={}", crate::support::REGISTRIES);
+    let deleted = app.send(Method::DELETE, &path, &app.token, None).await;
+    assert_eq!(deleted.status, 204, "{}", deleted.body);
+    assert_eq!(deleted.header("x-wharfinger-propagation"), "complete");
+    running.stop().await;
+}
+
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_document_that_a_node_cannot_understand_makes_its_change_partial(pool: PgPool) {
     let app = TestApp::spawn(pool).await;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use sqlx::PgPool;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::support::TestApp;
@@ -72,4 +74,44 @@ async fn unknown_clients_of_people_are_limited_and_share_rows(pool: PgPool) {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn unknown_clients_of_sessions_are_limited_and_share_rows(pool: PgPool) {
     are_limited_and_share_rows(pool, "refresh_token").await;
+}
+
+/// Asks for a token in a person's name, and is gone before the answer.
+async fn guess_and_hang_up(app: &TestApp, name: &str) {
+    let host = app.base.trim_start_matches("http://");
+    let form = format!(
+        "grant_type=password&client_id=04b07795-8ddb-461a-bbee-02f9e1bf7b46&username={name}&password=wrong&scope={}/.default",
+        app.base
+    );
+    let request = format!(
+        "POST /{}/oauth2/v2.0/token HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{form}",
+        app.tenant_id,
+        form.len()
+    );
+    let mut stream = TcpStream::connect(host).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    // Long enough to be read, shorter than the check takes.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    // So it is reset, and not merely closed in one direction.
+    stream.set_zero_linger().unwrap();
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn who_hangs_up_before_the_answer_has_guessed_all_the_same(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    for _ in 0..20 {
+        guess_and_hang_up(&app, "nobody@wharf.test").await;
+    }
+    let scope = format!("{}/.default", app.base);
+    let form = [
+        ("grant_type", "password"),
+        ("client_id", "04b07795-8ddb-461a-bbee-02f9e1bf7b46"),
+        ("username", "nobody@wharf.test"),
+        ("password", "wrong"),
+        ("scope", &scope),
+    ];
+    let path = format!("/{}/oauth2/v2.0/token", app.tenant_id);
+    // It has its turn after those who left.
+    let reply = app.read(app.request(Method::POST, &path).form(&form)).await;
+    assert_eq!(reply.status, 429, "{}", reply.body);
 }

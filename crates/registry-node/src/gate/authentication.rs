@@ -235,10 +235,12 @@ impl Gate {
         if let Some(wait) = wait {
             return Err(Refused::Limited(wait));
         }
+        let guess = failures.look_at(address, registry, &login.user, account);
         let found = self
             .chosen_secrets
             .check(place, candidates, &login.password)
             .await;
+        guess.answered();
         match found {
             Some(credential) => {
                 failures.guessed_right(address, account);

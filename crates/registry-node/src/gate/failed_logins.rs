@@ -122,6 +122,24 @@ impl FailedLogins {
         let _ = allowance.take(now);
     }
 
+    /// Begins to look at a guess.
+    pub fn look_at<'a>(
+        &'a self,
+        address: IpAddr,
+        registry: Uuid,
+        user: &'a str,
+        account: Uuid,
+    ) -> Guess<'a> {
+        Guess {
+            failures: self,
+            address,
+            registry,
+            user,
+            account,
+            is_answered: false,
+        }
+    }
+
     /// Remembers from where a chosen secret was right.
     pub fn guessed_right(&self, address: IpAddr, account: Uuid) {
         self.familiar.insert((network_of(address), account), ());
@@ -129,6 +147,37 @@ impl FailedLogins {
 
     fn user_key(&self, registry: Uuid, user: &str) -> u64 {
         self.hasher.hash_one((registry, arm::canonical_key(user)))
+    }
+}
+
+/// A guess that is being looked at. Whoever hangs up meanwhile has guessed wrong: looking costs the same whether the answer is waited for.
+pub struct Guess<'a> {
+    failures: &'a FailedLogins,
+    address: IpAddr,
+    registry: Uuid,
+    user: &'a str,
+    account: Uuid,
+    is_answered: bool,
+}
+
+impl Guess<'_> {
+    /// It is known whether it was right; whoever asked counts it.
+    pub fn answered(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Guess<'_> {
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        let now = Instant::now();
+        self.failures.guessed_wrong(self.account, now);
+        // Nobody is there to be told to wait.
+        let _ = self
+            .failures
+            .count(self.address, self.registry, self.user, now);
     }
 }
 
@@ -167,5 +216,27 @@ mod tests {
         assert_eq!(failed_logins.wait_of_guess(elsewhere, another, now), None);
         let later = failed_logins.wait_of_guess(elsewhere, ACCOUNT, now + wait);
         assert_eq!(later, None);
+    }
+
+    #[test]
+    fn a_guess_that_is_not_waited_for_was_wrong() {
+        let failed_logins = FailedLogins::default();
+        let (registry, user) = (Uuid::from_u128(2), "account");
+        let address: IpAddr = "203.0.113.9".parse().expect("an address");
+        let wait = || {
+            let now = Instant::now();
+            let of_user = failed_logins.wait(address, registry, user, now);
+            of_user.max(failed_logins.wait_of_guess(address, ACCOUNT, now))
+        };
+        for _ in 0..GUESSES_AT_ACCOUNT_MAXIMUM {
+            let guess = failed_logins.look_at(address, registry, user, ACCOUNT);
+            guess.answered();
+        }
+        assert_eq!(wait(), None);
+        for _ in 0..FAILED_LOGINS_OF_USER_MAXIMUM {
+            assert_eq!(wait(), None);
+            drop(failed_logins.look_at(address, registry, user, ACCOUNT));
+        }
+        assert!(wait().is_some());
     }
 }

@@ -28,7 +28,8 @@ pub(super) fn operations() -> Vec<Operation> {
             "Shows the admin account's user name and both passwords.",
             list,
         )
-        .answers::<RegistryCredentials>(200),
+        .answers::<RegistryCredentials>(200)
+        .repeats_no_change(),
         Operation::new(
             "Registries_RegenerateCredential",
             Method::POST,

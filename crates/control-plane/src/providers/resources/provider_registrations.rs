@@ -45,7 +45,8 @@ pub(crate) fn operations() -> Vec<Operation> {
             "Registers a resource provider; it is registered already.",
             get,
         )
-        .answers::<ProviderBody>(200),
+        .answers::<ProviderBody>(200)
+        .repeats_no_change(),
     ]
     .into_iter()
     .map(|operation| operation.versions("providers", RESOURCE_VERSIONS))

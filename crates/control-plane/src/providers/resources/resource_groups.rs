@@ -66,7 +66,8 @@ pub(crate) fn operations() -> Vec<Operation> {
         )
         .takes::<ResourceGroupInput>()
         .answers::<ResourceGroupBody>(200)
-        .answers::<ResourceGroupBody>(201),
+        .answers::<ResourceGroupBody>(201)
+        .repeats_no_change(),
         Operation::new(
             "ResourceGroups_Update",
             Method::PATCH,
@@ -76,7 +77,8 @@ pub(crate) fn operations() -> Vec<Operation> {
             patch,
         )
         .takes::<ResourceGroupPatch>()
-        .answers::<ResourceGroupBody>(200),
+        .answers::<ResourceGroupBody>(200)
+        .repeats_no_change(),
         Operation::new(
             "ResourceGroups_Delete",
             Method::DELETE,
