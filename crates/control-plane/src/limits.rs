@@ -163,7 +163,7 @@ pub(crate) const ASSERTION_LIFETIME: time::Duration = time::Duration::hours(1);
 /// The longest client assertion that is looked at.
 pub(crate) const MAXIMUM_ASSERTION_BYTES: usize = 16 * 1024;
 
-/// External issuers whose keys are kept.
+/// External issuers whose keys are kept, and as many that never answered, of which only this is known.
 pub(crate) const ISSUERS: u64 = 1000;
 
 /// How long an external issuer may take over each of its two answers.
@@ -175,14 +175,21 @@ pub(crate) const MAXIMUM_ISSUER_ANSWER_BYTES: usize = 256 * 1024;
 /// Keys of an external issuer that are looked at.
 pub(crate) const MAXIMUM_ISSUER_KEYS: usize = 100;
 
-/// External issuers that are asked at once.
+/// Requests at once to external issuers that have answered before, and as many to those that never did.
 pub(crate) const ISSUER_FETCHES: usize = 4;
+
+/// Of these, requests at once to one host.
+pub(crate) const ISSUER_FETCHES_OF_HOST: usize = 1;
+
+/// How long such a request waits for its turn.
+pub(crate) const ISSUER_TURN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often an external issuer that answers is asked at most, as when a token names a key that it has not shown.
 pub(crate) const ISSUER_FETCH_INTERVAL: time::Duration = time::Duration::minutes(1);
 
-/// How often one that did not answer is asked again at most.
+/// When one that did not answer is asked again at the earliest: twice as late after each further failure, up to the second.
 pub(crate) const ISSUER_RETRY_INTERVAL: time::Duration = time::Duration::seconds(5);
+pub(crate) const MAXIMUM_ISSUER_RETRY_INTERVAL: time::Duration = time::Duration::minutes(5);
 
 /// How old its keys may be before it is asked whether they are still so.
 pub(crate) const ISSUER_KEYS_REFRESH: time::Duration = time::Duration::minutes(5);

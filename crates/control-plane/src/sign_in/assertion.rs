@@ -10,15 +10,13 @@ use store::directory::{AssertionFacts, SignInCertificate, SignInFederated, SignI
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::issuers::IssuerError;
+use super::issuers::NoKey;
 use super::refusal::{Outcome, Refusal, shorten};
 use super::tenant::TenantForm;
 use super::token::{Attempt, Failure};
 use crate::App;
 use crate::front_door::Request;
-use crate::limits::{
-    ASSERTION_LIFETIME, FEDERATED_TOKEN_LIFETIME, ISSUER_RETRY_INTERVAL, MAXIMUM_ASSERTION_BYTES,
-};
+use crate::limits::{ASSERTION_LIFETIME, FEDERATED_TOKEN_LIFETIME, MAXIMUM_ASSERTION_BYTES};
 
 /// The one form of assertions that there is.
 pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -244,7 +242,7 @@ async fn of_issuer(
         .issuers
         .key(&credential.issuer, header, now)
         .await
-        .map_err(|error| no_key(&credential.issuer, &error))?;
+        .map_err(|no_key| without_key(&credential.issuer, &no_key))?;
     let verified: AssertionClaims = key.verify(assertion).map_err(|error| {
         let reason = match error {
             TokenError::Algorithm => "it is not signed with the algorithm of the issuer's key",
@@ -297,7 +295,7 @@ fn matching<'a>(
         })
 }
 
-fn no_key(issuer: &str, error: &IssuerError) -> Refusal {
+fn without_key(issuer: &str, NoKey { error, wait }: &NoKey) -> Refusal {
     let issuer = shorten(issuer);
     if error.is_passing() {
         let message = format!(
@@ -308,7 +306,7 @@ fn no_key(issuer: &str, error: &IssuerError) -> Refusal {
             actix_web::http::StatusCode::SERVICE_UNAVAILABLE,
             50_166,
             &message,
-            ISSUER_RETRY_INTERVAL.unsigned_abs(),
+            wait.unsigned_abs(),
         );
     }
     Refusal::wrong_assertion(

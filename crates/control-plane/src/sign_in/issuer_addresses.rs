@@ -4,13 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
-use crate::limits::ISSUER_FETCHES;
+use super::issuer_places::Place;
 
-/// Looks up names of issuers, each in a thread of its own: a lookup cannot be cut short, and would hold up passwords on the workers' threads.
+/// Looks up names for one request to an issuer, each in a thread of its own: a lookup cannot be cut short, and would hold up passwords on the
+/// workers' threads.
 pub(super) struct Resolver {
-    lookups: Arc<Semaphore>,
+    /// The request's. Lookups keep it, too, so that they are as few as requests, however long they take.
+    place: Arc<Place>,
     allow_private: bool,
 }
 
@@ -28,9 +30,9 @@ enum LookupError {
 }
 
 impl Resolver {
-    pub(super) fn new(allow_private: bool) -> Self {
+    pub(super) fn new(place: Arc<Place>, allow_private: bool) -> Self {
         Self {
-            lookups: Arc::new(Semaphore::new(ISSUER_FETCHES)),
+            place,
             allow_private,
         }
     }
@@ -38,24 +40,30 @@ impl Resolver {
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (lookups, allow_private) = (Arc::clone(&self.lookups), self.allow_private);
+        let (place, allow_private) = (Arc::clone(&self.place), self.allow_private);
         Box::pin(async move {
-            let place = lookups.acquire_owned().await.expect("it is never closed");
-            let (tell, told) = oneshot::channel();
             let host = name.as_str().to_owned();
-            std::thread::Builder::new()
-                .name("issuer-lookup".to_owned())
-                .spawn(move || {
-                    // Whoever asked may have given up; the place is taken until the lookup is over.
-                    let _ = tell.send(addresses(&host, allow_private));
-                    drop(place);
-                })
-                .map_err(LookupError::Lookup)?;
-            let addresses = told.await.map_err(LookupError::Gone)??;
+            let addresses = in_own_thread(place, move || addresses(&host, allow_private)).await??;
             let addresses: Addrs = Box::new(addresses.into_iter());
             Ok(addresses)
         })
     }
+}
+
+async fn in_own_thread<T: Send + 'static>(
+    place: Arc<Place>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LookupError> {
+    let (tell, told) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("issuer-lookup".to_owned())
+        .spawn(move || {
+            // Whoever asked may have given up; the place is taken until the lookup is over.
+            let _ = tell.send(work());
+            drop(place);
+        })
+        .map_err(LookupError::Lookup)?;
+    told.await.map_err(LookupError::Gone)
 }
 
 fn addresses(host: &str, allow_private: bool) -> Result<Vec<SocketAddr>, LookupError> {
@@ -121,7 +129,26 @@ fn is_outside_v6(address: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::issuer_places::Places;
     use super::*;
+    use crate::limits::ISSUER_FETCHES_OF_HOST;
+    use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn a_slow_lookup_keeps_its_place_when_nobody_waits_for_it_any_more() {
+        let places = Places::new();
+        let mut ends = Vec::new();
+        for _ in 0..ISSUER_FETCHES_OF_HOST {
+            let (end, ended) = std::sync::mpsc::channel::<()>();
+            let place = Arc::new(places.take("slow").await);
+            let looked_up = in_own_thread(place, move || ended.recv()).now_or_never();
+            assert!(looked_up.is_none(), "it goes on");
+            ends.push(end);
+        }
+        assert!(places.take("slow").now_or_never().is_none());
+        drop(ends);
+        places.take("slow").await;
+    }
 
     #[test]
     fn addresses_of_the_inside_are_told_from_those_of_the_world() {

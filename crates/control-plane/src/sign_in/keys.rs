@@ -37,8 +37,6 @@ pub enum SignInError {
     SealingKey(String),
     #[error("the authorities by which external issuers are trusted cannot be read")]
     IssuerAuthorities(#[source] service::tls::TlsError),
-    #[error("external issuers cannot be asked")]
-    Client(#[source] reqwest::Error),
     #[error("the sign-in key '{kid}' is damaged")]
     Damaged {
         kid: String,

@@ -13,6 +13,7 @@ mod failure_limiter;
 mod form;
 mod issue;
 mod issuer_addresses;
+mod issuer_places;
 mod issuers;
 mod keys;
 mod metadata;
@@ -92,10 +93,8 @@ impl SignIn {
         )
         .await?;
         let issuers = service::tls::client_config(parts.settings.issuer_ca_file.as_deref())
-            .map_err(SignInError::IssuerAuthorities)
-            .and_then(|tls| {
-                Issuers::new(tls, parts.settings.issuer_allow_private).map_err(SignInError::Client)
-            })?;
+            .map(|tls| Issuers::new(tls, parts.settings.issuer_allow_private))
+            .map_err(SignInError::IssuerAuthorities)?;
         let sign_in = Arc::new(Self {
             issuers,
             public_url: installation.public_url.clone(),

@@ -186,7 +186,7 @@ mod tests {
             failures: FailureLimiter::new(),
             slow_checks: SlowChecks::new(SlowWork::default(), &SystemRandomness),
             used: UsedCredentials::new(),
-            issuers: Issuers::new(tls, false).expect("a client"),
+            issuers: Issuers::new(tls, false),
             metrics: SignInMetrics::new(&Metrics::new("test")),
         }
     }
