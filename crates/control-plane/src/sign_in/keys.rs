@@ -1,6 +1,6 @@
 //! The keys that sign access tokens: sealed in the database, opened in memory, the same for all replicas.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use credentials::{KeyError, KeyRing, OpenError, PublicKey, SigningKey, TokenVerifier};
@@ -55,7 +55,7 @@ pub async fn ensure_key(
     now: OffsetDateTime,
 ) -> Result<(), SignInError> {
     let installation = store.installation().await?;
-    let keys = read(store, key_ring, now).await?;
+    let keys = read_first(store, key_ring, now).await?;
     publish(store, &keys, &Addressing::of(&installation), now).await
 }
 
@@ -210,11 +210,13 @@ pub(super) struct OpenedKeys {
     /// In the order of their first use.
     in_order: Vec<Arc<OpenedKey>>,
     by_kid: HashMap<String, Arc<OpenedKey>>,
+    /// Those of the database that cannot be opened here, by kid, and why.
+    faults: BTreeMap<String, SignInError>,
 }
 
 /// A key, ready to sign and to verify.
 pub(super) struct OpenedKey {
-    pub(super) signing: SigningKey,
+    pub(super) signing: Arc<SigningKey>,
     pub(super) verifier: TokenVerifier,
     not_before: OffsetDateTime,
     retired_at: Option<OffsetDateTime>,
@@ -228,7 +230,7 @@ impl KeySet {
         now: OffsetDateTime,
     ) -> Result<Self, SignInError> {
         let addressing = Addressing::of(installation);
-        let opened = read(&store, &key_ring, now).await?;
+        let opened = read_first(&store, &key_ring, now).await?;
         publish(&store, &opened, &addressing, now).await?;
         Ok(Self {
             store,
@@ -238,9 +240,11 @@ impl KeySet {
         })
     }
 
-    /// Reads the keys again, and tells nodes what they do not know of them.
+    /// Reads the keys again, and tells nodes what they do not know of them. What the database has no more counts no more, whatever else is
+    /// wrong with the others.
     pub(super) async fn refresh(&self, now: OffsetDateTime) -> Result<(), SignInError> {
-        let opened = Arc::new(read(&self.store, &self.key_ring, now).await?);
+        let before = self.current();
+        let opened = Arc::new(read(&self.store, &self.key_ring, &before, now).await?);
         *self.opened.write() = Arc::clone(&opened);
         publish(&self.store, &opened, &self.addressing, now).await
     }
@@ -251,9 +255,9 @@ impl KeySet {
 
     #[cfg(test)]
     pub(super) fn of_keys(keys: Vec<(SigningKey, OffsetDateTime, Option<OffsetDateTime>)>) -> Self {
-        let keys = keys
-            .into_iter()
-            .map(|(key, not_before, retired_at)| OpenedKey::new(key, not_before, retired_at));
+        let keys = keys.into_iter().map(|(key, not_before, retired_at)| {
+            OpenedKey::new(Arc::new(key), not_before, retired_at)
+        });
         let store = Store::open("postgres://localhost/unused").expect("the URL is well formed");
         let key_ring =
             KeyRing::parse("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").expect("32 bytes");
@@ -265,19 +269,55 @@ impl KeySet {
                 issuers: Vec::new(),
                 audiences: Vec::new(),
             },
-            opened: RwLock::new(Arc::new(OpenedKeys::new(keys.collect()))),
+            opened: RwLock::new(Arc::new(OpenedKeys::new(keys.collect(), BTreeMap::new()))),
         }
     }
 }
 
 impl OpenedKeys {
-    fn new(keys: Vec<OpenedKey>) -> Self {
+    fn new(keys: Vec<OpenedKey>, faults: BTreeMap<String, SignInError>) -> Self {
         let in_order: Vec<Arc<OpenedKey>> = keys.into_iter().map(Arc::new).collect();
         let by_kid = in_order
             .iter()
             .map(|key| (key.signing.kid().to_owned(), Arc::clone(key)))
             .collect();
-        Self { in_order, by_kid }
+        Self {
+            in_order,
+            by_kid,
+            faults,
+        }
+    }
+
+    fn none() -> Self {
+        Self::new(Vec::new(), BTreeMap::new())
+    }
+
+    /// Opens what can be opened. Of a key that was opened before, the private part is the same for ever: it stays when its row cannot be
+    /// opened any more. Public parts are taken from private ones only.
+    fn open(rows: Vec<SignInKey>, key_ring: &KeyRing, before: &Self) -> Self {
+        let mut keys = Vec::with_capacity(rows.len());
+        let mut faults = BTreeMap::new();
+        for row in rows {
+            let signing = match open(&row, key_ring) {
+                Ok(signing) => Arc::new(signing),
+                Err(error) => {
+                    let known = before.by_kid.get(&row.kid);
+                    if !before.faults.contains_key(&row.kid) {
+                        tracing::error!(
+                            error.cause = %service::errors::chain(&error),
+                            key.kid = row.kid,
+                            key.in_use = known.is_some(),
+                            "a key that signs access tokens cannot be opened here"
+                        );
+                    }
+                    faults.insert(row.kid, error);
+                    let Some(known) = known else { continue };
+                    Arc::clone(&known.signing)
+                }
+            };
+            keys.push(OpenedKey::new(signing, row.not_before, row.retired_at));
+        }
+        Self::new(keys, faults)
     }
 
     /// The key to sign with now: the newest whose time has come.
@@ -288,7 +328,7 @@ impl OpenedKeys {
             .find(|key| {
                 key.not_before <= now && key.retired_at.is_none_or(|retired_at| retired_at > now)
             })
-            .map(|key| &key.signing)
+            .map(|key| &*key.signing)
     }
 
     /// The key of that name, while tokens that it signed can be good.
@@ -311,7 +351,7 @@ impl OpenedKeys {
 
 impl OpenedKey {
     fn new(
-        signing: SigningKey,
+        signing: Arc<SigningKey>,
         not_before: OffsetDateTime,
         retired_at: Option<OffsetDateTime>,
     ) -> Self {
@@ -330,9 +370,25 @@ impl OpenedKey {
     }
 }
 
+/// The keys for whoever has none yet: that none of them can be opened is an error then.
+async fn read_first(
+    store: &Store,
+    key_ring: &KeyRing,
+    now: OffsetDateTime,
+) -> Result<OpenedKeys, SignInError> {
+    let mut opened = read(store, key_ring, &OpenedKeys::none(), now).await?;
+    if opened.in_order.is_empty()
+        && let Some((_, fault)) = opened.faults.pop_last()
+    {
+        return Err(fault);
+    }
+    Ok(opened)
+}
+
 async fn read(
     store: &Store,
     key_ring: &KeyRing,
+    before: &OpenedKeys,
     now: OffsetDateTime,
 ) -> Result<OpenedKeys, SignInError> {
     let retired_since = now - LIFETIMES.after_last_signature();
@@ -341,26 +397,20 @@ async fn read(
         make_key(store, key_ring, now).await?;
         rows = store.sign_in_key_list(retired_since).await?;
     }
-    let mut keys = Vec::with_capacity(rows.len());
-    for row in rows {
-        keys.push(open(row, key_ring)?);
-    }
-    Ok(OpenedKeys::new(keys))
+    Ok(OpenedKeys::open(rows, key_ring, before))
 }
 
-fn open(row: SignInKey, key_ring: &KeyRing) -> Result<OpenedKey, SignInError> {
+fn open(row: &SignInKey, key_ring: &KeyRing) -> Result<SigningKey, SignInError> {
     let pkcs8 = key_ring
         .open(&row.sealed_private, &of_sign_in_key(&row.kid))
         .map_err(|source| SignInError::Sealed {
             kid: row.kid.clone(),
             source,
         })?;
-    let signing =
-        SigningKey::from_pkcs8(&row.kid, &pkcs8).map_err(|source| SignInError::Damaged {
-            kid: row.kid.clone(),
-            source,
-        })?;
-    Ok(OpenedKey::new(signing, row.not_before, row.retired_at))
+    SigningKey::from_pkcs8(&row.kid, &pkcs8).map_err(|source| SignInError::Damaged {
+        kid: row.kid.clone(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -376,9 +426,11 @@ mod tests {
             keys.into_iter()
                 .map(|(kid, not_before, retired_at)| {
                     let retired_at = retired_at.map(|retired_at| NOW + retired_at);
-                    OpenedKey::new(SigningKey::generate(kid), NOW + not_before, retired_at)
+                    let signing = Arc::new(SigningKey::generate(kid));
+                    OpenedKey::new(signing, NOW + not_before, retired_at)
                 })
                 .collect(),
+            BTreeMap::new(),
         )
     }
 
@@ -416,19 +468,50 @@ mod tests {
             not_before: NOW,
             retired_at: None,
         };
-        assert_eq!(
-            open(row("a"), &ring)
-                .expect("it is its row")
-                .signing
-                .public(),
-            key.public()
-        );
+        let opened = open(&row("a"), &ring).expect("it is its row");
+        assert_eq!(opened.public(), key.public());
         assert!(matches!(
-            open(row("b"), &ring),
+            open(&row("b"), &ring),
             Err(SignInError::Sealed {
                 source: OpenError::Tampered,
                 ..
             })
         ));
+    }
+    #[test]
+    fn what_cannot_be_opened_keeps_nothing_else_from_being_known_and_stays_if_it_was_opened_before()
+    {
+        let ring =
+            KeyRing::parse("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").expect("32 bytes");
+        let row = |kid: &str, is_damaged: bool| {
+            let mut sealed = ring.seal(SigningKey::generate(kid).pkcs8(), &of_sign_in_key(kid));
+            if is_damaged {
+                sealed.reverse();
+            }
+            SignInKey {
+                kid: kid.to_owned(),
+                sealed_private: sealed,
+                not_before: NOW,
+                retired_at: None,
+            }
+        };
+        let first = OpenedKeys::open(
+            vec![row("a", false), row("b", false)],
+            &ring,
+            &OpenedKeys::none(),
+        );
+        let public = first.public(NOW);
+        // One is gone, one is damaged, one is new, and one is new and damaged.
+        let mut known = row("b", true);
+        known.retired_at = Some(NOW + Duration::minutes(1));
+        let rows = vec![known, row("c", false), row("d", true)];
+        let next = OpenedKeys::open(rows, &ring, &first);
+        let kids: Vec<&str> = next.in_order.iter().map(|key| key.signing.kid()).collect();
+        assert_eq!(kids, ["b", "c"]);
+        assert_eq!(next.public(NOW).first(), public.last());
+        let over = NOW + Duration::minutes(1) + TOKEN_LIFETIME;
+        assert!(next.verifying("b", over).is_none(), "by its row of now");
+        assert!(next.verifying("a", NOW).is_none());
+        assert_eq!(next.faults.keys().collect::<Vec<_>>(), ["b", "d"]);
     }
 }

@@ -79,7 +79,7 @@ impl SignIn {
     /// Reads the signing keys, making one when there is none, and keeps them fresh until the process ends.
     ///
     /// # Errors
-    /// The database is away, or a key cannot be opened with the key-encryption keys.
+    /// The database is away, or none of the keys can be opened with the key-encryption keys.
     pub(crate) async fn load(
         parts: &Parts,
         installation: &Installation,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use config_documents::{Document, SignInKey};
-use control_plane::sign_in::{FormerKeys, rotate_key};
-use credentials::kid_of;
+use control_plane::sign_in::{FormerKeys, SignInError, ensure_key, rotate_key};
+use credentials::{KeyRing, kid_of};
 use reqwest::Method;
 use sqlx::PgPool;
 use time::OffsetDateTime;
@@ -46,11 +46,16 @@ async fn is_good(app: &TestApp, token: &str) -> bool {
     reply.status == 200
 }
 
-/// Waits until something is so; the test's own limit ends it otherwise.
+/// Waits until something is so, and fails when that takes far longer than reading the keys again does.
 async fn until(mut is_so: impl AsyncFnMut() -> bool) {
-    while !is_so().await {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let waited = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waited)
+        .await
+        .expect("it becomes so");
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
@@ -166,4 +171,77 @@ async fn a_revoked_key_counts_nowhere_any_more(pool: PgPool) {
     let token = app.sign_in(&app.client_id, &app.client_secret).await;
     assert_eq!(kid_of(&token).as_deref(), Some(rotation.kid.as_str()));
     until(async || is_good(&replica, &token).await).await;
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_revocation_arrives_where_the_new_key_cannot_be_opened(pool: PgPool) {
+    let app = TestApp::spawn(pool.clone()).await;
+    // The operator's command has a key-encryption key that this control plane has not.
+    let newer = KeyRing::parse("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
+    sqlx::query("UPDATE installation SET key_encryption_fingerprint = $1")
+        .bind(newer.fingerprint())
+        .execute(&pool)
+        .await
+        .unwrap();
+    let now = OffsetDateTime::now_utc();
+    rotate_key(&app.store, &newer, FormerKeys::Revoke, now)
+        .await
+        .unwrap();
+    until(async || !is_good(&app, &app.token).await).await;
+    assert!(shown(&app).await.is_empty(), "nor does it sign");
+    let started = ensure_key(&app.store, &key_ring(), now).await;
+    assert!(matches!(started, Err(SignInError::Sealed { .. })));
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_damaged_key_keeps_no_other_from_being_known_or_forgotten(pool: PgPool) {
+    let app = TestApp::spawn(pool.clone()).await;
+    let old = kid_of(&app.token).unwrap();
+    sqlx::query(
+        "INSERT INTO sign_in_keys (kid, sealed_private, not_before) VALUES ('damaged', 'x', now())",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let now = OffsetDateTime::now_utc();
+    let rotation = rotate_key(&app.store, &key_ring(), FormerKeys::Retire, now)
+        .await
+        .unwrap();
+    until(async || shown(&app).await.contains(&rotation.kid)).await;
+    let replica = app.replica().await;
+    assert!(is_good(&replica, &app.token).await);
+    sqlx::query("DELETE FROM sign_in_keys WHERE kid = $1")
+        .bind(&old)
+        .execute(&pool)
+        .await
+        .unwrap();
+    for control_plane in [&app, &replica] {
+        until(async || !is_good(control_plane, &app.token).await).await;
+        assert_eq!(
+            shown(control_plane).await,
+            std::slice::from_ref(&rotation.kid)
+        );
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_key_that_is_damaged_after_it_was_opened_stays_until_it_is_revoked(pool: PgPool) {
+    let app = TestApp::spawn(pool.clone()).await;
+    let kept = kid_of(&app.token).unwrap();
+    sqlx::query("UPDATE sign_in_keys SET sealed_private = 'x'")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let now = OffsetDateTime::now_utc();
+    let rotation = rotate_key(&app.store, &key_ring(), FormerKeys::Retire, now)
+        .await
+        .unwrap();
+    until(async || shown(&app).await == [kept.clone(), rotation.kid.clone()]).await;
+    assert!(is_good(&app, &app.token).await);
+    let again = app.sign_in(&app.client_id, &app.client_secret).await;
+    assert_eq!(kid_of(&again), Some(kept));
+    rotate_key(&app.store, &key_ring(), FormerKeys::Revoke, now)
+        .await
+        .unwrap();
+    until(async || !is_good(&app, &again).await).await;
 }
