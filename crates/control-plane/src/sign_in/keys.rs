@@ -478,6 +478,7 @@ mod tests {
             })
         ));
     }
+
     #[test]
     fn what_cannot_be_opened_keeps_nothing_else_from_being_known_and_stays_if_it_was_opened_before()
     {
