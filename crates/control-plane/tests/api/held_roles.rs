@@ -254,7 +254,7 @@ async fn a_condition_is_understood_or_refused_and_never_lost(pool: PgPool) {
         (reply.status, &reply.body["properties"]["condition"]),
         (200, &json!(changed))
     );
-    assert_eq!(reply.header("x-wharfinger-propagation"), "complete");
+    assert_eq!(reply.header("x-wharfinger-revision"), "complete");
     let same = app
         .put(
             &assignment(&contoso, name),
@@ -262,7 +262,7 @@ async fn a_condition_is_understood_or_refused_and_never_lost(pool: PgPool) {
         )
         .await;
     assert_eq!(
-        (same.status, same.header("x-wharfinger-propagation")),
+        (same.status, same.header("x-wharfinger-revision")),
         (200, "")
     );
     // A version that cannot say the condition neither shows it nor takes it away, and is not given one.
