@@ -239,17 +239,13 @@ async fn create(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         .await
         .map_err(store_error)?
     {
-        ApplicationCreation::Created => {}
-        ApplicationCreation::CreatorNotFound => return Err(caller_gone(&app, &request).await),
-        ApplicationCreation::QuotaExceeded => return Err(quota_exceeded()),
+        ApplicationCreation::Created => {
+            let created = store::directory::Application::from(new);
+            Answer::json(StatusCode::CREATED, &Application::from(created))
+        }
+        ApplicationCreation::CreatorNotFound => Err(caller_gone(&app, &request).await),
+        ApplicationCreation::QuotaExceeded => Err(quota_exceeded()),
     }
-    let created = app
-        .store
-        .application_get(new.object_id)
-        .await
-        .map_err(store_error)?;
-    let created = created.ok_or_else(|| not_found("application", new.object_id))?;
-    Answer::json(StatusCode::CREATED, &Application::from(created))
 }
 
 async fn update(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {

@@ -31,6 +31,22 @@ pub(crate) fn certificate() -> Value {
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_new_application_is_shown_as_it_was_made_and_not_read_again(pool: PgPool) {
+    let app = TestApp::spawn(pool.clone()).await;
+    let rename = async |statement: &'static str| {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    };
+    // Without it no application can be read.
+    rename("ALTER TABLE application_secrets RENAME COLUMN hint TO away").await;
+    let body = json!({ "displayName": "ci", "keyCredentials": [certificate(), certificate(), certificate()] });
+    let created = app.post(APPLICATIONS, body).await;
+    assert_eq!(created.status, 201, "{}", created.body);
+    rename("ALTER TABLE application_secrets RENAME COLUMN away TO hint").await;
+    let path = format!("{APPLICATIONS}/{}", text(&created.body["id"]));
+    assert_eq!(app.get(&path).await.body, created.body);
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn certificates_are_created_appended_and_removed_as_the_azure_cli_does(pool: PgPool) {
     let app = TestApp::spawn(pool.clone()).await;
     let body = json!({ "displayName": "ci", "keyCredentials": [certificate()] });

@@ -33,6 +33,23 @@ pub struct NewApplication {
     pub created_at: OffsetDateTime,
 }
 
+impl From<NewApplication> for Application {
+    fn from(new: NewApplication) -> Self {
+        let mut certificates: Vec<Certificate> =
+            new.certificates.into_iter().map(Into::into).collect();
+        // As a list has them.
+        certificates.sort_by_key(|certificate| (certificate.starts_at, certificate.key_id));
+        Self {
+            object_id: new.object_id,
+            app_id: new.app_id,
+            display_name: new.display_name,
+            created_at: new.created_at,
+            secrets: Vec::new(),
+            certificates,
+        }
+    }
+}
+
 /// Who makes an application, and owns it then.
 #[derive(Debug, Clone, Copy)]
 pub struct Creator {

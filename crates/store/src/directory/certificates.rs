@@ -35,6 +35,23 @@ pub struct NewCertificate {
     pub expires_at: OffsetDateTime,
 }
 
+impl From<NewCertificate> for Certificate {
+    fn from(new: NewCertificate) -> Self {
+        Self {
+            key_id: new.key_id,
+            display_name: new.display_name,
+            thumbprint: new
+                .thumbprint_sha1
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+            starts_at: new.starts_at,
+            expires_at: new.expires_at,
+            last_used_at: None,
+        }
+    }
+}
+
 /// The certificates that an object is to show from now on.
 #[derive(Debug, Clone, Default)]
 pub struct CertificateSet {
