@@ -235,7 +235,7 @@ class Scripts:
         """Who did what, in the change's own transaction."""
         values = [NUMBER_AS_UUID, ":now", NUMBER_AS_UUID, f"'Microsoft.ContainerRegistry/registries/{action}'"]
         values += [f"({resource})", f"({resource})", "'Succeeded'", "NULL::smallint", "NULL::text", ":object_id"]
-        values += ["NULL::text", "'127.0.0.1'", "'{}'", "true"]
+        values += ["NULL::text", "'127.0.0.1'", "'{}'"]
         return self.statements.with_values("INSERT INTO activity_log AS known", values) + ";"
 
     def _head(self):

@@ -212,8 +212,6 @@ pub struct Conclusion {
     pub http_status: Option<u16>,
     /// Why it failed, as a code and in words; `None` when it succeeded.
     pub failure: Option<(String, String)>,
-    /// Whether nothing of it can have been committed: it replaces what a transaction wrote.
-    pub is_certain: bool,
 }
 
 impl Conclusion {
@@ -221,11 +219,12 @@ impl Conclusion {
         Self {
             http_status: attempt.status_of_change(false),
             failure: None,
-            is_certain: false,
         }
     }
 }
 
+/// Writes the row of an attempt. The row of one that succeeded is there only if its change was committed, so no failure replaces it; that
+/// of one that failed may come again, with how many there were of it by then.
 async fn write(
     executor: impl sqlx::PgExecutor<'_>,
     attempt: &Attempt,
@@ -245,7 +244,7 @@ async fn write(
            ON CONFLICT (event_id) DO UPDATE SET
              status = excluded.status, http_status = excluded.http_status, error_code = excluded.error_code,
              properties = excluded.properties
-           WHERE $14 OR (known.status = 'Succeeded' AND excluded.status = 'Succeeded' AND known.http_status IS NULL)"#,
+           WHERE known.status = excluded.status AND (known.status = 'Failed' OR known.http_status IS NULL)"#,
         attempt.event_id,
         attempt.occurred_at,
         attempt.correlation_id,
@@ -258,8 +257,7 @@ async fn write(
         attempt.caller_id,
         attempt.caller_name,
         attempt.caller_address.map(|address| address.to_string()),
-        Json(properties) as _,
-        conclusion.is_certain
+        Json(properties) as _
     )
     .execute(executor)
     .await?;

@@ -134,7 +134,6 @@ mod tests {
         Conclusion {
             http_status: Some(403),
             failure: Some(("AuthorizationFailed".to_owned(), "No.".to_owned())),
-            is_certain: true,
         }
     }
 

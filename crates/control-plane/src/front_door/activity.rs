@@ -142,13 +142,13 @@ pub(super) async fn recorded(
         Ok(answer) => Conclusion {
             http_status: Some(answer.status.as_u16()),
             failure: None,
-            is_certain: false,
         },
         // Whoever calls without being known would fill the log.
         Err(_) if attempt.caller_id.is_none() => return outcome,
         Err(error) => failed(error),
     };
-    if conclusion.is_certain && !app.activity.is_written_alone(&attempt, &conclusion) {
+    let is_refused = matches!(&outcome, Err(error) if status(error.kind).is_client_error());
+    if is_refused && !app.activity.is_written_alone(&attempt, &conclusion) {
         return outcome;
     }
     let write = app.store.activity_conclude(&attempt, &conclusion);
@@ -167,16 +167,13 @@ pub(super) async fn recorded(
 }
 
 fn failed(error: &ApiError) -> Conclusion {
-    let status = status(error.kind);
     let shown = presentable(ApiError::new(
         error.kind,
         error.code.clone(),
         error.message.clone(),
     ));
     Conclusion {
-        http_status: Some(status.as_u16()),
+        http_status: Some(status(error.kind).as_u16()),
         failure: Some((shown.code.to_string(), shown.message)),
-        // After a failure of ours it may not be known whether the change was committed.
-        is_certain: status.is_client_error(),
     }
 }

@@ -9,6 +9,7 @@
 mod access_walk;
 mod activity_log;
 mod activity_log_details;
+mod activity_log_rows;
 mod assertions;
 mod bad_input;
 mod cluster;

@@ -30,7 +30,6 @@ pub(super) async fn recorded<T>(
             Ok(_) | Err(AdminError::NotInForce) => None,
             Err(error) => Some(("Failed".to_owned(), service::errors::chain(error))),
         },
-        is_certain: false,
     };
     let written = store.activity_conclude(&attempt, &conclusion).await;
     match (outcome, written) {
