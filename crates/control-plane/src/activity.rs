@@ -83,11 +83,13 @@ impl Activity {
         })
     }
 
-    /// Writes all that was gathered, as the last thing of a process.
+    /// Writes all that was gathered, as the last thing of a process; at once, so that a database that does not answer is waited for once.
     pub(crate) async fn write(&self, store: &Store) {
-        self.write_sign_ins(store).await;
-        self.write_strangers(store).await;
-        self.refusals.write(store).await;
+        tokio::join!(
+            self.write_sign_ins(store),
+            self.write_strangers(store),
+            self.refusals.write(store)
+        );
     }
 
     async fn write_sign_ins(&self, store: &Store) {
@@ -186,7 +188,7 @@ async fn keep_forgetting(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::IpAddr;
+    use std::net::{IpAddr, TcpListener};
     use uuid::Uuid;
 
     fn attempt(address: u32, client_id: Option<u128>) -> SignIn {
@@ -214,5 +216,26 @@ mod tests {
         assert_eq!(gathered.len(), MAXIMUM_GATHERED_STRANGERS + 1);
         let total: u64 = gathered.values().map(|counted| counted.count).sum();
         assert_eq!(total, u64::from(maximum) * 3);
+    }
+
+    /// A database that takes connections as long as the listener is there, and no more.
+    pub(super) fn silent_database() -> (TcpListener, Store) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("it has one");
+        let store = Store::open(&format!("postgres://nobody@{address}/none")).expect("a URL");
+        (listener, store)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_does_not_answer_is_waited_for_once_and_nothing_is_lost() {
+        let (_listener, store) = silent_database();
+        let activity = Activity::default();
+        activity.sign_in(attempt(1, None), OffsetDateTime::UNIX_EPOCH);
+        activity.sign_in(attempt(1, Some(1)), OffsetDateTime::UNIX_EPOCH);
+        let started = tokio::time::Instant::now();
+        activity.write(&store).await;
+        assert!(started.elapsed() <= STATEMENT_TIMEOUT);
+        assert_eq!(activity.sign_ins.lock().len(), 1);
+        assert_eq!(activity.of_strangers.lock().len(), 1);
     }
 }

@@ -9,8 +9,8 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
-use store::Store;
 use store::activity::{Attempt, Conclusion};
+use store::{Store, StoreError};
 use uuid::Uuid;
 
 use crate::limits::{MAXIMUM_GATHERED_REFUSALS, RECORDED_REFUSALS_OF_CALLER, STATEMENT_TIMEOUT};
@@ -89,27 +89,35 @@ impl<C: Clock> Refusals<C> {
         false
     }
 
-    /// Writes what was gathered, each kind as the first of it with how many there were; what cannot be written is gathered on.
+    /// Writes what was gathered, each kind as the first of it with how many there were. What cannot be written is gathered on: all that is
+    /// left at the first failure, or when the time for all of it together is up.
     pub(super) async fn write(&self, store: &Store) {
         self.of_caller.retain_recent();
         let gathered = std::mem::take(&mut *self.gathered.lock());
-        for (kind, refusals) in gathered {
-            refusals.attempt.detail("count", refusals.count.to_string());
-            let write = store.activity_conclude(&refusals.attempt, &refusals.conclusion);
-            let Err(error) = store::within(STATEMENT_TIMEOUT, write).await else {
-                continue;
-            };
-            tracing::warn!(
-                error.cause = %service::errors::chain(&error),
-                "refusals are not in the activity log yet; it is tried again"
-            );
-            let mut later = self.gathered.lock();
-            match later.get_mut(&kind) {
-                Some(known) => known.count += refusals.count,
-                None => {
-                    later.insert(kind, refusals);
-                }
+        let mut left: Vec<(Kind, Gathered)> = gathered.into_iter().collect();
+        let write = async {
+            while let Some((_, refusals)) = left.last() {
+                refusals.attempt.detail("count", refusals.count.to_string());
+                store
+                    .activity_conclude(&refusals.attempt, &refusals.conclusion)
+                    .await?;
+                left.pop();
             }
+            Ok::<(), StoreError>(())
+        };
+        let Err(error) = store::within(STATEMENT_TIMEOUT, write).await else {
+            return;
+        };
+        tracing::warn!(
+            error.cause = %service::errors::chain(&error),
+            kinds = left.len(),
+            "refusals are not in the activity log yet; it is tried again"
+        );
+        let mut later = self.gathered.lock();
+        for (kind, mut refusals) in left {
+            // The first of its kind stays the one that the row shows: it may have been written although the answer did not come.
+            refusals.count += later.remove(&kind).map_or(0, |since| since.count);
+            later.insert(kind, refusals);
         }
     }
 }
@@ -157,5 +165,27 @@ mod tests {
         assert_eq!(counts, [1, 1000 - alone as u64]);
         clock.advance(Duration::from_secs(60));
         assert!(writes(ann, "a/delete"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_written_is_waited_for_once_and_gathered_on() {
+        const KINDS: u64 = 10;
+        let (_listener, store) = crate::activity::tests::silent_database();
+        let refusals = Refusals::with_clock(FakeRelativeClock::default());
+        let refuse = |what: u64| {
+            let attempt = attempt(&format!("{what}/delete"));
+            refusals.is_written_alone(Uuid::from_u128(7), &attempt, &refused())
+        };
+        while refuse(0) {}
+        for _ in 0..2 {
+            (1..KINDS).for_each(|what| assert!(!refuse(what)));
+            let started = tokio::time::Instant::now();
+            refusals.write(&store).await;
+            assert!(started.elapsed() <= STATEMENT_TIMEOUT);
+        }
+        let gathered = refusals.gathered.lock();
+        assert_eq!(gathered.len() as u64, KINDS);
+        let total: u64 = gathered.values().map(|it| it.count).sum();
+        assert_eq!(total, 1 + 2 * (KINDS - 1));
     }
 }
