@@ -7,6 +7,7 @@ use arm::{ApiError, Kind};
 use store::directory::Indispensable;
 use uuid::Uuid;
 
+use crate::front_door::{Request, hyphenated};
 use crate::limits::MAXIMUM_SELF_SERVICE_APPLICATIONS;
 
 /// How many characters of what a client sent are shown to it again.
@@ -70,14 +71,23 @@ pub(super) fn last_owner(what: &str) -> ApiError {
     ))
 }
 
-/// A GUID, or which one is not.
+/// A GUID that a body or an option names, or which one is not.
 pub(super) fn guid(text: &str, what: &str) -> Result<Uuid, ApiError> {
-    Uuid::try_parse(text).map_err(|_| {
-        bad_request(format!(
-            "Invalid {what} '{}': it must be a GUID.",
-            shorten(text)
-        ))
-    })
+    Uuid::try_parse(text).map_err(|_| no_guid(text, what))
+}
+
+/// The id of an object that a parameter of the path names. It has one spelling: the activity log names objects as paths do, and whoever
+/// searches it for one must find all that was done to it.
+pub(super) fn id_in_path(request: &Request, parameter: &str) -> Result<Uuid, ApiError> {
+    let text = request.parameter(parameter);
+    hyphenated(text).ok_or_else(|| no_guid(text, "object identifier"))
+}
+
+fn no_guid(text: &str, what: &str) -> ApiError {
+    bad_request(format!(
+        "Invalid {what} '{}': it must be a GUID such as 00000000-0000-0000-0000-000000000000.",
+        shorten(text)
+    ))
 }
 
 /// Why a path under `/v1.0` leads nowhere; so many of its segments are known to lead somewhere.

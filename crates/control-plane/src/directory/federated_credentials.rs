@@ -18,7 +18,9 @@ use super::errors::{bad_request, not_found, not_found_named, shorten};
 use super::object_id;
 use super::query::refuse_other_options;
 use crate::App;
-use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
+use crate::front_door::{
+    Access, Answer, DirectoryRight, Operation, Request, hyphenated, store_error,
+};
 use crate::limits::{
     MAXIMUM_FEDERATED_AUDIENCES, MAXIMUM_FEDERATED_CREDENTIALS, MAXIMUM_FEDERATED_NAME_CHARACTERS,
     MAXIMUM_FEDERATED_TEXT_CHARACTERS,
@@ -303,9 +305,9 @@ fn outcome(
 /// What the path names a credential by.
 fn name_of(request: &Request) -> FederatedCredentialName<'_> {
     let text = request.parameter("federatedCredential");
-    match Uuid::try_parse(text) {
-        Ok(id) => FederatedCredentialName::Id(id),
-        Err(_) => FederatedCredentialName::Name(text),
+    match hyphenated(text) {
+        Some(id) => FederatedCredentialName::Id(id),
+        None => FederatedCredentialName::Name(text),
     }
 }
 

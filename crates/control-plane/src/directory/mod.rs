@@ -59,5 +59,5 @@ async fn caller_gone(app: &App, request: &Request) -> ApiError {
 
 /// The object that the path names.
 fn object_id(request: &Request) -> Result<Uuid, ApiError> {
-    errors::guid(request.parameter("objectId"), "object identifier")
+    errors::id_in_path(request, "objectId")
 }

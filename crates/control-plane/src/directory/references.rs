@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::{self, Others, refuse_others};
-use super::errors::{bad_request, guid, last_owner, not_found, shorten};
+use super::errors::{bad_request, id_in_path, last_owner, not_found, shorten};
 use super::object_id;
 use crate::App;
 use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
@@ -220,7 +220,7 @@ async fn add_member(app: Arc<App>, request: Request) -> Result<Answer, ApiError>
 
 async fn remove_member(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let group = object_id(&request)?;
-    let member = guid(request.parameter("memberId"), "object identifier")?;
+    let member = id_in_path(&request, "memberId")?;
     let removed = app
         .store
         .group_member_remove(group, member)
@@ -270,7 +270,7 @@ async fn remove_owner(
     kind: OwnedKind,
 ) -> Result<Answer, ApiError> {
     let object = object_id(&request)?;
-    let owner = guid(request.parameter("ownerId"), "object identifier")?;
+    let owner = id_in_path(&request, "ownerId")?;
     if app
         .store
         .owner_remove(object, kind, owner)

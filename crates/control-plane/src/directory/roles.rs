@@ -10,7 +10,7 @@ use store::directory::{DirectoryRole as Role, RoleAddition, RoleRemoval};
 use utoipa::ToSchema;
 use uuid::{Uuid, uuid};
 
-use super::errors::{guid, last_administrator, not_found_named};
+use super::errors::{id_in_path, last_administrator, not_found};
 use super::objects::{self, MIXED_LIST_OPTIONS};
 use super::query::{self, Page, refuse_other_options};
 use super::references;
@@ -123,12 +123,11 @@ fn id_of(role: Role) -> Uuid {
 
 /// The role that the path names.
 fn role(request: &Request) -> Result<Role, ApiError> {
-    let text = request.parameter("roleId");
-    let id = guid(text, "object identifier")?;
+    let id = id_in_path(request, "roleId")?;
     Role::ALL
         .into_iter()
         .find(|role| id_of(*role) == id)
-        .ok_or_else(|| not_found_named("directory role", text))
+        .ok_or_else(|| not_found("directory role", id))
 }
 
 async fn list(_app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
@@ -172,7 +171,7 @@ async fn add_member(app: Arc<App>, request: Request) -> Result<Answer, ApiError>
 
 async fn remove_member(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let role = role(&request)?;
-    let principal = guid(request.parameter("memberId"), "object identifier")?;
+    let principal = id_in_path(&request, "memberId")?;
     match app
         .store
         .directory_role_remove(role, principal)

@@ -19,7 +19,9 @@ use super::query::{
     select,
 };
 use crate::App;
-use crate::front_door::{Access, Answer, DirectoryRight, Operation, Request, store_error};
+use crate::front_door::{
+    Access, Answer, DirectoryRight, Operation, Request, hyphenated, store_error,
+};
 use crate::people;
 
 pub(super) const COLLECTION: Collection = Collection {
@@ -252,7 +254,7 @@ struct UserChangeBody {
 /// The object id of the user that the path names, by id or by userPrincipalName. An id may be nobody's.
 pub(super) async fn user_id(app: &App, request: &Request) -> Result<Uuid, ApiError> {
     let text = request.parameter("objectId");
-    if let Ok(object_id) = Uuid::try_parse(text) {
+    if let Some(object_id) = hyphenated(text) {
         return Ok(object_id);
     }
     let found = app.store.user_find(text).await.map_err(store_error)?;

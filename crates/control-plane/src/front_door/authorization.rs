@@ -34,8 +34,8 @@ pub(crate) fn target(path_scope: PathScope, segments: &[String]) -> Result<Targe
     Ok(Target { scope, keys })
 }
 
-/// A GUID in its one canonical form, in any case: scopes are compared as text, so the other forms (braced, without dashes) would name the
-/// same thing by another key.
+/// A GUID in its one canonical form, in any case: scopes, and what the activity log names, are compared as text, so the other forms (braced,
+/// without dashes) would name the same thing by another key.
 pub(crate) fn hyphenated(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text)
         .ok()
@@ -184,13 +184,13 @@ async fn directory(
             caller.is_application_administrator || app.settings.self_service_applications
         }
         DirectoryRight::Administer => false,
-        DirectoryRight::Own => match question.object_id.map(Uuid::try_parse) {
-            Some(Ok(object_id)) => app
+        DirectoryRight::Own => match question.object_id.and_then(hyphenated) {
+            Some(object_id) => app
                 .store
                 .directory_manages(object_id, caller.object_id)
                 .await
                 .map_err(store_error)?,
-            _ => false,
+            None => false,
         },
     };
     if allowed {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{SCOPES, VERSIONS, has_data_actions, has_details, operation_id};
 use crate::App;
 use crate::front_door::{
-    Access, Answer, Operation, PathScope, Request, built_in_role, store_error,
+    Access, Answer, Operation, PathScope, Request, built_in_role, hyphenated, store_error,
 };
 use crate::providers::Visibility;
 
@@ -322,9 +322,9 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     Answer::ok(&Page::single(value))
 }
 
-/// The role's id in the path, in any form of a GUID.
+/// The role's id in the path.
 pub(super) fn id_of(request: &Request) -> Option<Uuid> {
-    Uuid::try_parse(request.parameter("roleDefinitionId")).ok()
+    hyphenated(request.parameter("roleDefinitionId"))
 }
 
 pub(super) fn not_found(request: &Request) -> ApiError {
