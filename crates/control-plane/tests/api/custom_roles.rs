@@ -152,6 +152,18 @@ async fn a_custom_role_is_found_where_it_can_be_assigned(pool: PgPool) {
             .await
             .contains(&"Only In G".to_owned())
     );
+    for twice in [
+        "roleName eq 'Only In G' and roleName eq 'AcrPull'",
+        "type eq 'CustomRole' and type eq 'BuiltInRole'",
+    ] {
+        let path = format!(
+            "{}/providers/Microsoft.Authorization/roleDefinitions?api-version={DEFINITIONS}&$filter={twice}",
+            app.group("g")
+        );
+        let refused = app.get(&path).await;
+        assert_eq!((refused.status, refused.code()), (400, "BadRequestFormat"));
+        assert!(refused.message().contains("more than once"), "{twice}");
+    }
     let all = names(&app, &app.group("g"), "").await;
     assert!(
         all.contains(&"Only In G".to_owned()) && all.contains(&"AcrPull".to_owned()),

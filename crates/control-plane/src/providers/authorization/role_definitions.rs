@@ -215,27 +215,31 @@ struct Asked {
 
 impl Asked {
     fn read(request: &Request) -> Result<Self, ApiError> {
-        let invalid =
-            |message: String| ApiError::invalid("BadRequestFormat", message).with_target("$filter");
         let mut asked = Self::default();
         let text = request.query("$filter").unwrap_or_default();
         if text.trim().is_empty() {
             return Ok(asked);
         }
-        let filter = Filter::parse(text).map_err(|error| invalid(error.to_string()))?;
+        let filter = Filter::parse(text).map_err(|error| invalid_filter(error.to_string()))?;
         for term in filter.0 {
             match term {
                 Term::Equals { property, value } if property == "rolename" => {
-                    asked.role_name_key = Some(arm::canonical_key(&value));
+                    set(
+                        &mut asked.role_name_key,
+                        arm::canonical_key(&value),
+                        "roleName",
+                    )?;
                 }
-                Term::Equals { property, value } if property == "type" => asked.kind = Some(value),
+                Term::Equals { property, value } if property == "type" => {
+                    set(&mut asked.kind, value, "type")?;
+                }
                 Term::Call {
                     function,
                     argument: None,
                 } if function == "atscopeandbelow" => asked.and_below = true,
                 _ => {
-                    return Err(invalid(
-                        "Role definitions are filtered by roleName eq '…', type eq '…' and atScopeAndBelow() only.".to_owned(),
+                    return Err(invalid_filter(
+                        "Role definitions are filtered by roleName eq '…', type eq '…' and atScopeAndBelow() only.",
                     ));
                 }
             }
@@ -251,6 +255,19 @@ impl Asked {
                 .as_ref()
                 .is_none_or(|kind| kind.eq_ignore_ascii_case(role.kind.as_str()))
     }
+}
+
+fn set<T>(place: &mut Option<T>, value: T, property: &str) -> Result<(), ApiError> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(invalid_filter(format!(
+            "'{property}' stands in the filter more than once."
+        ))),
+    }
+}
+
+fn invalid_filter(message: impl Into<String>) -> ApiError {
+    ApiError::invalid("BadRequestFormat", message).with_target("$filter")
 }
 
 /// The scope that a request's path names, as far as it is one; `None` at the tenant's path.
