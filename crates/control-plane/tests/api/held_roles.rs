@@ -128,7 +128,17 @@ async fn a_group_holds_roles_for_its_members_however_deep(pool: PgPool) {
         [outer.as_str()]
     );
     let direct = format!("principalId eq '{}'", member.object_id);
-    assert_eq!(holders(&app, &app.subscription(), &direct).await, [""; 0]);
+    for of_its_own in [
+        direct.clone(),
+        format!("{direct} and {held}"),
+        format!("{held} and {direct}"),
+    ] {
+        assert_eq!(
+            holders(&app, &app.subscription(), &of_its_own).await,
+            [""; 0],
+            "{of_its_own}"
+        );
+    }
     assert_eq!(
         holders(
             &app,

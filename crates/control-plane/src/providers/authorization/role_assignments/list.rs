@@ -18,8 +18,10 @@ use crate::providers::{is_full, page, page_size};
 struct Asked {
     filter: RoleAssignmentFilter,
     principal: Option<Uuid>,
-    /// Whether assignments of the principal's groups are asked for too.
-    by_groups: bool,
+    /// By `assignedTo`, which assignments of the principal's groups meet too.
+    is_assigned_to: bool,
+    /// By `principalId`, which the principal's own meet only.
+    is_direct: bool,
 }
 
 fn invalid_filter(message: String) -> ApiError {
@@ -34,7 +36,8 @@ fn filter_of(request: &Request, scope: &Scope) -> Result<Asked, ApiError> {
             principal_ids: None,
         },
         principal: None,
-        by_groups: false,
+        is_assigned_to: false,
+        is_direct: false,
     };
     let invalid = invalid_filter;
     let Some(text) = request
@@ -59,10 +62,13 @@ fn filter_of(request: &Request, scope: &Scope) -> Result<Asked, ApiError> {
                 function,
                 argument: Some(principal),
             } if function == "assignedto" => {
-                asked.by_groups = true;
+                asked.is_assigned_to = true;
                 principal
             }
-            Term::Equals { property, value } if property == "principalid" => value,
+            Term::Equals { property, value } if property == "principalid" => {
+                asked.is_direct = true;
+                value
+            }
             _ => {
                 return Err(invalid(
                     "Role assignments are filtered by atScope(), assignedTo('…') and principalId eq '…' only.".to_owned(),
@@ -92,7 +98,7 @@ async fn with_principals(app: &App, asked: Asked) -> Result<RoleAssignmentFilter
         return Ok(filter);
     };
     let mut ids = vec![principal];
-    if asked.by_groups {
+    if asked.is_assigned_to {
         match app
             .store
             .principal_with_groups(principal)
@@ -104,8 +110,8 @@ async fn with_principals(app: &App, asked: Asked) -> Result<RoleAssignmentFilter
                     "assignedTo() takes a user or a service principal, and '{principal}' is a group. Use principalId eq '{principal}'."
                 )));
             }
-            Some((_, groups)) => ids.extend(groups),
-            None => {}
+            Some((_, groups)) if !asked.is_direct => ids.extend(groups),
+            _ => {}
         }
     }
     filter.principal_ids = Some(ids);
