@@ -50,6 +50,7 @@ pub(super) fn operations() -> Vec<Operation> {
             "Shows the objects with these ids; ids of nothing are passed over.",
             get_by_ids,
         )
+        .query(query::OBJECT_OPTIONS)
         .takes::<GetByIds>()
         .answers::<DirectoryObjectList>(200),
         Operation::new(
@@ -169,11 +170,12 @@ impl Types {
 }
 
 async fn get_by_ids(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
+    query::refuse_other_options(&request, query::OBJECT_OPTIONS)?;
     let body: GetByIds = body::read(&request)?;
     refuse_others(&body.others, &[])?;
     let types = Types::parse(body.types.as_deref())?;
     let ids = read_ids(&body.ids, "ids")?;
-    query::list(look_up(&app, ids, types).await?, None)
+    query::list(select(look_up(&app, ids, types).await?, &request)?, None)
 }
 
 /// Object ids, as many as may be asked for at once.

@@ -223,14 +223,15 @@ pub(super) fn refuse_other_options(request: &Request, known: &[&str]) -> Result<
     let other = request.query.iter().map(|(name, _)| name).find(|name| {
         name.starts_with('$') && !known.iter().any(|known| known.eq_ignore_ascii_case(name))
     });
-    match other {
-        Some(name) => Err(unsupported_query(format!(
-            "The query option '{}' is not supported here; supported are: {}.",
-            shorten(name),
-            known.join(", ")
-        ))),
-        None => Ok(()),
-    }
+    let Some(name) = other else { return Ok(()) };
+    let supported = match known {
+        [] => "none is".to_owned(),
+        known => format!("supported are: {}", known.join(", ")),
+    };
+    Err(unsupported_query(format!(
+        "The query option '{}' is not supported here; {supported}.",
+        shorten(name)
+    )))
 }
 
 fn page_size(text: &str) -> Result<i64, ApiError> {

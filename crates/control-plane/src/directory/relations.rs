@@ -345,6 +345,7 @@ async fn get_member_groups(
     request: Request,
     subject: Subject,
 ) -> Result<Answer, ApiError> {
+    query::refuse_other_options(&request, &[])?;
     let body: GetMemberGroups = body::read(&request)?;
     refuse_others(&body.others, &[])?;
     let id = subject_id(&app, &request, subject).await?;
@@ -357,6 +358,7 @@ async fn check_member_groups(
     request: Request,
     subject: Subject,
 ) -> Result<Answer, ApiError> {
+    query::refuse_other_options(&request, &[])?;
     let body: CheckMemberGroups = body::read(&request)?;
     refuse_others(&body.others, &[])?;
     let asked = read_ids(&body.group_ids, "groupIds")?;

@@ -86,6 +86,40 @@ async fn assignees_are_found_as_the_azure_cli_looks_for_them(pool: PgPool) {
     assert_eq!(found[0]["servicePrincipalNames"], json!([bot.app_id]));
     let reply = app.post(path, by_ids(json!(null))).await;
     assert_eq!(reply.body["value"].as_array().unwrap().len(), 2);
+    let selecting = format!("{path}?$select=ID,displayName");
+    let reply = app
+        .post(&selecting, by_ids(json!(["servicePrincipal"])))
+        .await;
+    assert_eq!(
+        reply.body["value"],
+        json!([{ "@odata.type": "#microsoft.graph.servicePrincipal", "id": bot.object_id, "displayName": "bot" }])
+    );
+    let me = "/v1.0/me";
+    for (path, body, code) in [
+        (
+            format!("{path}?$select=colour"),
+            by_ids(json!(null)),
+            "Request_BadRequest",
+        ),
+        (
+            format!("{path}?$top=1"),
+            by_ids(json!(null)),
+            "Request_UnsupportedQuery",
+        ),
+        (
+            format!("{me}/getMemberGroups?$top=1"),
+            json!({ "securityEnabledOnly": false }),
+            "Request_UnsupportedQuery",
+        ),
+        (
+            format!("{me}/checkMemberGroups?$select=id"),
+            json!({ "groupIds": [] }),
+            "Request_UnsupportedQuery",
+        ),
+    ] {
+        let reply = app.post(&path, body).await;
+        assert_eq!((reply.status, reply.code()), (400, code), "{path}");
+    }
     let many: Vec<String> = (0..1001).map(|_| unknown.clone()).collect();
     for (body, shown) in [
         (json!({ "ids": ["ci-bot"] }), "ci-bot"),
