@@ -328,6 +328,27 @@ async fn filters_leave_what_they_say(pool: PgPool) {
         members.keys().map(String::as_str).collect::<Vec<_>>(),
         ["operationName", "caller"]
     );
+    let whole = in_subscription(&app, &app.token, "").await;
+    let members: Vec<&String> = whole[0].as_object().unwrap().keys().collect();
+    for place in [app.subscription(), String::new()] {
+        let path = format!("{place}/{VALUES}?api-version=2015-04-01&$select=caller,colour");
+        let refused = app.get(&path).await;
+        assert_eq!(
+            (refused.status, refused.code()),
+            (400, "InvalidQueryParameterValue")
+        );
+        assert_eq!(
+            refused.message(),
+            format!(
+                "Events have no property 'colour'. They have: {}.",
+                members
+                    .iter()
+                    .map(|name| name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
+        );
+    }
     let refused = app
         .get(&format!(
             "{}/{VALUES}?api-version=2015-04-01&$filter=colour%20eq%20'red'",

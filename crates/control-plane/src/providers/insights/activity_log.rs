@@ -113,19 +113,19 @@ async fn of_subscription(app: Arc<App>, request: Request) -> Result<Answer, ApiE
 }
 
 async fn of_tenant(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
-    let wanted = Wanted::parse(&request)?;
+    let mut wanted = Wanted::parse(&request)?;
+    // What belongs to no subscription is in no group.
+    wanted.is_impossible |= wanted.resource_group.is_some();
     let visibility = Visibility::load(&app, &request).await?;
     let readable = ReadableScopes {
         tenant: reads_tenant(&request, &visibility),
         ..ReadableScopes::default()
     };
-    let below = match (&wanted.resource_group, &wanted.resource) {
-        (Some(_), _) => return Answer::ok(&Page::<Value>::single(Vec::new())),
-        (None, resource) => resource
-            .as_deref()
-            .map(|resource| arm::canonical_key(resource.trim_end_matches('/')))
-            .unwrap_or_default(),
-    };
+    let below = wanted
+        .resource
+        .as_deref()
+        .map(|resource| arm::canonical_key(resource.trim_end_matches('/')))
+        .unwrap_or_default();
     list(&app, &request, wanted, readable, below).await
 }
 
@@ -158,7 +158,7 @@ async fn list(
     readable: ReadableScopes,
     below: String,
 ) -> Result<Answer, ApiError> {
-    let select = selection(request);
+    let select = request.query("$select").map(selection).transpose()?;
     if wanted.is_impossible {
         return Answer::ok(&Page::<Value>::single(Vec::new()));
     }
@@ -210,20 +210,29 @@ fn position(token: &str) -> Result<ActivityPosition, ApiError> {
         })
 }
 
-/// The members that `$select` names, in lower case; all when there is none.
-fn selection(request: &Request) -> Option<Vec<String>> {
-    let names: Vec<String> = request
-        .query("$select")?
-        .split(',')
-        .map(|name| name.trim().to_ascii_lowercase())
-        .filter(|name| !name.is_empty())
-        .collect();
-    (!names.is_empty()).then_some(names)
+/// The members that `$select` names; all when it names none.
+fn selection(text: &str) -> Result<Vec<&'static str>, ApiError> {
+    let names = text.split(',').map(str::trim);
+    let members = names.filter(|name| !name.is_empty()).map(|name| {
+        let member = |known: &&str| known.eq_ignore_ascii_case(name);
+        event::MEMBERS.into_iter().find(member).ok_or_else(|| {
+            let message = format!(
+                "Events have no property '{name}'. They have: {}.",
+                event::MEMBERS.join(", ")
+            );
+            ApiError::invalid("InvalidQueryParameterValue", message).with_target("$select")
+        })
+    });
+    let members: Vec<&str> = members.collect::<Result<_, _>>()?;
+    Ok(match members.is_empty() {
+        true => event::MEMBERS.to_vec(),
+        false => members,
+    })
 }
 
-fn selected(mut body: Value, names: Option<&[String]>) -> Value {
+fn selected(mut body: Value, names: Option<&[&str]>) -> Value {
     if let (Some(names), Some(members)) = (names, body.as_object_mut()) {
-        members.retain(|name, _| names.contains(&name.to_ascii_lowercase()));
+        members.retain(|name, _| names.contains(&name.as_str()));
     }
     body
 }

@@ -6,6 +6,34 @@ use store::activity::ActivityEvent;
 
 use crate::App;
 
+/// The members of an event, in their order.
+pub(super) const MEMBERS: [&str; 24] = [
+    "id",
+    "eventDataId",
+    "correlationId",
+    "operationId",
+    "eventName",
+    "category",
+    "level",
+    "eventTimestamp",
+    "submissionTimestamp",
+    "operationName",
+    "resourceId",
+    "resourceGroupName",
+    "resourceProviderName",
+    "resourceType",
+    "status",
+    "subStatus",
+    "subscriptionId",
+    "tenantId",
+    "caller",
+    "claims",
+    "authorization",
+    "httpRequest",
+    "description",
+    "properties",
+];
+
 /// The body of an event. What differs from Azure's: `properties` has what an auditor of this service needs (`revision`: the configuration's,
 /// `credentialId`: the credential that the caller's token came from), and sign-ins have a category of their own.
 pub(super) fn body(app: &App, event: &ActivityEvent) -> Value {
