@@ -8,6 +8,7 @@
 //! The body comes before the decision: a slow one would leave time to lose the right that was found. A handler with slow work of its own
 //! asks again after it ([`super::decide_again`]).
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -449,26 +450,28 @@ fn in_time<T>(
     })
 }
 
-/// Postgres cannot keep or compare text with U+0000, so no parameter may bring it in.
+/// Postgres cannot keep or compare text with U+0000, so no parameter may bring it in. An option of OData says once what is wanted: of one
+/// that is repeated, all but one would be ignored.
 fn check_query(query: &[(String, String)], protocol: Protocol) -> Result<(), ApiError> {
-    let Some((name, _)) = query
-        .iter()
-        .find(|(name, value)| name.contains('\0') || value.contains('\0'))
-    else {
-        return Ok(());
-    };
-    let name = name.replace('\0', "\u{fffd}");
-    let code = match protocol {
-        Protocol::Graph => "Request_BadRequest",
-        _ => "InvalidQueryParameterValue",
-    };
-    Err(ApiError::invalid(
-        code,
-        format!(
-            "The query parameter '{name}' contains the character U+0000, which no text may contain."
-        ),
-    )
-    .with_target(name))
+    let mut options = HashSet::new();
+    for (name, value) in query {
+        let rule = if name.contains('\0') || value.contains('\0') {
+            "contains the character U+0000, which no text may contain"
+        } else if name.starts_with('$') && !options.insert(name.to_ascii_lowercase()) {
+            "was specified more than once, but it must be specified at most once"
+        } else {
+            continue;
+        };
+        let code = match protocol {
+            Protocol::Graph => "Request_BadRequest",
+            Protocol::OAuth => "invalid_request",
+            Protocol::Arm | Protocol::Own => "InvalidQueryParameterValue",
+        };
+        let name = name.replace('\0', "\u{fffd}");
+        let message = format!("The query parameter '{name}' {rule}.");
+        return Err(ApiError::invalid(code, message).with_target(name));
+    }
+    Ok(())
 }
 
 /// The request's API version, checked against those of the operation.

@@ -75,7 +75,7 @@ impl Request {
             .expect("the operation's path declares each parameter that its handler reads")
     }
 
-    /// The first query parameter of that name; names compare case-insensitively.
+    /// The query parameter of that name, the first of several; names compare case-insensitively, and those that begin with `$` are there once.
     pub(crate) fn query(&self, name: &str) -> Option<&str> {
         self.query
             .iter()

@@ -77,6 +77,43 @@ async fn text_that_postgres_cannot_keep_is_refused(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn an_option_is_given_once(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let registries = format!(
+        "{}/providers/Microsoft.ContainerRegistry/registries?api-version={REGISTRIES}",
+        app.subscription()
+    );
+    for (path, code) in [
+        (
+            format!("{registries}&$top=1&$TOP=2"),
+            "InvalidQueryParameterValue",
+        ),
+        (
+            format!("{registries}&$top=1&x=y&%24top=1"),
+            "InvalidQueryParameterValue",
+        ),
+        (
+            "/v1.0/applications?$select=id&$select=appId".to_owned(),
+            "Request_BadRequest",
+        ),
+    ] {
+        let reply = app.get(&path).await;
+        assert_eq!((reply.status, reply.code()), (400, code), "{path}");
+        assert!(reply.message().contains("more than once"), "{path}");
+    }
+    let reply = app
+        .get("/adfs/.well-known/openid-configuration?$a=1&$a=1")
+        .await;
+    assert_eq!(
+        (reply.status, &reply.body["error"]),
+        (400, &json!("invalid_request"))
+    );
+    // Others may mean something to whoever stands in between.
+    let reply = app.get(&format!("{registries}&x=1&x=2&$top=1")).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn an_escaped_backslash_before_u0000_is_text_like_any_other(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     let body = json!({ "location": "westus", "tags": { "a": "\\u0000" } });
