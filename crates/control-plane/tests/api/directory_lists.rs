@@ -323,6 +323,24 @@ async fn bad_input_is_refused_with_the_value_and_the_rule(pool: PgPool) {
             reply.message()
         );
     }
+    // A member that is there twice is no choice, and faults are named with their places, with and without a null beside them.
+    for rest in ["", r#", "web": null"#] {
+        for (members, shown) in [
+            (
+                r#""displayName": "a", "displayName": "b""#,
+                "duplicate field `displayName` at line 1",
+            ),
+            (r#""displayName": 7"#, "expected a string at line 1 column"),
+        ] {
+            let request = app
+                .request(Method::PATCH, &application)
+                .bearer_auth(&app.token)
+                .body(format!("{{{members}{rest}}}"));
+            let reply = app.read(request).await;
+            assert_eq!((reply.status, reply.code()), (400, "Request_BadRequest"));
+            assert!(reply.message().contains(shown), "{}", reply.message());
+        }
+    }
     let missing = app.get(&format!("{PRINCIPALS}/{}", Uuid::new_v4())).await;
     assert_eq!(
         (missing.status, missing.code()),
