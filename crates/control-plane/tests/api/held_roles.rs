@@ -264,7 +264,7 @@ async fn a_condition_is_understood_or_refused_and_never_lost(pool: PgPool) {
         (reply.status, &reply.body["properties"]["condition"]),
         (200, &json!(changed))
     );
-    assert_eq!(reply.header("x-wharfinger-revision"), "complete");
+    assert_eq!(reply.header("x-wharfinger-propagation"), "complete");
     let same = app
         .put(
             &assignment(&contoso, name),
