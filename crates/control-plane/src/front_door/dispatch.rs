@@ -71,10 +71,7 @@ pub(crate) async fn dispatch(
     let app = Arc::clone(&app);
     let _under_way = app.requests.begin();
     let now = whole_microseconds((app.clock)());
-    let mut headers = http.headers().clone();
-    for name in RESERVED_HEADERS {
-        headers.remove(name);
-    }
+    let headers = headers_of_client(&http);
     let ids = ids(&headers);
     if let Some(mut response) = cors::preflight(&http) {
         if let Some(origin) = cors::allowed_origin(&app.settings.cors_allowed_origins, &http) {
@@ -137,6 +134,17 @@ pub(crate) async fn dispatch(
         false => log!(info),
     });
     response
+}
+
+fn headers_of_client(http: &HttpRequest) -> HeaderMap {
+    let all = http.headers();
+    let mut headers = HeaderMap::with_capacity(all.len());
+    for (name, value) in all {
+        if !RESERVED_HEADERS.contains(&name.as_str()) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    headers
 }
 
 /// What Postgres keeps of a time, so that an answer shows the same one as a later read.
