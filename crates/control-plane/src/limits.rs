@@ -89,6 +89,11 @@ pub(crate) const RETRY_AFTER_SECONDS: u32 = 2;
 /// How long an access token is good, if the secret that it was issued for is.
 pub(crate) const TOKEN_LIFETIME: time::Duration = time::Duration::hours(1);
 
+/// The same of one for registries, which az and the SDKs only exchange. They go on with one at hand until five minutes before its end, also
+/// when its credential is gone, because a registry cannot ask them for a new one as the control plane does. It is not shorter than that:
+/// az would write its files anew for each command, and several at once get into each other's way.
+pub(crate) const REGISTRY_AUDIENCE_TOKEN_LIFETIME: time::Duration = time::Duration::minutes(10);
+
 /// The longest access token that is looked at. Those issued here have about 800 bytes.
 pub(crate) const MAXIMUM_TOKEN_BYTES: usize = 8 * 1024;
 

@@ -301,9 +301,10 @@ fn without_key(issuer: &str, NoKey { error, wait }: &NoKey) -> Refusal {
         let message = format!(
             "The federated token cannot be verified: the keys of the issuer '{issuer}' cannot be had now. The log of the control plane says why."
         );
+        // Not 503: it is not this service that is away, and MSAL shows what is wrong only of 4xx.
         return Refusal::later(
             Outcome::IssuerUnavailable,
-            actix_web::http::StatusCode::SERVICE_UNAVAILABLE,
+            actix_web::http::StatusCode::BAD_REQUEST,
             50_166,
             &message,
             wait.unsigned_abs(),

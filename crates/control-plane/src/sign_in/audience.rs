@@ -1,5 +1,7 @@
 //! What an access token is for, and how clients ask for it.
 
+use crate::limits::{REGISTRY_AUDIENCE_TOKEN_LIFETIME, TOKEN_LIFETIME};
+
 /// Of the registries' data plane, as every client of the Azure CLI and SDKs writes it; never contacted.
 pub(super) const REGISTRY: &str = "https://containerregistry.azure.net";
 
@@ -52,6 +54,14 @@ impl Audience {
             Some(Self::Registry)
         } else {
             None
+        }
+    }
+
+    /// How long a token for it is good.
+    pub(super) fn token_lifetime(self) -> time::Duration {
+        match self {
+            Self::ControlPlane => TOKEN_LIFETIME,
+            Self::Registry => REGISTRY_AUDIENCE_TOKEN_LIFETIME,
         }
     }
 

@@ -11,7 +11,6 @@ use super::claims::IdentityClaims;
 use super::tenant::TenantForm;
 use super::token::{TokenAnswer, Wanted};
 use super::{Claims, SignIn};
-use crate::limits::TOKEN_LIFETIME;
 
 /// Who signed in, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +43,7 @@ pub(super) fn answer(
         .signing(now)
         .ok_or_else(|| ApiError::internal("no sign-in key is in force"))?;
     let issued_at = now.unix_timestamp();
+    let lifetime = wanted.audience.token_lifetime().whole_seconds();
     let claims = Claims {
         iss: tenant.issuer(&sign_in.public_url, sign_in.tenant_id),
         aud: wanted.audience.claim(&sign_in.public_url).to_owned(),
@@ -54,7 +54,7 @@ pub(super) fn answer(
         tid: sign_in.tenant_id,
         iat: issued_at,
         nbf: issued_at,
-        exp: issued_at + TOKEN_LIFETIME.whole_seconds(),
+        exp: issued_at + lifetime,
         ver: "2.0".to_owned(),
         jti: Uuid::new_v4(),
         cred: who.credential_id,
@@ -77,8 +77,8 @@ pub(super) fn answer(
     let is_person = who.person.is_some();
     Ok(TokenAnswer {
         token_type: "Bearer",
-        expires_in: TOKEN_LIFETIME.whole_seconds(),
-        ext_expires_in: TOKEN_LIFETIME.whole_seconds(),
+        expires_in: lifetime,
+        ext_expires_in: lifetime,
         access_token: key.sign(&claims).map_err(ApiError::internal)?,
         scope: (is_person && !wanted.scope.is_empty()).then(|| wanted.scope.clone()),
         refresh_token: None,

@@ -163,6 +163,7 @@ pub(super) fn disabled(user_principal_name: &str) -> Refusal {
         50_057,
         format!("The account '{user_principal_name}' is disabled."),
     )
+    .may_soon_be_right()
 }
 
 pub(super) fn to_be_changed(user_principal_name: &str) -> Refusal {

@@ -241,6 +241,12 @@ impl Refusal {
         refusal
     }
 
+    /// The same request may be right in a moment: MSAL would answer it for a minute itself, as it does with any 400 that does not say when.
+    pub(super) fn may_soon_be_right(mut self) -> Self {
+        self.retry_after = Some(Duration::from_secs(1));
+        self
+    }
+
     pub(super) fn answer(&self, request: &Request, public_url: &str) -> Answer {
         let body = json!({
             "error": self.error,

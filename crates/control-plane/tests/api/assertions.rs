@@ -404,7 +404,7 @@ async fn an_issuer_that_lies_or_is_down_or_is_not_trusted_is_named(pool: PgPool)
     let refused = sign_in_at(&stranger, &app, &app_id, &token).await;
     assert_eq!(
         (refused.status, number(&refused)),
-        (503, 50_166),
+        (400, 50_166),
         "{}",
         refused.body
     );
@@ -413,7 +413,7 @@ async fn an_issuer_that_lies_or_is_down_or_is_not_trusted_is_named(pool: PgPool)
     issuer.handle.stop(false).await;
     let late = app.replica().await;
     let down = sign_in_at(&late, &app, &app_id, &token).await;
-    assert_eq!((down.status, number(&down)), (503, 50_166), "{}", down.body);
+    assert_eq!((down.status, number(&down)), (400, 50_166), "{}", down.body);
 }
 
 /// Signs in at one control plane for the installation of another.

@@ -267,7 +267,15 @@ impl Gate {
         if let Err(wait) = counted {
             // Counted, but not logged: whoever tries without end must not fill the disk.
             self.metrics.login_limited();
-            return challenge::too_many_failures(wait);
+            // Nobody guesses a token, and all who show one have the same name: each is told what is wrong.
+            if failure != LoginFailure::InvalidToken {
+                return challenge::too_many_failures(wait);
+            }
+            return challenge::unauthorized(
+                &entry.registry.login_server,
+                required,
+                failure.message(),
+            );
         }
         tracing::info!(
             registry = %entry.registry.name,

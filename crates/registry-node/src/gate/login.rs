@@ -117,8 +117,11 @@ impl LoginFailure {
             Self::MalformedSecret => {
                 "the password is mistyped or cut off: it is not one that this service generates"
             }
-            Self::UnknownUser | Self::Disabled | Self::WrongSecret | Self::OutOfTime => {
-                "the user name or password is wrong, expired or disabled"
+            Self::OutOfTime => {
+                "the password has expired, or is not valid yet: use another one (az ad app credential list shows their times)"
+            }
+            Self::UnknownUser | Self::Disabled | Self::WrongSecret => {
+                "the user name or password is wrong, or the account is disabled"
             }
         }
     }

@@ -320,6 +320,23 @@ async fn failed_logins_are_limited_and_a_correct_secret_never_is() {
     assert_eq!(attempt("contoso", &node.passwords[1]).await.status, 200);
 }
 
+/// All who show one have the same name, and nobody guesses one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_not_good_is_always_told_what_is_wrong() {
+    let node = Node::start().await;
+    for _ in 0..30 {
+        let request = node.get("/v2/");
+        let request = request.basic_auth(uuid::Uuid::nil(), Some("not.a.token"));
+        let refused = send(request).await;
+        assert_eq!(refused.status, 401, "{}", refused.body);
+        assert!(
+            refused.body.to_string().contains("run az acr login again"),
+            "{}",
+            refused.body
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_do_not_get_on_with_tls_hold_nobody_up() {
     let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile);

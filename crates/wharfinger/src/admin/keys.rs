@@ -91,7 +91,7 @@ async fn watch_revocation(store: &Store, published: &Published) -> Result<(), Ad
         // Control planes look by themselves; one that serves has looked by then.
         if missing.is_empty() && started.elapsed() >= 2 * KEYS_INTERVAL {
             return say(
-                "complete: every control plane and every node refuses what the keys before signed",
+                "complete: every control plane and every node refuses what the keys before signed. Whoever uses az begins with az logout and az login",
             );
         }
         if !missing.is_empty() && (!is_waiting || started.elapsed() >= REMOVAL_WATCHED) {

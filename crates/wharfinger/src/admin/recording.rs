@@ -46,7 +46,7 @@ fn operator() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let shown: String = format!(
         "wharfinger admin ({}@{})",
-        user.as_deref().unwrap_or("unknown"),
+        user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw())),
         host.trim()
     );
     shown
