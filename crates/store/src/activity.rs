@@ -3,8 +3,8 @@
 //! Whoever serves a request or runs a command says, by [`attempted`], on whose behalf its work is done. Each transaction that the work begins
 //! ([`Store::begin`]) then starts with the row of that attempt, and [`crate::config::publish`] adds the revision to it: the row is committed
 //! with the change, or not at all, and no function of the store has to be handed it. What came of an attempt that changed nothing, because it was
-//! refused or had nothing to do, is written afterwards ([`Store::activity_conclude`]). Sign-ins, which change nothing and are many,
-//! come in batches ([`Store::activity_add_sign_ins`]).
+//! refused or had nothing to do, is written afterwards ([`Store::activity_conclude`]). What is deleted along with something else has
+//! a row of its own (`also_deleted`). Sign-ins, which change nothing and are many, come in batches ([`Store::activity_add_sign_ins`]).
 
 mod read;
 
@@ -88,6 +88,19 @@ impl Attempt {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name.to_owned(), Value::String(value));
+    }
+
+    /// The properties of what goes with it: with the credential, as every row, and with its own details, none of the attempt's.
+    fn properties_of(&self, deleted: &Deleted) -> Value {
+        let own = deleted.details.iter().map(|(name, value)| {
+            let value = credentials::without_secrets(value).into_owned();
+            ((*name).to_owned(), Value::String(value))
+        });
+        let common = self.properties();
+        let credential = common
+            .into_iter()
+            .filter(|(name, _)| name == "credentialId");
+        Value::Object(credential.chain(own).collect())
     }
 
     /// The status of an answer that says so far only that a change succeeded: where there are several, that of something created, or the
@@ -203,6 +216,55 @@ pub(crate) async fn record(transaction: &mut Transaction) -> Result<(), StoreErr
     )
     .await?;
     attempt.has_begun.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Something that is deleted because something else is.
+pub(crate) struct Deleted {
+    pub(crate) resource_id: String,
+    /// What the log says of it when somebody deletes it by itself.
+    pub(crate) details: Vec<(&'static str, String)>,
+}
+
+/// Writes a row for each thing that the present attempt deletes beside what it is about, so that who reads the log of that thing's scope
+/// finds it there. The rows are the attempt's but for what they are about: they are committed with its own, and have its correlation id.
+/// They have no revision: the statement that publishes would have to be told of them while it holds the head, and the attempt's row has it.
+pub(crate) async fn also_deleted(
+    transaction: &mut Transaction,
+    operation_name: &str,
+    deleted: &[Deleted],
+) -> Result<(), StoreError> {
+    let Ok(attempt) = CURRENT.try_with(Arc::clone) else {
+        return Ok(());
+    };
+    if deleted.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = deleted
+        .iter()
+        .map(|one| shorten(&credentials::without_secrets(&one.resource_id)).to_owned())
+        .collect();
+    let keys: Vec<String> = ids.iter().map(|id| arm::canonical_key(id)).collect();
+    let properties: Vec<Value> = deleted
+        .iter()
+        .map(|one| attempt.properties_of(one))
+        .collect();
+    sqlx::query!(
+        r#"INSERT INTO activity_log (event_id, occurred_at, correlation_id, category, operation_name, resource_id, resource_key,
+             status, caller_id, caller_name, caller_address, properties)
+           SELECT gen_random_uuid(), l.occurred_at, l.correlation_id, l.category, $2, input.resource_id, input.resource_key,
+             l.status, l.caller_id, l.caller_name, l.caller_address, input.properties
+           FROM activity_log l
+             CROSS JOIN UNNEST($3::text[], $4::text[], $5::jsonb[]) AS input (resource_id, resource_key, properties)
+           WHERE l.event_id = $1"#,
+        attempt.event_id,
+        operation_name,
+        &ids,
+        &keys,
+        &properties
+    )
+    .execute(&mut **transaction)
+    .await?;
     Ok(())
 }
 

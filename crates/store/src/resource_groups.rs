@@ -5,9 +5,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::config::{Published, publish};
-use crate::registries::{Presence, deletions, read_tags};
+use crate::registries::{Presence, RESOURCE_TYPE, deletions, read_tags};
 use crate::role_assignments::delete_at_and_below;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, activity};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResourceGroup {
@@ -142,16 +142,33 @@ impl Store {
             return Ok(None);
         }
         let registries = sqlx::query!(
-            "DELETE FROM registries WHERE resource_group_uid = $1 RETURNING uid, name_key, location, further_regions",
+            "DELETE FROM registries WHERE resource_group_uid = $1 RETURNING uid, name, name_key, location, further_regions",
             group.uid
         )
         .fetch_all(&mut *transaction)
         .await?;
         let mut changes = Vec::new();
+        let mut deleted = Vec::new();
         for registry in registries {
+            let id = arm::ResourceId::resource(
+                group.subscription_id,
+                &group.name,
+                RESOURCE_TYPE,
+                &registry.name,
+            );
+            deleted.push(activity::Deleted {
+                resource_id: id.as_str().to_owned(),
+                details: Vec::new(),
+            });
             let presence = Presence::new(registry.location, registry.further_regions);
             changes.extend(deletions(registry.uid, registry.name_key, &presence));
         }
+        activity::also_deleted(
+            &mut transaction,
+            "Microsoft.ContainerRegistry/registries/delete",
+            &deleted,
+        )
+        .await?;
         changes.extend(delete_at_and_below(&mut transaction, group.id().key()).await?);
         sqlx::query!("DELETE FROM resource_groups WHERE uid = $1", group.uid)
             .execute(&mut *transaction)

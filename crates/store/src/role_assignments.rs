@@ -285,13 +285,24 @@ impl Store {
     }
 }
 
-/// For the activity log: an assignment's name alone says nothing.
 fn note(principal_id: Uuid, role_definition_id: Uuid, condition: Option<&str>) {
-    activity::detail("principalId", principal_id.to_string());
-    activity::detail("roleDefinitionId", role_definition_id.to_string());
-    if let Some(condition) = condition {
-        activity::detail("condition", condition);
+    for (name, value) in details(principal_id, role_definition_id, condition) {
+        activity::detail(name, value);
     }
+}
+
+/// For the activity log: an assignment's name alone says nothing.
+fn details(
+    principal_id: Uuid,
+    role_definition_id: Uuid,
+    condition: Option<&str>,
+) -> Vec<(&'static str, String)> {
+    let mut details = vec![
+        ("principalId", principal_id.to_string()),
+        ("roleDefinitionId", role_definition_id.to_string()),
+    ];
+    details.extend(condition.map(|condition| ("condition", condition.to_owned())));
+    details
 }
 
 /// Writes an assignment whose scope and principal are known to be there, and says what to publish.
@@ -395,7 +406,8 @@ async fn check_references(
     })
 }
 
-/// Deletes all assignments at a scope and below it, and says what to publish.
+/// Deletes all assignments at a scope and below it, and says what to publish. The activity log has no rows of them: that the scope is gone,
+/// which it does say, says that nothing is assigned there.
 pub(crate) async fn delete_at_and_below(
     transaction: &mut Transaction,
     scope_key: &str,
@@ -415,17 +427,40 @@ pub(crate) async fn delete_at_and_below(
     Ok(rows.into_iter().map(|row| deletion(row.name)).collect())
 }
 
-/// Deletes all assignments of a principal, and says what to publish.
+/// Deletes all assignments of a principal, and says what to publish. That the principal is gone is shown only to who reads the directory's
+/// log, so the log of each assignment's scope says that the assignment is.
 pub(crate) async fn delete_of_principal(
     transaction: &mut Transaction,
     principal_id: Uuid,
 ) -> Result<Vec<Change>, StoreError> {
     let rows = sqlx::query!(
         "WITH doomed AS MATERIALIZED (SELECT name FROM role_assignments WHERE principal_id = $1 ORDER BY name FOR UPDATE)
-         DELETE FROM role_assignments a USING doomed WHERE a.name = doomed.name RETURNING a.name",
+         DELETE FROM role_assignments a USING doomed WHERE a.name = doomed.name
+         RETURNING a.name, a.scope, a.role_definition_id, a.condition",
         principal_id
     )
     .fetch_all(&mut **transaction)
+    .await?;
+    let deleted: Vec<activity::Deleted> = rows
+        .iter()
+        .map(|row| activity::Deleted {
+            resource_id: format!(
+                "{}/providers/Microsoft.Authorization/roleAssignments/{}",
+                row.scope.trim_end_matches('/'),
+                row.name
+            ),
+            details: details(
+                principal_id,
+                row.role_definition_id,
+                row.condition.as_deref(),
+            ),
+        })
+        .collect();
+    activity::also_deleted(
+        transaction,
+        "Microsoft.Authorization/roleAssignments/delete",
+        &deleted,
+    )
     .await?;
     Ok(rows.into_iter().map(|row| deletion(row.name)).collect())
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::activity_log::{by_correlation, in_subscription};
 use crate::directory::patch;
 use crate::directory_credentials::certificate;
-use crate::support::{Reply, TestApp};
+use crate::support::{GROUPS, READER, Reply, TestApp};
 
 /// The properties of the one event of a change, without what every event has.
 async fn changed(app: &TestApp, reply: &Reply) -> Value {
@@ -205,4 +205,86 @@ async fn what_was_given_and_to_whom_is_in_the_log(pool: PgPool) {
         changed(&app, &left).await,
         json!({ "memberId": bot.object_id })
     );
+}
+
+/// That an event is of the same request as another one, but an event of its own.
+fn assert_same(event: &Value, of_request: &Value) {
+    assert_ne!(event["eventDataId"], of_request["eventDataId"]);
+    for member in [
+        "caller",
+        "claims",
+        "correlationId",
+        "eventTimestamp",
+        "status",
+    ] {
+        assert_eq!(event[member], of_request[member], "{member}");
+    }
+    let address = |event: &Value| event["httpRequest"]["clientIpAddress"].clone();
+    assert_eq!(address(event), address(of_request));
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn what_is_deleted_with_something_else_is_in_its_own_log(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_registry("Logs", "contoso").await;
+    app.create_registry("Logs", "fabrikam").await;
+    let reader = app.create_principal("reader").await;
+    app.assign(&app.subscription(), READER, &reader).await;
+    let bot = app.create_principal("bot").await;
+    app.assign(&app.subscription(), READER, &bot).await;
+    let assignment = app.assign(&app.group("Logs"), READER, &bot).await;
+
+    let removed = app
+        .delete(&format!("/v1.0/servicePrincipals/{}", bot.object_id))
+        .await;
+    assert_eq!(removed.status, 204, "{}", removed.body);
+    let filter = format!(
+        "{} and resourceGroupName eq 'Logs'",
+        by_correlation(&removed)
+    );
+    let found = in_subscription(&app, &reader.token, &filter).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    let own = in_subscription(&app, &app.token, &by_correlation(&removed)).await;
+    assert_eq!(own.len(), 3, "{own:?}");
+    let of_request = own
+        .iter()
+        .find(|event| event["resourceProviderName"]["value"] == "Microsoft.Directory")
+        .unwrap();
+    let event = &found[0];
+    assert_same(event, of_request);
+    assert_eq!(event["resourceId"], assignment.as_str());
+    assert_eq!(
+        event["operationName"]["value"],
+        "Microsoft.Authorization/roleAssignments/delete"
+    );
+    assert_eq!(
+        event["properties"],
+        json!({
+            "principalId": bot.object_id, "roleDefinitionId": READER,
+            "credentialId": of_request["properties"]["credentialId"],
+        })
+    );
+
+    let path = format!("{}?api-version={GROUPS}", app.group("Logs"));
+    let gone = app.delete(&path).await;
+    assert!(gone.status < 300, "{}", gone.body);
+    let all = in_subscription(&app, &reader.token, &by_correlation(&gone)).await;
+    assert_eq!(all.len(), 3, "{all:?}");
+    let of_request = all
+        .iter()
+        .find(|event| event["resourceId"] == app.group("Logs"))
+        .unwrap();
+    for name in ["contoso", "fabrikam"] {
+        let registry = app.registry("Logs", name);
+        let filter = format!("resourceId eq '{registry}' and {}", by_correlation(&gone));
+        let found = in_subscription(&app, &reader.token, &filter).await;
+        assert_eq!(found.len(), 1, "{found:?}");
+        let event = &found[0];
+        assert_same(event, of_request);
+        assert_eq!(event["resourceId"], registry.as_str());
+        assert_eq!(
+            event["operationName"]["value"],
+            "Microsoft.ContainerRegistry/registries/delete"
+        );
+    }
 }
