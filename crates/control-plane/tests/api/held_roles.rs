@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::support::{ASSIGNMENTS, CONTRIBUTOR, OWNER, Principal, READER, REGISTRIES, TestApp};
+use crate::support::{
+    ASSIGNMENTS, CONTRIBUTOR, GROUPS, OWNER, Principal, READER, REGISTRIES, TestApp,
+};
 
 const REPOSITORY_READER: &str = "b93aa761-3e63-49ed-ac28-beffa264f7ac";
 const CONDITION: &str = "((!(ActionMatches{'Microsoft.ContainerRegistry/registries/repositories/content/read'}) AND \
@@ -547,4 +549,54 @@ async fn the_role_assignment_mode_is_chosen_and_nodes_are_told(pool: PgPool) {
         mode(&app.get(&path).await.body),
         "LegacyRegistryPermissions"
     );
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn each_provider_lists_its_operations_to_anybody_signed_in(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let nobody = app.create_principal("nobody").await;
+    let list = async |provider: &str, version: &str| {
+        let path = format!("/providers/{provider}/operations?api-version={version}");
+        app.send(Method::GET, &path, &nobody.token, None).await
+    };
+    let reply = list("microsoft.containerregistry", "2023-07-01").await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let operations = reply.body["value"].as_array().unwrap();
+    let named = |name: &str| {
+        operations
+            .iter()
+            .find(|operation| operation["name"] == name)
+    };
+    assert!(named("Microsoft.ContainerRegistry/register/action").is_some());
+    assert_eq!(
+        named("Microsoft.ContainerRegistry/registries/repositories/content/read"),
+        Some(&json!({
+            "name": "Microsoft.ContainerRegistry/registries/repositories/content/read",
+            "isDataAction": true,
+            "origin": "user,system",
+            "display": {
+                "provider": "Microsoft Container Registry",
+                "resource": "registries/repositories/content",
+                "operation": "Read registries/repositories/content",
+                "description": "Read registries/repositories/content.",
+            },
+        }))
+    );
+    for (provider, version) in [
+        ("Microsoft.Authorization", ASSIGNMENTS),
+        ("Microsoft.ContainerRegistry", REGISTRIES),
+        ("Microsoft.Resources", GROUPS),
+    ] {
+        let reply = list(provider, version).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        let operations = reply.body["value"].as_array().unwrap();
+        assert!(!operations.is_empty(), "{provider}");
+        let is_own = |operation: &Value| {
+            let name = operation["name"].as_str().unwrap();
+            name.starts_with(&format!("{provider}/"))
+        };
+        assert!(operations.iter().all(is_own), "{}", reply.body);
+    }
+    let refused = list("Microsoft.ContainerRegistry", "2001-01-01").await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
 }

@@ -3,6 +3,8 @@
 //! The list has more than is built here: a role says what may be done, also of what comes later, and roles that were written elsewhere
 //! keep their meaning.
 
+mod of_provider;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -221,26 +223,27 @@ const CONTAINER_REGISTRY: &[TypeOperations] = &[
 
 /// Every operation with whether it is a data action.
 static ACTIONS: LazyLock<Vec<(Action, bool)>> = LazyLock::new(|| {
-    let of = |namespace: &'static Namespace, types: &'static [TypeOperations], is_data: bool| {
-        types.iter().flat_map(move |(resource_type, names)| {
-            names.iter().map(move |name| {
-                let action = Action::parse(&full_name(namespace, resource_type, name))
-                    .expect("the tables hold actions only");
-                (action, is_data)
-            })
+    let of = |namespace: &'static Namespace| {
+        tables(namespace).map(move |(resource_type, name, is_data)| {
+            let action = Action::parse(&full_name(namespace, resource_type, name))
+                .expect("the tables hold actions only");
+            (action, is_data)
         })
     };
-    NAMESPACES
-        .iter()
-        .flat_map(|namespace| {
-            of(namespace, namespace.operations, false).chain(of(
-                namespace,
-                namespace.data_operations,
-                true,
-            ))
-        })
-        .collect()
+    NAMESPACES.iter().flat_map(of).collect()
 });
+
+/// The operations of a provider: resource type, last parts of the name, and whether it is a data action.
+fn tables(namespace: &Namespace) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+    let of = |types: &'static [TypeOperations], is_data: bool| {
+        types.iter().flat_map(move |(resource_type, names)| {
+            names
+                .iter()
+                .map(move |name| (*resource_type, *name, is_data))
+        })
+    };
+    of(namespace.operations, false).chain(of(namespace.data_operations, true))
+}
 
 fn full_name(namespace: &Namespace, resource_type: &str, name: &str) -> String {
     match resource_type {
@@ -311,6 +314,7 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
     .into_iter()
     .map(|operation| operation.versions("providerOperations", VERSIONS))
+    .chain(of_provider::operations())
     .collect()
 }
 
@@ -384,19 +388,12 @@ fn described(
 fn body(namespace: &Namespace) -> ProviderOperationsBody {
     let mut own = Vec::new();
     let mut by_type: BTreeMap<&'static str, Vec<ProviderOperation>> = BTreeMap::new();
-    for (types, is_data) in [
-        (namespace.operations, false),
-        (namespace.data_operations, true),
-    ] {
-        for (resource_type, names) in types {
-            let described = names
-                .iter()
-                .map(|name| described(namespace, resource_type, name, is_data));
-            if resource_type.is_empty() {
-                own.extend(described);
-            } else {
-                by_type.entry(resource_type).or_default().extend(described);
-            }
+    for (resource_type, name, is_data) in tables(namespace) {
+        let described = described(namespace, resource_type, name, is_data);
+        if resource_type.is_empty() {
+            own.push(described);
+        } else {
+            by_type.entry(resource_type).or_default().push(described);
         }
     }
     ProviderOperationsBody {
@@ -424,13 +421,16 @@ async fn list(_app: Arc<App>, _request: Request) -> Result<Answer, ApiError> {
 
 async fn get(_app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let name = request.parameter("resourceProviderNamespace");
-    let namespace = NAMESPACES
+    Answer::ok(&body(namespace(name)?))
+}
+
+fn namespace(name: &str) -> Result<&'static Namespace, ApiError> {
+    NAMESPACES
         .iter()
         .find(|known| known.name.eq_ignore_ascii_case(name))
         .ok_or_else(|| {
             ApiError::not_found("ProviderNotFound", format!("Provider '{name}' not found."))
-        })?;
-    Answer::ok(&body(namespace))
+        })
 }
 
 #[cfg(test)]

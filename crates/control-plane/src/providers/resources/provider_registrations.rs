@@ -110,6 +110,7 @@ const CONTAINER_REGISTRY: &[ResourceType] = &[
         container_registry::VERSIONS,
     ),
     global("checkNameAvailability", container_registry::VERSIONS),
+    global("operations", container_registry::VERSIONS),
 ];
 
 const AUTHORIZATION: &[ResourceType] = &[
@@ -117,6 +118,7 @@ const AUTHORIZATION: &[ResourceType] = &[
     global("roleDefinitions", authorization::VERSIONS),
     global("permissions", authorization::VERSIONS),
     global("providerOperations", authorization::VERSIONS),
+    global("operations", authorization::VERSIONS),
 ];
 
 const INSIGHTS: &[ResourceType] = &[global("eventtypes", insights::VERSIONS)];
@@ -128,6 +130,7 @@ const RESOURCES: &[ResourceType] = &[
     global("subscriptions/providers", RESOURCE_VERSIONS),
     regional("subscriptions/resourceGroups", RESOURCE_VERSIONS),
     global("subscriptions/resources", RESOURCE_VERSIONS),
+    global("operations", RESOURCE_VERSIONS),
 ];
 
 /// Each namespace with its types.
