@@ -477,3 +477,45 @@ async fn a_list_in_a_group_that_is_not_there_says_so_to_who_could_see_it(pool: P
         );
     }
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_list_in_a_subscription_that_is_not_there_says_so(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let nobody = app.create_principal("nobody").await;
+    let unknown = "11111111-2222-4333-8444-555555555555";
+    for (place, version) in [
+        ("resourcegroups", "2024-11-01"),
+        ("resources", "2024-11-01"),
+        ("resourceGroups/x/resources", "2024-11-01"),
+        (
+            "providers/Microsoft.ContainerRegistry/registries",
+            REGISTRIES,
+        ),
+        (
+            "resourceGroups/x/providers/Microsoft.ContainerRegistry/registries",
+            REGISTRIES,
+        ),
+    ] {
+        for token in [&app.token, &nobody.token] {
+            let path = format!("/subscriptions/{unknown}/{place}?api-version={version}");
+            let reply = app.send(Method::GET, &path, token, None).await;
+            assert_eq!(
+                (reply.status, reply.code()),
+                (404, "SubscriptionNotFound"),
+                "{path}"
+            );
+            assert_eq!(
+                reply.message(),
+                format!("The subscription '{unknown}' could not be found.")
+            );
+        }
+        // Where there is one, who may read nothing there gets an empty list: az looks for a registry in it with rights to its content only.
+        let path = format!("{}/{place}?api-version={version}", app.subscription());
+        let reply = app.send(Method::GET, &path, &nobody.token, None).await;
+        assert_eq!(
+            (reply.status, &reply.body["value"]),
+            (200, &json!([])),
+            "{path}"
+        );
+    }
+}

@@ -19,7 +19,7 @@ use super::validation::{RegistryInput, check, check_sku_has};
 use super::versions::{VERSIONS, has};
 use crate::App;
 use crate::front_door::{Access, Answer, Operation, PathScope, Request, store_error};
-use crate::providers::resources::{check_group_of_list, group_of, known_location};
+use crate::providers::resources::{check_place_of_list, group_of, known_location};
 use crate::providers::{Visibility, is_full, page, page_size};
 
 pub(super) const PATH: &str = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.ContainerRegistry/registries/{registryName}";
@@ -194,7 +194,7 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let subscription_id = Uuid::try_parse(request.parameter("subscriptionId")).unwrap_or_default();
     let limit = page_size(&request)?;
     let visibility = Visibility::load(&app, &request).await?;
-    check_group_of_list(&request, &visibility)?;
+    check_place_of_list(&request, &visibility)?;
     let after = request.query("$skiptoken").unwrap_or_default();
     let registries = app
         .store

@@ -36,5 +36,5 @@ pub(crate) const RESOURCE_VERSIONS: &[&str] = &[
 ];
 
 pub(crate) use resource_groups::{
-    check_group_of_list, group_of, known_location, missing_subscription,
+    check_place_of_list, group_of, known_location, missing_subscription,
 };

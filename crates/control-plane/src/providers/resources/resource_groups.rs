@@ -179,10 +179,8 @@ pub(crate) fn missing_subscription(id: &str) -> ApiError {
 /// # Errors
 /// 404 naming the subscription or the group that is not there.
 pub(crate) fn group_of(request: &Request) -> Result<&ResourceGroup, ApiError> {
+    check_subscription(request)?;
     let facts = request.facts.as_ref();
-    if !facts.is_some_and(|facts| facts.subscription_exists) {
-        return Err(missing_subscription(request.parameter("subscriptionId")));
-    }
     facts
         .and_then(|facts| facts.resource_group.as_ref())
         .ok_or_else(|| {
@@ -196,14 +194,28 @@ pub(crate) fn group_of(request: &Request) -> Result<&ResourceGroup, ApiError> {
         })
 }
 
-/// Refuses a list in a group that is not there to callers who could see the group; to others it is empty, like one they may not see.
+/// Refuses what is in a subscription that is not there. So do lists: an empty one would hide that the id is mistyped.
+///
+/// # Errors
+/// 404 naming the subscription.
+fn check_subscription(request: &Request) -> Result<(), ApiError> {
+    let facts = request.facts.as_ref();
+    match facts.is_some_and(|facts| facts.subscription_exists) {
+        true => Ok(()),
+        false => Err(missing_subscription(request.parameter("subscriptionId"))),
+    }
+}
+
+/// Refuses a list in a subscription that is not there; one in a group that is not there to callers who could see the group. To others that
+/// is empty, like one they may not see.
 ///
 /// # Errors
 /// 404 naming the subscription or the group.
-pub(crate) fn check_group_of_list(
+pub(crate) fn check_place_of_list(
     request: &Request,
     visibility: &Visibility,
 ) -> Result<(), ApiError> {
+    check_subscription(request)?;
     let is_in_group = request
         .parameters
         .iter()
@@ -259,6 +271,7 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
         )
         .with_target("$filter"));
     }
+    check_subscription(&request)?;
     let subscription_id = subscription_id(&request);
     let limit = page_size(&request)?;
     let visibility = Visibility::load(&app, &request).await?;
@@ -302,13 +315,7 @@ async fn put(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let input: ResourceGroupInput = request.json()?;
     refuse_managed_by(input.managed_by.as_ref())?;
     check_properties(input.properties.as_ref())?;
-    if !request
-        .facts
-        .as_ref()
-        .is_some_and(|facts| facts.subscription_exists)
-    {
-        return Err(missing_subscription(request.parameter("subscriptionId")));
-    }
+    check_subscription(&request)?;
     let location = input
         .location
         .filter(|location| !location.trim().is_empty())

@@ -9,7 +9,7 @@ use store::registries::{RESOURCE_TYPE, Registry};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{RESOURCE_VERSIONS, check_group_of_list};
+use super::{RESOURCE_VERSIONS, check_place_of_list};
 use crate::App;
 use crate::front_door::{Access, Answer, Operation, Request, store_error};
 use crate::providers::container_registry::READ;
@@ -144,7 +144,7 @@ async fn list(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
     let subscription_id = Uuid::try_parse(request.parameter("subscriptionId")).unwrap_or_default();
     let limit = page_size(&request)?;
     let visibility = Visibility::load(&app, &request).await?;
-    check_group_of_list(&request, &visibility)?;
+    check_place_of_list(&request, &visibility)?;
     let of_another_type = wanted
         .resource_type
         .as_ref()
