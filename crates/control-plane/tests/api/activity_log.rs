@@ -360,6 +360,29 @@ async fn filters_leave_what_they_say(pool: PgPool) {
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_time_that_ends_before_it_starts_is_refused(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let filter = |from: &str, until: &str| {
+        format!("$filter=eventTimestamp%20ge%20{from}%20and%20eventTimestamp%20le%20{until}")
+    };
+    for place in [app.subscription(), String::new()] {
+        let list = |filter: String| format!("{place}/{VALUES}?api-version=2015-04-01&{filter}");
+        let refused = app
+            .get(&list(filter("2026-11-24", "2026-11-23T12:00:00")))
+            .await;
+        assert_eq!(
+            (refused.status, refused.code()),
+            (400, "InvalidFilterInQueryString")
+        );
+        for part in ["start", "2026-11-24T00:00:00", "end", "2026-11-23T12:00:00"] {
+            assert!(refused.message().contains(part), "{}", refused.body);
+        }
+        let moment = app.get(&list(filter("2026-11-24", "2026-11-24"))).await;
+        assert_eq!(moment.status, 200, "{}", moment.body);
+    }
+}
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn pages_follow_each_other_without_loss(pool: PgPool) {
     let app = TestApp::spawn(pool.clone()).await;
     let path = format!("{}?api-version={GROUPS}", app.group("g"));

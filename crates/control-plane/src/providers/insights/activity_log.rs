@@ -287,6 +287,16 @@ impl Wanted {
                 }
             }
         }
+        // Nothing is in such a time; an empty list would hide that the two were exchanged.
+        if let (Some(from), Some(until)) = (wanted.from, wanted.until)
+            && from > until
+        {
+            return Err(invalid_filter(format!(
+                "The start of the time, {}, is after its end, {}.",
+                arm::format_time(from),
+                arm::format_time(until)
+            )));
+        }
         Ok(wanted)
     }
 
@@ -382,11 +392,11 @@ mod tests {
     #[test]
     fn what_the_azure_cli_sends_is_understood() {
         let wanted = Wanted::of(
-            "eventTimestamp ge 2026-11-23T11:48:54.207542 and eventTimestamp le 2026-11-23T12:00:00+01:00 and resourceGroupName eq 'Rg1' and caller eq 'a' and status eq 'succeeded'",
+            "eventTimestamp ge 2026-11-23T11:48:54.207542 and eventTimestamp le 2026-11-23T13:00:00+01:00 and resourceGroupName eq 'Rg1' and caller eq 'a' and status eq 'succeeded'",
         );
         let expected = Wanted {
             from: Some(datetime!(2026-11-23 11:48:54.207542 UTC)),
-            until: Some(datetime!(2026-11-23 11:00 UTC)),
+            until: Some(datetime!(2026-11-23 12:00 UTC)),
             resource_group: Some("Rg1".to_owned()),
             caller: Some("a".to_owned()),
             status: Some("Succeeded".to_owned()),
