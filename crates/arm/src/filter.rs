@@ -36,34 +36,44 @@ pub enum Bound {
 /// A filter outside the supported grammar.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "The filter '{filter}' is not supported at '{rest}'. Supported are: property eq 'value', property ge 'value', property le 'value', startswith(property,'value'), collection/any(x:x eq 'value') and function('argument'), joined by 'and'."
+    "The filter '{filter}' is not supported at '{rest}'. Supported are: property eq 'value', property ge 'value', property le 'value', startswith(property,'value'), collection/any(x:x eq 'value') and function('argument'), joined by 'and'.{}",
+    if *ends_a_value_early { " An apostrophe inside a value is doubled." } else { "" }
 )]
 pub struct InvalidFilter {
     pub filter: String,
     pub rest: String,
+    /// What was not understood stands right after a closing quote, which was perhaps meant as an apostrophe.
+    pub ends_a_value_early: bool,
 }
 
 impl Filter {
     /// Parses a decoded `$filter`.
     pub fn parse(text: &str) -> Result<Self, InvalidFilter> {
-        let mut parser = Parser { rest: text.trim() };
+        let whole = text.trim();
+        let mut parser = Parser { rest: whole };
         let mut terms = Vec::new();
+        let refused = |shown: &str, stopped_at: &str| InvalidFilter {
+            filter: shorten(text),
+            rest: shorten(shown),
+            ends_a_value_early: whole
+                .strip_suffix(stopped_at)
+                .is_some_and(|understood| understood.ends_with('\''))
+                && !stopped_at.is_empty()
+                && !stopped_at.starts_with(BLANKS)
+                && !is_after_a_value(stopped_at),
+        };
         loop {
             let before = parser.rest;
-            let term = parser.term().ok_or_else(|| InvalidFilter {
-                filter: shorten(text),
-                rest: shorten(before),
-            })?;
+            let Some(term) = parser.term() else {
+                return Err(refused(before, parser.rest));
+            };
             terms.push(term);
             parser.blank();
             if parser.rest.is_empty() {
                 return Ok(Self(terms));
             }
             if !parser.keyword("and") {
-                return Err(InvalidFilter {
-                    filter: shorten(text),
-                    rest: shorten(parser.rest),
-                });
+                return Err(refused(parser.rest, parser.rest));
             }
         }
     }
@@ -111,14 +121,16 @@ fn shorten(text: &str) -> String {
     text.chars().take(120).collect()
 }
 
+/// Some clients send '+' for a blank, and it survives decoding of a path-style query.
+const BLANKS: [char; 3] = [' ', '+', '\t'];
+
 struct Parser<'a> {
     rest: &'a str,
 }
 
 impl<'a> Parser<'a> {
     fn blank(&mut self) {
-        // Some clients send '+' for a blank, and it survives decoding of a path-style query.
-        self.rest = self.rest.trim_start_matches([' ', '+', '\t']);
+        self.rest = self.rest.trim_start_matches(BLANKS);
     }
 
     fn keyword(&mut self, word: &str) -> bool {
@@ -127,7 +139,7 @@ impl<'a> Parser<'a> {
             .rest
             .get(..word.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(word))
-            && self.rest[word.len()..].starts_with([' ', '+', '\t']);
+            && self.rest[word.len()..].starts_with(BLANKS);
         if found {
             self.rest = &self.rest[word.len()..];
             self.blank();
@@ -364,6 +376,25 @@ mod tests {
         ] {
             assert_eq!(parse(text), Filter::parse(text).map(|filter| filter.0));
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_did_not_double_an_apostrophe_is_told_to() {
+        let message = |text| Filter::parse(text).unwrap_err().to_string();
+        for (text, hints) in [
+            ("a eq 'miles.o'brien@b' and c eq 'd'", true),
+            ("c eq 'd' and a ge 'o'neil'", true),
+            ("startswith(a,'o'neil')", true),
+            ("a/any(x:x eq 'o'neil')", true),
+            ("a eq 'b' or c eq 'd'", false),
+            ("a eq 'b'or c eq 'd'", false),
+            ("a eq 'b')", false),
+            ("a ne 'b'", false),
+            ("a eq 'open", false),
+        ] {
+            let hint = " An apostrophe inside a value is doubled.";
+            assert_eq!(message(text).ends_with(hint), hints, "{text}");
         }
     }
 

@@ -347,3 +347,25 @@ async fn bad_input_is_refused_with_the_value_and_the_rule(pool: PgPool) {
         (404, "Request_ResourceNotFound")
     );
 }
+
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn who_did_not_double_an_apostrophe_in_a_filter_is_told_to(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    let value = "'miles.o'brien@wharf.test'";
+    let events = "providers/Microsoft.Insights/eventtypes/management/values";
+    for path in [
+        format!(
+            "/v1.0/users?$filter=userPrincipalName%20eq%20{value}%20and%20displayName%20eq%20'm'"
+        ),
+        format!("/v1.0/users?$filter=startswith(userPrincipalName,{value})"),
+        format!(
+            "{}/{events}?api-version=2015-04-01&$filter=caller%20eq%20{value}",
+            app.subscription()
+        ),
+    ] {
+        let reply = app.get(&path).await;
+        assert_eq!(reply.status, 400, "{}", reply.body);
+        let hint = "An apostrophe inside a value is doubled.";
+        assert!(reply.message().contains(hint), "{}", reply.message());
+    }
+}
