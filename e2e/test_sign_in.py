@@ -298,9 +298,14 @@ def test_an_issuer_that_is_down_is_named(administrator, new_cli, own, plane, tmp
         "scope": f"{own.ready['control_plane']}/.default",
     }
     answer = plane.request("POST", "/adfs/oauth2/v2.0/token", token="", data=form)
-    assert answer.status_code == 503, answer.text
+    assert answer.status_code == 400, answer.text
     assert down.url in answer.json()["error_description"]
     assert int(answer.headers["retry-after"]) >= 1
+    refused = new_cli().fails(
+        "login", "--service-principal", "--username", principal.client_id, "--federated-token", down.token(),
+        "--tenant", own.ready["tenant_id"],
+    )  # fmt: skip
+    assert "AADSTS50166" in refused and down.url in refused and "Traceback" not in refused
 
 
 def test_when_a_secret_was_used_is_shown(administrator, plane):
