@@ -243,7 +243,7 @@ impl Refusal {
 
     /// The same request may be right in a moment: MSAL would answer it for a minute itself, as it does with any 400 that does not say when.
     pub(super) fn may_soon_be_right(mut self) -> Self {
-        self.retry_after = Some(Duration::from_secs(1));
+        self.retry_after = Some(Duration::ZERO);
         self
     }
 
