@@ -326,24 +326,31 @@ impl RecordStore for Unfit {
 
 #[tokio::test]
 async fn a_directory_that_is_removed_while_it_is_empty_is_made_again() {
+    // Fewer than a creation makes its directory again, so that it succeeds however the two threads are scheduled.
+    const REMOVALS_A_RECORD: u32 = 12;
     let root = TempDir::new().expect("a directory");
     let store = LocalRecords::open(root.path(), Sources::of_the_system()).expect("it opens");
     let (path, is_over) = (root.path().to_owned(), Arc::new(AtomicBool::new(false)));
-    let removed = Arc::new(AtomicU32::new(0));
-    let (count, until) = (Arc::clone(&removed), Arc::clone(&is_over));
+    let (removed, allowed) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (count, left, until) = (removed.clone(), allowed.clone(), is_over.clone());
     let removing = std::thread::spawn(move || {
         while !until.load(Ordering::Relaxed) {
             for directory in ["p/a/b", "p/a", "p"] {
-                let is_removed = std::fs::remove_dir(path.join(directory)).is_ok();
-                count.fetch_add(u32::from(is_removed), Ordering::Relaxed);
+                if left.load(Ordering::SeqCst) > 0
+                    && std::fs::remove_dir(path.join(directory)).is_ok()
+                {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    // The writer may have set it anew meanwhile: then this one is of the record before.
+                    left.fetch_sub(1, Ordering::SeqCst);
+                }
             }
-            // A pass of collection comes by once.
             std::thread::sleep(Duration::from_micros(100));
         }
     });
     let writing = async {
         let mut number = 0;
         while number < 1000 || removed.load(Ordering::Relaxed) < 300 {
+            allowed.store(REMOVALS_A_RECORD, Ordering::SeqCst);
             let durability = match number % 4 {
                 0 => Durability::OnReturn,
                 _ => Durability::Eventually,

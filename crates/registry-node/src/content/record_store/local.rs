@@ -286,8 +286,14 @@ impl Inner {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 done => return done,
             }
-            if let Some(directory) = path.parent() {
-                absent_as_none(fs::create_dir_all(directory))?;
+            let Some(directory) = path.parent() else {
+                continue;
+            };
+            match fs::create_dir_all(directory) {
+                // One above it went meanwhile, or it went between being found and being looked at.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {}
+                done => done?,
             }
         }
         fs::hard_link(staged, path)
