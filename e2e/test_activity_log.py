@@ -45,6 +45,21 @@ def test_changes_and_refusals_in_a_resource_group(az, cli_of, control_plane):
     ]
 
 
+def test_who_was_given_which_role_is_listed(az, control_plane):
+    registry = control_plane.new_registry(control_plane.new_group())
+    bot = control_plane.new_principal()
+    given = ("--assignee", bot.client_id, "--role", "AcrPull", "--scope", registry.id)
+    az.run("role", "assignment", "create", *given)
+    az.run("role", "assignment", "delete", *given)
+    changes = az.json("role", "assignment", "list-changelogs")
+    of_bot = [change for change in changes if change["principalId"] == bot.object_id]
+    assert sorted((change["action"], change["roleName"], change["scope"]) for change in of_bot) == [
+        ("Granted", "AcrPull", registry.id),
+        ("Revoked", "AcrPull", registry.id),
+    ]
+    assert {change["principalName"] for change in of_bot} == {bot.client_id}
+
+
 def test_the_directory_and_sign_ins_are_for_its_administrators(az, cli_of, control_plane, group):
     person = control_plane.new_principal_with("Reader", control_plane.subscription)
     cli = cli_of(person.client_id, person.client_secret)

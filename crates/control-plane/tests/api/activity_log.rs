@@ -39,6 +39,11 @@ pub(crate) fn by_correlation(reply: &crate::support::Reply) -> String {
     )
 }
 
+/// Finds what a change ended with, without what it began with.
+pub(crate) fn ended_by(reply: &crate::support::Reply) -> String {
+    format!("{} and status eq 'Succeeded'", by_correlation(reply))
+}
+
 fn registry_body() -> Value {
     json!({ "location": "westus", "sku": { "name": "Basic" }, "properties": { "adminUserEnabled": true } })
 }
@@ -137,7 +142,7 @@ async fn assert_sub_status(
     sub_status: &str,
 ) {
     assert_eq!(reply.status, status, "{}", reply.body);
-    let found = in_subscription(app, &app.token, &by_correlation(reply)).await;
+    let found = in_subscription(app, &app.token, &ended_by(reply)).await;
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0]["subStatus"]["value"], sub_status);
     assert_eq!(found[0]["properties"]["statusCode"], status.to_string());

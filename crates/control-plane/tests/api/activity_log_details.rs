@@ -4,19 +4,19 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::activity_log::{by_correlation, in_subscription};
+use crate::activity_log::{ended_by, in_subscription};
 use crate::directory::patch;
 use crate::directory_credentials::certificate;
 use crate::support::{GROUPS, READER, Reply, TestApp};
 
-/// The properties of the one event of a change, without what every event has.
+/// The properties of the one event that ends a change, without what every event has.
 async fn changed(app: &TestApp, reply: &Reply) -> Value {
     assert!(reply.status < 300, "{}", reply.body);
-    let found = in_subscription(app, &app.token, &by_correlation(reply)).await;
+    let found = in_subscription(app, &app.token, &ended_by(reply)).await;
     assert_eq!(found.len(), 1, "{found:?}");
     let mut properties = found[0]["properties"].clone();
     let members = properties.as_object_mut().unwrap();
-    for common in ["credentialId", "statusCode", "revision"] {
+    for common in ["credentialId", "statusCode", "revision", "responseBody"] {
         members.remove(common);
     }
     properties
@@ -139,6 +139,73 @@ async fn a_credential_is_traced_to_who_made_it(pool: PgPool) {
     }
 }
 
+/// As `az role assignment list-changelogs` reads them.
+#[sqlx::test(migrator = "store::MIGRATIONS")]
+async fn a_role_given_and_taken_is_a_beginning_and_an_end(pool: PgPool) {
+    let app = TestApp::spawn(pool).await;
+    app.create_registry("g", "contoso").await;
+    let bot = app.create_principal("bot").await;
+    let scope = app.registry("g", "contoso");
+    let assignment = app.assign(&scope, READER, &bot).await;
+    let taken = app
+        .delete(&format!("{assignment}?api-version=2022-04-01"))
+        .await;
+    assert_eq!(taken.status, 200, "{}", taken.body);
+    let about = format!("resourceId eq '{assignment}'");
+    let found = in_subscription(&app, &app.token, &about).await;
+    let member = |name: &str| -> Vec<String> {
+        let values = found.iter().map(|event| event[name]["value"].clone());
+        values
+            .map(|value| value.as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        member("status"),
+        ["Succeeded", "Started", "Succeeded", "Started"]
+    );
+    let operation = |verb: &str| format!("Microsoft.Authorization/roleAssignments/{verb}");
+    assert_eq!(
+        member("operationName"),
+        ["delete", "delete", "write", "write"].map(operation)
+    );
+    let expected = json!({ "properties": {
+        "principalId": bot.object_id, "roleDefinitionId": READER, "scope": scope } });
+    for (pair, method, at) in [
+        (&found[..2], "DELETE", "/0/properties/responseBody"),
+        (&found[2..], "PUT", "/1/properties/requestbody"),
+    ] {
+        let pair = json!(pair);
+        assert_eq!(pair[0]["operationId"], pair[1]["operationId"]);
+        assert_ne!(pair[0]["eventDataId"], pair[1]["eventDataId"]);
+        assert_eq!(pair[1]["httpRequest"]["method"], method);
+        let shown: Value =
+            serde_json::from_str(pair.pointer(at).unwrap().as_str().unwrap()).unwrap();
+        assert_eq!(shown, expected);
+        for event in [&pair[0], &pair[1]] {
+            let id = event["eventDataId"].as_str().unwrap();
+            let alone = in_subscription(&app, &app.token, &format!("eventDataId eq '{id}'")).await;
+            assert_eq!(json!(alone), json!([event]));
+        }
+        let id = pair[0]["operationId"].as_str().unwrap();
+        let both = in_subscription(&app, &app.token, &format!("operationId eq '{id}'")).await;
+        assert_eq!(json!(both), pair);
+    }
+    let begun = in_subscription(
+        &app,
+        &app.token,
+        &format!("{about} and status eq 'started'"),
+    )
+    .await;
+    assert_eq!(json!(begun), json!([found[1], found[3]]));
+    let ended = in_subscription(
+        &app,
+        &app.token,
+        &format!("{about} and status eq 'Succeeded'"),
+    )
+    .await;
+    assert_eq!(json!(ended), json!([found[0], found[2]]));
+}
+
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn what_was_given_and_to_whom_is_in_the_log(pool: PgPool) {
     const REPOSITORY_READER: &str = "b93aa761-3e63-49ed-ac28-beffa264f7ac";
@@ -238,13 +305,10 @@ async fn what_is_deleted_with_something_else_is_in_its_own_log(pool: PgPool) {
         .delete(&format!("/v1.0/servicePrincipals/{}", bot.object_id))
         .await;
     assert_eq!(removed.status, 204, "{}", removed.body);
-    let filter = format!(
-        "{} and resourceGroupName eq 'Logs'",
-        by_correlation(&removed)
-    );
+    let filter = format!("{} and resourceGroupName eq 'Logs'", ended_by(&removed));
     let found = in_subscription(&app, &reader.token, &filter).await;
     assert_eq!(found.len(), 1, "{found:?}");
-    let own = in_subscription(&app, &app.token, &by_correlation(&removed)).await;
+    let own = in_subscription(&app, &app.token, &ended_by(&removed)).await;
     assert_eq!(own.len(), 3, "{own:?}");
     let of_request = own
         .iter()
@@ -257,18 +321,18 @@ async fn what_is_deleted_with_something_else_is_in_its_own_log(pool: PgPool) {
         event["operationName"]["value"],
         "Microsoft.Authorization/roleAssignments/delete"
     );
-    assert_eq!(
-        event["properties"],
-        json!({
-            "principalId": bot.object_id, "roleDefinitionId": READER,
-            "credentialId": of_request["properties"]["credentialId"],
-        })
-    );
+    for (name, value) in [
+        ("principalId", &json!(bot.object_id)),
+        ("roleDefinitionId", &json!(READER)),
+        ("credentialId", &of_request["properties"]["credentialId"]),
+    ] {
+        assert_eq!(&event["properties"][name], value, "{name}");
+    }
 
     let path = format!("{}?api-version={GROUPS}", app.group("Logs"));
     let gone = app.delete(&path).await;
     assert!(gone.status < 300, "{}", gone.body);
-    let all = in_subscription(&app, &reader.token, &by_correlation(&gone)).await;
+    let all = in_subscription(&app, &reader.token, &ended_by(&gone)).await;
     assert_eq!(all.len(), 3, "{all:?}");
     let of_request = all
         .iter()
@@ -276,7 +340,7 @@ async fn what_is_deleted_with_something_else_is_in_its_own_log(pool: PgPool) {
         .unwrap();
     for name in ["contoso", "fabrikam"] {
         let registry = app.registry("Logs", name);
-        let filter = format!("resourceId eq '{registry}' and {}", by_correlation(&gone));
+        let filter = format!("resourceId eq '{registry}' and {}", ended_by(&gone));
         let found = in_subscription(&app, &reader.token, &filter).await;
         assert_eq!(found.len(), 1, "{found:?}");
         let event = &found[0];

@@ -162,16 +162,19 @@ async fn list(
     if wanted.is_impossible {
         return Answer::ok(&Page::<Value>::single(Vec::new()));
     }
+    // Only rows of that namespace are shown with their beginnings.
+    let only_assignments =
+        (wanted.only == Some(Phase::Beginning)).then(|| "Microsoft.Authorization".to_owned());
     let query = ActivityQuery {
         readable,
         from: wanted.from.unwrap_or(OffsetDateTime::UNIX_EPOCH),
         until: wanted.until.unwrap_or(request.now),
         below,
-        provider: wanted.provider,
+        provider: wanted.provider.or(only_assignments),
         correlation_id: wanted.correlation_id,
         event_id: wanted.event_id,
         caller: wanted.caller,
-        status: wanted.status,
+        status: wanted.status.filter(|status| status != event::STARTED),
         category: wanted.category,
         after: request.query("$skiptoken").map(position).transpose()?,
         limit: ACTIVITY_PAGE_SIZE,
@@ -182,10 +185,16 @@ async fn list(
         format!("{micros}_{}", event.event_id)
     });
     let is_full = is_full(events.len(), query.limit);
-    let value = events
-        .iter()
-        .map(|event| selected(event::body(app, event), select.as_deref()))
-        .collect();
+    let mut value = Vec::new();
+    for event in &events {
+        let end = (wanted.only != Some(Phase::Beginning)).then(|| event::body(app, event));
+        let beginning = match wanted.only {
+            Some(Phase::End) => None,
+            _ => event::beginning(app, event),
+        };
+        let shown = end.into_iter().chain(beginning);
+        value.extend(shown.map(|body| selected(body, select.as_deref())));
+    }
     Answer::ok(&page(app, request, token.filter(|_| is_full), value))
 }
 
@@ -250,8 +259,17 @@ struct Wanted {
     caller: Option<String>,
     status: Option<String>,
     category: Option<String>,
+    /// Both when nothing is said of it.
+    only: Option<Phase>,
     /// It names something that no event has.
     is_impossible: bool,
+}
+
+/// One of the events of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Beginning,
+    End,
 }
 
 impl Wanted {
@@ -309,16 +327,29 @@ impl Wanted {
                 let id = guid(property, &value)?;
                 set(&mut self.correlation_id, property, id)
             }
-            "eventdataid" | "operationid" => {
+            "operationid" => {
                 let id = guid(property, &value)?;
                 set(&mut self.event_id, property, id)
+            }
+            "eventdataid" => {
+                let id = guid(property, &value)?;
+                let row = event::row_of_beginning(id);
+                self.show_only(match row {
+                    Some(_) => Phase::Beginning,
+                    None => Phase::End,
+                });
+                set(&mut self.event_id, property, row.unwrap_or(id))
             }
             "resourceprovider" | "resourceprovidername" => {
                 let known = self.known(&PROVIDERS, value);
                 set(&mut self.provider, property, known)
             }
             "status" => {
-                let known = self.known(&["Succeeded", "Failed"], value);
+                let known = self.known(&[event::STARTED, "Succeeded", "Failed"], value);
+                self.show_only(match known.as_str() {
+                    event::STARTED => Phase::Beginning,
+                    _ => Phase::End,
+                });
                 set(&mut self.status, property, known)
             }
             "category" => {
@@ -329,6 +360,11 @@ impl Wanted {
                 "Events cannot be filtered by '{property}'. Supported are: eventTimestamp, resourceGroupName, resourceId, resourceUri, resourceProvider, correlationId, operationId, eventDataId, caller, status and category."
             ))),
         }
+    }
+
+    fn show_only(&mut self, phase: Phase) {
+        let before = self.only.replace(phase);
+        self.is_impossible |= before.is_some_and(|before| before != phase);
     }
 
     /// The one of some names that is meant; nothing is found when it is none of them.
@@ -400,6 +436,7 @@ mod tests {
             resource_group: Some("Rg1".to_owned()),
             caller: Some("a".to_owned()),
             status: Some("Succeeded".to_owned()),
+            only: Some(Phase::End),
             ..Wanted::default()
         };
         assert_eq!(wanted.ok(), Some(expected));

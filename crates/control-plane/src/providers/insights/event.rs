@@ -1,8 +1,12 @@
 //! An event as clients of ARM read it.
+//!
+//! A row of the log is one event, the end of a request. Who was given which role is read from pairs of a beginning and an end
+//! (`az role assignment list-changelogs`), so the row of an assignment is shown as both.
 
 use actix_web::http::StatusCode;
 use serde_json::{Value, json};
 use store::activity::ActivityEvent;
+use uuid::{Builder, Uuid, Version};
 
 use crate::App;
 
@@ -34,6 +38,65 @@ pub(super) const MEMBERS: [&str; 24] = [
     "properties",
 ];
 
+/// The status of a beginning.
+pub(super) const STARTED: &str = "Started";
+
+/// The id of a row's beginning: its own but for the version, so that one tells the other.
+fn beginning_id(event_id: Uuid) -> Uuid {
+    with_version(event_id, Version::Custom)
+}
+
+/// The row whose beginning has the id, if it is one of a beginning.
+pub(super) fn row_of_beginning(id: Uuid) -> Option<Uuid> {
+    (id.get_version() == Some(Version::Custom)).then(|| with_version(id, Version::Random))
+}
+
+fn with_version(id: Uuid, version: Version) -> Uuid {
+    Builder::from_bytes(id.into_bytes())
+        .with_version(version)
+        .into_uuid()
+}
+
+/// The beginning of what a row is the end of: of a role assignment that is known.
+pub(super) fn beginning(app: &App, event: &ActivityEvent) -> Option<Value> {
+    let method = assignment_method(event)?;
+    let assignment = assignment(event)?;
+    let mut begun = body(app, event);
+    let id = beginning_id(event.event_id);
+    begun["id"] = json!(id_in_log(event, id));
+    begun["eventDataId"] = json!(id);
+    begun["eventName"] = word("BeginRequest", "Begin request");
+    begun["level"] = json!("Informational");
+    begun["status"] = word(STARTED, STARTED);
+    begun["subStatus"] = sub_status(None);
+    begun["properties"] = match method {
+        "PUT" => json!({ "requestbody": assignment }),
+        _ => json!({}),
+    };
+    Some(begun)
+}
+
+/// How a role was given or taken; `None` for anything else.
+fn assignment_method(event: &ActivityEvent) -> Option<&'static str> {
+    match event.operation_name.as_str() {
+        "Microsoft.Authorization/roleAssignments/write" => Some("PUT"),
+        "Microsoft.Authorization/roleAssignments/delete" => Some("DELETE"),
+        _ => None,
+    }
+}
+
+/// The role assignment that a row is about, as JSON in text; `None` where that is not known, as of one that was not there.
+fn assignment(event: &ActivityEvent) -> Option<String> {
+    let principal_id = event.properties.get("principalId")?;
+    let role_definition_id = event.properties.get("roleDefinitionId")?;
+    let scope = event
+        .resource_id
+        .split("/providers/Microsoft.Authorization/")
+        .next()?;
+    let properties = json!({ "principalId": principal_id, "roleDefinitionId": role_definition_id, "scope": scope });
+    Some(json!({ "properties": properties }).to_string())
+}
+
 /// The body of an event. What differs from Azure's: `properties` has what an auditor of this service needs (`revision`: the configuration's,
 /// `credentialId`: the credential that the caller's token came from), and sign-ins have a category of their own.
 pub(super) fn body(app: &App, event: &ActivityEvent) -> Value {
@@ -49,7 +112,7 @@ pub(super) fn body(app: &App, event: &ActivityEvent) -> Value {
     let resource_type = resource_type(&segments);
     let failed = event.status == "Failed";
     json!({
-        "id": format!("{}/events/{}/ticks/{}", event.resource_id, event.event_id, ticks(event)),
+        "id": id_in_log(event, event.event_id),
         "eventDataId": event.event_id,
         "correlationId": event.correlation_id,
         "operationId": event.event_id,
@@ -70,10 +133,23 @@ pub(super) fn body(app: &App, event: &ActivityEvent) -> Value {
         "caller": event.caller_name,
         "claims": claims(event),
         "authorization": { "action": event.operation_name, "scope": event.resource_id },
-        "httpRequest": { "clientRequestId": event.event_id, "clientIpAddress": event.caller_address },
+        "httpRequest": http_request(event),
         "description": "",
         "properties": properties(event),
     })
+}
+
+fn id_in_log(event: &ActivityEvent, id: Uuid) -> String {
+    format!("{}/events/{id}/ticks/{}", event.resource_id, ticks(event))
+}
+
+fn http_request(event: &ActivityEvent) -> Value {
+    let mut request =
+        json!({ "clientRequestId": event.event_id, "clientIpAddress": event.caller_address });
+    if let Some(method) = assignment_method(event) {
+        request["method"] = json!(method);
+    }
+    request
 }
 
 fn word(value: &str, shown: &str) -> Value {
@@ -136,6 +212,9 @@ fn properties(event: &ActivityEvent) -> Value {
     }
     if let Some(revision) = event.revision {
         properties.insert("revision".to_owned(), json!(revision.to_string()));
+    }
+    if let (Some("DELETE"), Some(assignment)) = (assignment_method(event), assignment(event)) {
+        properties.insert("responseBody".to_owned(), json!(assignment));
     }
     Value::Object(properties)
 }
