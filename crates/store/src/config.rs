@@ -20,6 +20,7 @@ pub use tombstones::{Purged, TOMBSTONE_AGE, tombstones_purge};
 use std::collections::BTreeMap;
 
 use config_documents::{Checksum, Document, Epoch, Kind, Region, Revision};
+use sqlx::PgConnection;
 use sqlx::types::Json;
 
 use crate::{Store, StoreError, Transaction};
@@ -197,13 +198,10 @@ pub async fn publish(
 /// # Errors
 /// [`StoreError::NotInitialised`] without a head; otherwise those of the database.
 pub async fn published_so_far(store: &Store) -> Result<Published, StoreError> {
-    let row = sqlx::query!("SELECT epoch, revision FROM config_head WHERE singleton")
-        .fetch_optional(store.pool())
-        .await?
-        .ok_or(StoreError::NotInitialised)?;
+    let head = crate::head::Head::now(store).await?;
     Ok(Published {
-        epoch: Epoch(row.epoch),
-        revision: revision_of(row.revision)?,
+        epoch: Epoch(head.epoch),
+        revision: revision_of(head.revision)?,
         regions: vec![Region::all()],
     })
 }
@@ -282,22 +280,7 @@ pub async fn publish_built_in_roles(store: &Store) -> Result<Option<Published>, 
 pub async fn publish_built_in_roles_in(
     transaction: &mut Transaction,
 ) -> Result<Option<Published>, StoreError> {
-    let forms = sqlx::query_scalar!(
-        r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head WHERE singleton"#
-    )
-    .fetch_optional(&mut **transaction)
-    .await?
-    .ok_or(StoreError::NotInitialised)?;
-    let form = Forms(forms.0).of(Kind::RoleDefinition);
-    let known: BTreeMap<String, String> = sqlx::query!(
-        r#"SELECT key, body AS "body!" FROM config_documents WHERE region = '*' AND kind = $1 AND NOT deleted"#,
-        Kind::RoleDefinition.as_str()
-    )
-    .fetch_all(&mut **transaction)
-    .await?
-    .into_iter()
-    .map(|row| (row.key, row.body))
-    .collect();
+    let (known, form) = published_of(transaction, Kind::RoleDefinition).await?;
     let changes: Vec<Change> = rbac::built_in_roles()
         .iter()
         .map(|definition| Document::RoleDefinition(definition.clone()))
@@ -311,4 +294,25 @@ pub async fn publish_built_in_roles_in(
         return Ok(None);
     }
     publish(transaction, &changes).await.map(Some)
+}
+
+/// What every node knows of a kind, by key, and the form in use; 0 while not every node understands such documents.
+pub(crate) async fn published_of(
+    connection: &mut PgConnection,
+    kind: Kind,
+) -> Result<(BTreeMap<String, String>, u32), StoreError> {
+    let forms = sqlx::query_scalar!(
+        r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head WHERE singleton"#
+    )
+    .fetch_optional(&mut *connection)
+    .await?
+    .ok_or(StoreError::NotInitialised)?;
+    let known = sqlx::query!(
+        r#"SELECT key, body AS "body!" FROM config_documents WHERE region = '*' AND kind = $1 AND NOT deleted"#,
+        kind.as_str()
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let known = known.into_iter().map(|row| (row.key, row.body)).collect();
+    Ok((known, Forms(forms.0).of(kind)))
 }

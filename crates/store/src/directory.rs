@@ -35,7 +35,7 @@ pub use owners::{OwnedKind, OwnerAddition};
 pub use principal_lookup::FoundPrincipal;
 pub use principals::Indispensable;
 pub use query::ObjectQuery;
-pub use roles::{DirectoryRole, RoleAddition, RoleRemoval};
+pub use roles::{DirectoryRole, DirectoryRoleMember, RoleAddition, RoleRemoval};
 pub use secrets::{
     NewSecret, Secret, SecretAddition, SecretLimits, SecretOwner, SecretRemoval, SecretVerifier,
 };

@@ -6,7 +6,7 @@ use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::Store;
+use crate::{Store, StoreError};
 
 /// A state of the configuration. Another history has another epoch, so the same two stand for the same state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,20 @@ impl Head {
     pub(crate) fn of(epoch: Option<Uuid>, revision: Option<i64>) -> Option<Self> {
         let (epoch, revision) = epoch.zip(revision)?;
         Some(Self { epoch, revision })
+    }
+
+    /// # Errors
+    /// [`StoreError::NotInitialised`] without a head; otherwise those of the database.
+    pub(crate) async fn now(store: &Store) -> Result<Self, StoreError> {
+        let mut connection = store.connection().await?;
+        let head = sqlx::query_as!(
+            Self,
+            "SELECT epoch, revision FROM config_head WHERE singleton"
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+        store.put_by(connection);
+        head.ok_or(StoreError::NotInitialised)
     }
 }
 
@@ -53,12 +67,5 @@ async fn read(store: Store) -> Option<Head> {
     // Requests that came in together are about to ask, too.
     tokio::task::yield_now().await;
     readings.next.lock().take();
-    let mut connection = store.connection().await.ok()?;
-    let row = sqlx::query!("SELECT epoch, revision FROM config_head WHERE singleton")
-        .fetch_optional(&mut *connection)
-        .await
-        .ok()?;
-    store.put_by(connection);
-    let row = row?;
-    Head::of(Some(row.epoch), Some(row.revision))
+    Head::now(&store).await.ok()
 }

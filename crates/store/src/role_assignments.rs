@@ -14,6 +14,12 @@ use crate::{Store, StoreError, Transaction, activity, role_definitions};
 /// The version of the language that conditions are written in.
 pub const CONDITION_VERSION: &str = "2.0";
 
+/// An assignment's resource id: it belongs to its scope.
+pub fn resource_id(scope: &str, name: Uuid) -> String {
+    let scope = scope.trim_end_matches('/');
+    format!("{scope}/providers/Microsoft.Authorization/roleAssignments/{name}")
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleAssignment {
     /// Unique in the tenant.
@@ -444,11 +450,7 @@ pub(crate) async fn delete_of_principal(
     let deleted: Vec<activity::Deleted> = rows
         .iter()
         .map(|row| activity::Deleted {
-            resource_id: format!(
-                "{}/providers/Microsoft.Authorization/roleAssignments/{}",
-                row.scope.trim_end_matches('/'),
-                row.name
-            ),
+            resource_id: resource_id(&row.scope, row.name),
             details: details(
                 principal_id,
                 row.role_definition_id,

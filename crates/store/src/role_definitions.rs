@@ -39,8 +39,11 @@ pub enum RoleDefinitionPut {
 pub enum RoleDefinitionDeletion {
     Deleted(Box<CustomRole>, Published),
     NotFound,
-    /// So many assignments are of it.
-    InUse(i64),
+    /// So many assignments are of it, one of them at this scope.
+    InUse {
+        count: i64,
+        scope: String,
+    },
     /// It was changed since it was read.
     Stale,
 }
@@ -186,14 +189,15 @@ impl Store {
             Some(_) => {}
         }
         // Whoever assigns the role holds its row meanwhile, so none is being assigned now.
-        let assignments = sqlx::query_scalar!(
-            r#"SELECT count(*) AS "count!" FROM role_assignments WHERE role_definition_id = $1"#,
+        let assigned = sqlx::query!(
+            r#"SELECT count(*) AS "count!", min(scope) AS scope FROM role_assignments WHERE role_definition_id = $1"#,
             id
         )
         .fetch_one(&mut *transaction)
         .await?;
-        if assignments > 0 {
-            return Ok(RoleDefinitionDeletion::InUse(assignments));
+        if let Some(scope) = assigned.scope {
+            let count = assigned.count;
+            return Ok(RoleDefinitionDeletion::InUse { count, scope });
         }
         sqlx::query!("DELETE FROM role_definitions WHERE id = $1", id)
             .execute(&mut *transaction)

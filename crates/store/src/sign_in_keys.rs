@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use config_documents::{Document, Kind, Region};
-use sqlx::types::Json;
 use time::{Duration, OffsetDateTime};
 
-use crate::config::{Change, FormMap, Forms, Published, publish};
+use crate::config::{Change, Published, publish, published_of};
 use crate::{Store, StoreError, Transaction};
 
 /// How much later than its end a key is forgotten: clocks of control planes may differ by as much, and none publishes anew what another
@@ -87,7 +86,8 @@ impl Store {
         now: OffsetDateTime,
     ) -> Result<Option<Published>, StoreError> {
         // First without a lock: nearly always there is nothing to do.
-        let (known, form) = published_keys(&mut *self.pool().acquire().await?).await?;
+        let (known, form) =
+            published_of(&mut *self.pool().acquire().await?, Kind::SignInKey).await?;
         let is_known = |document: &Document| {
             known.get(&document.key()) == document.body_in_form(form).as_ref()
         };
@@ -120,7 +120,7 @@ impl Store {
                 )
             })
             .collect();
-        let (known, form) = published_keys(&mut transaction).await?;
+        let (known, form) = published_of(&mut transaction, Kind::SignInKey).await?;
         let mut changes: Vec<Change> = known
             .keys()
             .filter(|kid| !present.contains_key(*kid))
@@ -209,7 +209,7 @@ async fn retire(
     )
     .fetch_all(&mut **transaction)
     .await?;
-    let (known, _) = published_keys(&mut *transaction).await?;
+    let (known, _) = published_of(&mut *transaction, Kind::SignInKey).await?;
     let mut changes = Vec::with_capacity(retired.len() + 1);
     for row in retired {
         let Some(body) = known.get(&row.kid) else {
@@ -250,24 +250,4 @@ async fn lock(transaction: &mut Transaction) -> Result<(), StoreError> {
         .await?
         .ok_or(StoreError::NotInitialised)?;
     Ok(())
-}
-
-/// What nodes know of keys, by kid, and the form in use; 0 while not every node understands such documents.
-async fn published_keys(
-    connection: &mut sqlx::PgConnection,
-) -> Result<(BTreeMap<String, String>, u32), StoreError> {
-    let forms = sqlx::query_scalar!(
-        r#"SELECT forms AS "forms: Json<FormMap>" FROM config_head WHERE singleton"#
-    )
-    .fetch_optional(&mut *connection)
-    .await?
-    .ok_or(StoreError::NotInitialised)?;
-    let known = sqlx::query!(
-        r#"SELECT key, body AS "body!" FROM config_documents WHERE region = '*' AND kind = $1 AND NOT deleted"#,
-        Kind::SignInKey.as_str()
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    let known = known.into_iter().map(|row| (row.key, row.body)).collect();
-    Ok((known, Forms(forms.0).of(Kind::SignInKey)))
 }

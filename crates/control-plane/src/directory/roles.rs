@@ -8,7 +8,7 @@ use arm::ApiError;
 use serde::Serialize;
 use store::directory::{DirectoryRole as Role, RoleAddition, RoleRemoval};
 use utoipa::ToSchema;
-use uuid::{Uuid, uuid};
+use uuid::Uuid;
 
 use super::errors::{id_in_path, last_administrator, not_found};
 use super::objects::{self, MIXED_LIST_OPTIONS};
@@ -89,7 +89,7 @@ struct DirectoryRoleList {
 
 impl From<Role> for DirectoryRole {
     fn from(role: Role) -> Self {
-        let id = id_of(role);
+        let id = role.id();
         let (display_name, description) = match role {
             Role::Administrator => (
                 "Global Administrator",
@@ -113,20 +113,12 @@ impl From<Role> for DirectoryRole {
     }
 }
 
-fn id_of(role: Role) -> Uuid {
-    match role {
-        Role::Administrator => uuid!("62e90394-69f5-4237-9190-012177145e10"),
-        Role::ApplicationAdministrator => uuid!("9b895d92-2cd3-44c7-9d02-a6ac2d5ea5c3"),
-        Role::Reader => uuid!("88d8e3e3-8f55-4a1e-953a-9b9898b8876b"),
-    }
-}
-
 /// The role that the path names.
 fn role(request: &Request) -> Result<Role, ApiError> {
     let id = id_in_path(request, "roleId")?;
     Role::ALL
         .into_iter()
-        .find(|role| id_of(*role) == id)
+        .find(|role| role.id() == id)
         .ok_or_else(|| not_found("directory role", id))
 }
 

@@ -9,6 +9,7 @@ mod body;
 mod cors;
 mod dispatch;
 mod errors;
+mod lookup;
 mod openapi;
 mod operation;
 mod request;

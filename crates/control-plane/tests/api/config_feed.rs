@@ -37,10 +37,7 @@ async fn a_node_gets_a_snapshot_and_then_what_changes(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
     change(&app, "before").await;
-    let mut stream = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
+    let mut stream = TestNode::connected(&app, region("westus")).await;
     let first = stream.mark().await.unwrap();
     assert_eq!(stream.snapshots, 1);
     assert_eq!(stream.node.registry_names(), ["before"]);
@@ -65,10 +62,7 @@ async fn a_node_gets_a_snapshot_and_then_what_changes(pool: PgPool) {
 async fn a_node_that_comes_back_gets_what_it_lacks_and_no_snapshot(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
-    let mut stream = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
+    let mut stream = TestNode::connected(&app, region("westus")).await;
     let mark = stream.mark().await.unwrap();
     let node = stream.node.clone();
     drop(stream);
@@ -124,12 +118,7 @@ async fn a_change_is_complete_when_every_node_of_the_region_has_it(pool: PgPool)
     );
     let mut running = Vec::new();
     for _ in 0..3 {
-        let mut stream = TestNode::joined(&app, region("westus"))
-            .await
-            .connect(&app)
-            .await;
-        let mark = stream.mark().await.unwrap();
-        stream.answer(mark).await;
+        let stream = TestNode::following(&app, region("westus")).await;
         running.push(stream.run());
     }
     for name in ["first", "second", "third"] {
@@ -148,12 +137,7 @@ async fn a_change_is_complete_when_every_node_of_the_region_has_it(pool: PgPool)
 async fn a_change_is_pending_while_a_live_node_does_not_answer(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
-    let mut stream = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
-    let mark = stream.mark().await.unwrap();
-    stream.answer(mark).await;
+    let mut stream = TestNode::following(&app, region("westus")).await;
     let reply = change(&app, "unanswered").await;
     assert_eq!(reply.status, 201, "the change is made all the same");
     assert_eq!(reply.header("x-wharfinger-propagation"), "pending");
@@ -178,12 +162,7 @@ async fn a_change_is_pending_while_a_live_node_does_not_answer(pool: PgPool) {
 async fn a_repeated_change_waits_for_the_first_one(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
-    let mut stream = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
-    let mark = stream.mark().await.unwrap();
-    stream.answer(mark).await;
+    let mut stream = TestNode::following(&app, region("westus")).await;
     let first = change(&app, "unanswered").await;
     assert_eq!(first.header("x-wharfinger-propagation"), "pending");
     let again = change(&app, "unanswered").await;
@@ -214,10 +193,7 @@ async fn a_repeated_change_waits_for_the_first_one(pool: PgPool) {
 async fn a_document_that_a_node_cannot_understand_makes_its_change_partial(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
-    let mut stream = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
+    let mut stream = TestNode::connected(&app, region("westus")).await;
     let mark = stream.mark().await.unwrap();
     stream.rejected = vec![Rejected {
         region: region("*"),
@@ -251,12 +227,7 @@ async fn a_document_that_a_node_cannot_understand_makes_its_change_partial(pool:
 async fn nodes_of_other_regions_are_not_sent_what_is_not_theirs(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
     app.create_group("group").await;
-    let mut stream = TestNode::joined(&app, region("northeurope"))
-        .await
-        .connect(&app)
-        .await;
-    let mark = stream.mark().await.unwrap();
-    stream.answer(mark).await;
+    let stream = TestNode::following(&app, region("northeurope")).await;
     let running = stream.run();
     let reply = change(&app, "western").await;
     assert_eq!(reply.header("x-wharfinger-propagation"), "complete");
@@ -272,10 +243,7 @@ async fn nodes_of_other_regions_are_not_sent_what_is_not_theirs(pool: PgPool) {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_mark_says_what_was_heard(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    let mut stream = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
+    let mut stream = TestNode::connected(&app, region("westus")).await;
     let first = stream.mark().await.unwrap();
     assert_eq!(first.heard, 0);
     let second = stream.mark().await.unwrap();
@@ -290,10 +258,7 @@ async fn a_mark_says_what_was_heard(pool: PgPool) {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_node_whose_copy_diverged_gets_a_snapshot(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    let mut stream = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
+    let mut stream = TestNode::connected(&app, region("westus")).await;
     stream.node.documents.clear();
     let mut stream = reconnect(stream, &app).await;
     assert_eq!(stream.snapshots, 0);
@@ -323,10 +288,7 @@ async fn reconnect(mut stream: Stream, app: &TestApp) -> Stream {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_second_stream_of_a_node_ends_the_first(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    let mut first = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
+    let mut first = TestNode::connected(&app, region("westus")).await;
     first.mark().await.unwrap();
     let mut second = first.node.clone().connect(&app).await;
     second.mark().await.unwrap();
@@ -338,10 +300,7 @@ async fn a_node_that_the_database_does_not_know_loses_its_stream_and_is_not_call
     pool: PgPool,
 ) {
     let app = TestApp::spawn(pool).await;
-    let mut stream = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
+    let mut stream = TestNode::connected(&app, region("westus")).await;
     let mark = stream.mark().await.unwrap();
     sqlx::query("DELETE FROM nodes")
         .execute(app.store.pool())
@@ -506,10 +465,7 @@ async fn a_join_token_joins_one_node(pool: PgPool) {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn operators_see_who_has_what(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    let mut stream = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
+    let mut stream = TestNode::connected(&app, region("westus")).await;
     let absent = TestNode::joined(&app, region("northeurope")).await;
     let head = app.get("/config/v1/nodes").await.body["revision"]
         .as_u64()

@@ -107,6 +107,8 @@ async fn a_custom_role_allows_what_it_names_and_no_more(pool: PgPool) {
         (in_use.status, in_use.code()),
         (400, "RoleDefinitionHasAssignments")
     );
+    let where_it_is = format!("1, one of them at '{}'", app.group("g"));
+    assert!(in_use.message().contains(&where_it_is), "{}", in_use.body);
     assert_eq!(
         app.delete(&format!("{assignment}?api-version={ASSIGNMENTS}"))
             .await

@@ -81,12 +81,7 @@ async fn refused(app: &TestApp, credential: &str) -> u16 {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_rotation_is_asked_for_announced_and_in_force_when_it_is_first_used(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    let mut stream = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
-    let mark = stream.mark().await.unwrap();
-    stream.answer(mark).await;
+    let mut stream = TestNode::following(&app, region("westus")).await;
     let (node_id, old) = (stream.node.node_id, stream.node.credential.clone());
     let old_kid = keys(&stream.node)[0].clone();
 
@@ -184,14 +179,8 @@ async fn only_a_node_itself_renews_what_it_shows_and_signs_with(pool: PgPool) {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_removed_node_is_told_whether_it_is_connected_or_comes_back(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    let mut stays = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
-    let mut goes = TestNode::joined(&app, region("westus"))
-        .await
-        .connect(&app)
-        .await;
+    let mut stays = TestNode::connected(&app, region("westus")).await;
+    let mut goes = TestNode::connected(&app, region("westus")).await;
     let away = TestNode::joined(&app, region("westus")).await;
     for stream in [&mut stays, &mut goes] {
         let mark = stream.mark().await.unwrap();

@@ -100,6 +100,19 @@ impl TestNode {
         Self::of_reply(&reply, region)
     }
 
+    /// The stream of one that has just joined.
+    pub(crate) async fn connected(app: &TestApp, region: Region) -> Stream {
+        Self::joined(app, region).await.connect(app).await
+    }
+
+    /// The stream of one that has just joined and answered its first mark: calls that change something wait for it.
+    pub(crate) async fn following(app: &TestApp, region: Region) -> Stream {
+        let mut stream = Self::connected(app, region).await;
+        let mark = stream.mark().await.unwrap();
+        stream.answer(mark).await;
+        stream
+    }
+
     /// From the answer to its joining.
     pub(crate) fn of_reply(reply: &Reply, region: Region) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! Roles of the directory itself, and who holds them. Only people and service principals do, so that whoever is the last administrator is
 //! known without following groups.
 
-use uuid::Uuid;
+use uuid::{Uuid, uuid};
 
 use super::principals::is_last_administrator;
 use super::{Addressed, hold_individual};
@@ -33,6 +33,25 @@ impl DirectoryRole {
             Self::Reader => "reader",
         }
     }
+
+    /// The same in every directory: the id of Microsoft Graph's template of the role.
+    pub fn id(self) -> Uuid {
+        match self {
+            Self::Administrator => uuid!("62e90394-69f5-4237-9190-012177145e10"),
+            Self::ApplicationAdministrator => uuid!("9b895d92-2cd3-44c7-9d02-a6ac2d5ea5c3"),
+            Self::Reader => uuid!("88d8e3e3-8f55-4a1e-953a-9b9898b8876b"),
+        }
+    }
+}
+
+/// Who has a role, as people know them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryRoleMember {
+    pub object_id: Uuid,
+    /// `User` or `ServicePrincipal`.
+    pub kind: String,
+    /// A person's user principal name; of anything else the name that is shown.
+    pub name: String,
 }
 
 /// What came of giving somebody a role.
@@ -55,6 +74,29 @@ pub enum RoleRemoval {
 }
 
 impl Store {
+    /// Like [`Store::directory_role_member_ids`], with their names.
+    pub async fn directory_role_members(
+        &self,
+        role: DirectoryRole,
+        after: Uuid,
+        limit: i64,
+    ) -> Result<Vec<DirectoryRoleMember>, StoreError> {
+        let members = sqlx::query_as!(
+            DirectoryRoleMember,
+            r#"SELECT p.object_id, p.kind, COALESCE(u.user_principal_name, p.display_name) AS "name!"
+             FROM directory_role_members m
+             JOIN principals p ON p.object_id = m.principal_id
+             LEFT JOIN users u ON u.object_id = m.principal_id
+             WHERE m.role = $1 AND m.principal_id > $2 ORDER BY m.principal_id LIMIT $3"#,
+            role.as_str(),
+            after,
+            limit
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(members)
+    }
+
     /// A page of those who have a role, in the order of their ids, starting after `after`.
     pub async fn directory_role_member_ids(
         &self,

@@ -23,7 +23,7 @@ pub(crate) enum AdministratorCommand {
     Add(PrincipalArguments),
     /// Take the role from a principal; the last one keeps it
     Remove(PrincipalArguments),
-    /// Show the object ids of those who do
+    /// Show those who do: object id, kind and name, between tabs
     List(ListArguments),
 }
 
@@ -65,8 +65,10 @@ pub(super) async fn run(command: &AdministratorCommand, clock: &Clock) -> Result
     }
 }
 
+/// What the activity log names, like a request that does the same.
 fn resource(object_id: Uuid) -> String {
-    format!("/providers/Microsoft.Directory/directoryRoles/administrator/members/{object_id}")
+    let role = DirectoryRole::Administrator.id();
+    format!("/providers/Microsoft.Directory/directoryRoles/{role}/members/{object_id}")
 }
 
 async fn create(arguments: &CreateArguments, clock: &Clock) -> Result<(), AdminError> {
@@ -133,7 +135,7 @@ async fn add(arguments: &PrincipalArguments, clock: &Clock) -> Result<(), AdminE
             }
         }
     };
-    let operation = "Microsoft.Directory/directoryRoles/members/write";
+    let operation = "Microsoft.Directory/directoryRoles/addMember/action";
     recorded(&store, clock, operation, &resource(object_id), work).await?;
     say(&format!("{object_id} administers the directory"))
 }
@@ -150,7 +152,7 @@ async fn remove(arguments: &PrincipalArguments, clock: &Clock) -> Result<(), Adm
             RoleRemoval::LastAdministrator => Err(AdminError::LastAdministrator),
         }
     };
-    let operation = "Microsoft.Directory/directoryRoles/members/delete";
+    let operation = "Microsoft.Directory/directoryRoles/removeMember/action";
     recorded(&store, clock, operation, &resource(object_id), work).await?;
     say(&format!("{object_id} does not administer the directory"))
 }
@@ -161,13 +163,16 @@ async fn list(arguments: &ListArguments) -> Result<(), AdminError> {
     let mut after = Uuid::nil();
     loop {
         let page = store
-            .directory_role_member_ids(DirectoryRole::Administrator, after, PAGE)
+            .directory_role_members(DirectoryRole::Administrator, after, PAGE)
             .await?;
-        for object_id in &page {
-            say(&object_id.to_string())?;
+        for member in &page {
+            say(&format!(
+                "{}\t{}\t{}",
+                member.object_id, member.kind, member.name
+            ))?;
         }
         match page.last() {
-            Some(&last) => after = last,
+            Some(last) => after = last.object_id,
             None => return Ok(()),
         }
     }

@@ -578,11 +578,11 @@ async fn delete(app: Arc<App>, request: Request) -> Result<Answer, ApiError> {
                 return Ok(Answer::ok(&custom_body(&request, &role))?.published(Some(published)));
             }
             RoleDefinitionDeletion::NotFound => return Ok(Answer::empty(StatusCode::NO_CONTENT)),
-            RoleDefinitionDeletion::InUse(count) => {
+            RoleDefinitionDeletion::InUse { count, scope } => {
                 return Err(ApiError::invalid(
                     "RoleDefinitionHasAssignments",
                     format!(
-                        "There are existing role assignments referencing role '{}': {count}. Delete them first.",
+                        "There are existing role assignments referencing role '{}': {count}, one of them at '{scope}'. Delete them first.",
                         before.definition.role_name
                     ),
                 ));

@@ -12,7 +12,7 @@ use serde_json::Value;
 use store::access::PrincipalKind;
 use store::role_assignments::{
     CONDITION_VERSION, NewRoleAssignment, RoleAssignment, RoleAssignmentDeletion,
-    RoleAssignmentDetails, RoleAssignmentPut, ScopeRow,
+    RoleAssignmentDetails, RoleAssignmentPut, ScopeRow, resource_id,
 };
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -166,11 +166,7 @@ struct RoleAssignmentInputProperties {
 
 fn body(request: &Request, assignment: &RoleAssignment) -> RoleAssignmentBody {
     RoleAssignmentBody {
-        id: format!(
-            "{}{SUFFIX}/{}",
-            assignment.scope.trim_end_matches('/'),
-            assignment.name
-        ),
+        id: resource_id(&assignment.scope, assignment.name),
         name: assignment.name.to_string(),
         kind: "Microsoft.Authorization/roleAssignments",
         properties: RoleAssignmentProperties {
