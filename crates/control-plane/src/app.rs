@@ -1,6 +1,7 @@
 //! What every request shares, and how it is put together from its parts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use credentials::{KeyRing, Randomness};
 use service::clock::Clock;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub cors_allowed_origins: Vec<String>,
     /// How many days rows of the activity log are kept.
     pub activity_retention_days: u32,
+    /// How long an operation waits for nodes before it answers `pending`.
+    pub propagation_timeout: Duration,
 }
 
 /// What an [`App`] is made of.
@@ -140,7 +143,7 @@ impl App {
 
 /// Keeps the readiness check `database` true to what the database answers.
 fn watch_database(store: Store, readiness: Readiness, shutdown: Shutdown) {
-    const INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
+    const INTERVAL: Duration = Duration::from_secs(2);
     tokio::spawn(async move {
         while !shutdown.is_requested() {
             let state = match store::within(STATEMENT_TIMEOUT, store.ping()).await {

@@ -32,6 +32,9 @@ pub(crate) const RESEALED_AT_ONCE: i64 = 500;
 /// How long rows of the activity log are kept, unless the operator says otherwise, in days.
 pub(crate) const ACTIVITY_RETENTION_DAYS: u32 = 90;
 
+/// How long an operation waits for nodes before it answers `pending`, unless the operator says otherwise, in seconds.
+pub(crate) const PROPAGATION_TIMEOUT_SECONDS: u64 = 2;
+
 /// How often old rows of the activity log are forgotten, and how many in one statement.
 pub(crate) const ACTIVITY_FORGET_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) const ACTIVITY_FORGET_ROWS: i64 = 5000;

@@ -20,7 +20,10 @@ use store::{Store, StoreError};
 
 use crate::app::{App, Parts, Settings, StartError};
 use crate::front_door::dispatch;
-use crate::limits::{ACTIVITY_RETENTION_DAYS, FLUSH_TIME, HEAD_TIMEOUT, SHUTDOWN_TIMEOUT};
+use crate::limits::{
+    ACTIVITY_RETENTION_DAYS, FLUSH_TIME, HEAD_TIMEOUT, PROPAGATION_TIMEOUT_SECONDS,
+    SHUTDOWN_TIMEOUT,
+};
 use crate::sealing::{KeyFile, KeyFileError};
 use crate::sign_in::SignInError;
 
@@ -56,6 +59,10 @@ pub struct Arguments {
     #[arg(long, value_name = "DAYS", default_value_t = ACTIVITY_RETENTION_DAYS,
         value_parser = clap::value_parser!(u32).range(1..=36_500))]
     activity_log_retention: u32,
+    /// How many seconds a change waits for the nodes before it is answered as pending; a silent node's lease ends after 10
+    #[arg(long, value_name = "SECONDS", env = "WHARFINGER_PROPAGATION_TIMEOUT", default_value_t = PROPAGATION_TIMEOUT_SECONDS,
+        value_parser = clap::value_parser!(u64).range(1..=9))]
+    propagation_timeout: u64,
     /// How logs are written
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -125,6 +132,7 @@ async fn run_until_shutdown(arguments: Arguments) -> Result<(), RunError> {
             issuer_allow_private: arguments.issuer_allow_private,
             cors_allowed_origins: arguments.cors_allowed_origin.clone(),
             activity_retention_days: arguments.activity_log_retention,
+            propagation_timeout: Duration::from_secs(arguments.propagation_timeout),
         },
         metrics: metrics.clone(),
         readiness: readiness.clone(),

@@ -263,12 +263,19 @@ async fn a_reader_misses_nothing_and_every_mark_holds_while_writers_write(pool: 
     let store = initialised(pool).await;
     let region = Region("westus".into());
     let mut position = config::head(&store).await.expect("a head").position;
+    let (reads, is_read) = tokio::sync::watch::channel(false);
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
-            let store = store.clone();
+            let (store, mut is_read) = (store.clone(), is_read.clone());
             tokio::spawn(async move {
                 let mut numbers = Numbers(writer as u64);
-                for _ in 0..25 {
+                for at in 0..25 {
+                    if at == 12 {
+                        is_read
+                            .wait_for(|is_read| *is_read)
+                            .await
+                            .expect("a reader");
+                    }
                     let key = u128::from(numbers.below(8));
                     let region = ["*", "westus", "northeurope"][numbers.below(3) as usize];
                     let change = if numbers.below(4) == 0 {
@@ -302,6 +309,8 @@ async fn a_reader_misses_nothing_and_every_mark_holds_while_writers_write(pool: 
             "at {position:?}"
         );
         batches += 1;
+        // The writers go on to their second half.
+        reads.send_replace(true);
     }
     for writer in writers {
         writer.await.expect("a writer must not panic");

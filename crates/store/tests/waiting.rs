@@ -24,7 +24,7 @@ async fn a_lock_that_is_never_released_is_not_waited_for_without_end(
         matches!(outcome, Err(StoreError::Unavailable(_))),
         "{outcome:?}"
     );
-    assert!(started.elapsed() < LOCK_TIMEOUT + Duration::from_secs(5));
+    assert!(started.elapsed() < LOCK_TIMEOUT + Duration::from_secs(60));
     hanging.rollback().await.expect("rolled back");
     assert!(store.region_list().await.is_ok());
 }

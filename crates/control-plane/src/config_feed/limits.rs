@@ -10,9 +10,6 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 pub(super) const READ_INTERVAL: Duration =
     Duration::from_millis(config_documents::MINIMUM_MARK_INTERVAL_MILLISECONDS);
 
-/// How long an operation waits for nodes before it answers `pending`.
-pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// How long a task rests after the database failed it.
 pub(super) const BACK_OFF: Duration = Duration::from_millis(500);
 

@@ -24,7 +24,7 @@ pub(crate) use propagation::Propagation;
 pub(crate) use stream::configure;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use service::in_flight::InFlight;
@@ -62,6 +62,8 @@ pub(crate) struct ConfigFeed {
     done: Shutdown,
     /// Tells this control plane's notifications from others'.
     instance: Uuid,
+    /// How long an operation waits for nodes before it answers `pending`.
+    propagation_timeout: Duration,
     metrics: FeedMetrics,
     reader: Reader,
     connections: Connections,
@@ -88,6 +90,7 @@ impl ConfigFeed {
             shutdown: parts.shutdown.clone(),
             done: Shutdown::new(),
             instance: Uuid::new_v4(),
+            propagation_timeout: parts.settings.propagation_timeout,
             metrics: FeedMetrics::register(&parts.metrics),
             reader: Reader::new(),
             connections: Connections::new(),

@@ -17,7 +17,7 @@ use super::ConfigFeed;
 use super::connections::Connected;
 use super::limits::{
     BACK_OFF, NAMED_NODES, NODES_INTERVAL, NODES_PAUSE_MAXIMUM, NODES_PAUSE_PER_NODE,
-    REMOTE_PROGRESS_INTERVAL, WAIT_TIMEOUT,
+    REMOTE_PROGRESS_INTERVAL,
 };
 use crate::limits::STATEMENT_TIMEOUT;
 
@@ -203,7 +203,7 @@ impl ConfigFeed {
     }
 
     async fn wait_until_known(&self, published: &Published, except: Option<Uuid>) -> Propagation {
-        let deadline = tokio::time::Instant::now() + WAIT_TIMEOUT;
+        let deadline = tokio::time::Instant::now() + self.propagation_timeout;
         let mut changes = self.connections.changes();
         let mut view = self.nodes.view.subscribe();
         // Asked after the caller's commit: a node that is not in the list, or whose lease is not, reads the head after that commit.

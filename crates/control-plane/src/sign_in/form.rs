@@ -141,7 +141,7 @@ mod tests {
             Some(InvalidForm::TooMany)
         );
         // Comparing each with each takes minutes.
-        assert!(begun.elapsed() < std::time::Duration::from_millis(500));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30));
         let most = names[..MAXIMUM_FORM_PARAMETERS].join("&");
         assert!(Form::parse(most.as_bytes()).is_ok());
     }

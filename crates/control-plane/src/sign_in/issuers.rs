@@ -446,6 +446,7 @@ mod tests {
     async fn is_asked(issuers: &Issuers, name: &str, listener: &tokio::net::TcpListener) -> bool {
         let header = header("a");
         tokio::select! {
+            biased;
             accepted = listener.accept() => accepted.is_ok(),
             _ = issuers.key(name, &header, NOW) => false,
             () = tokio::time::sleep(ISSUER_FETCH_TIMEOUT / 2) => false,

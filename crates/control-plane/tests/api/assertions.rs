@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use actix_web::{App as ActixApp, HttpResponse, HttpServer, web};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use control_plane::Settings;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use sqlx::PgPool;
 use store::Store;
 use time::OffsetDateTime;
 
-use crate::support::{Reply, TestApp};
+use crate::support::{Reply, TestApp, settings};
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -300,6 +301,14 @@ impl Issuer {
         }
     }
 
+    /// Of a control plane that trusts it.
+    fn trusted(&self) -> Settings {
+        Settings {
+            issuer_ca_file: Some(self.ca_file.clone()),
+            ..settings()
+        }
+    }
+
     fn claims(&self) -> Value {
         json!({ "iss": self.url, "sub": SUBJECT, "aud": AUDIENCE, "exp": seconds_from_now(300) })
     }
@@ -325,7 +334,7 @@ async fn federate(app: &TestApp, issuer: &str) -> (String, String) {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_token_of_a_trusted_issuer_signs_in_until_the_trust_is_removed(pool: PgPool) {
     let issuer = Issuer::start();
-    let app = TestApp::spawn_trusting(Store::over(pool), Some(issuer.ca_file.clone())).await;
+    let app = TestApp::spawn_with(Store::over(pool), issuer.trusted()).await;
     let (credential, app_id) = federate(&app, &issuer.url).await;
     let good = issuer.claims();
     let reply = sign_in(&app, &app_id, &issuer.token(&good, "one")).await;
@@ -391,7 +400,7 @@ async fn a_token_of_a_trusted_issuer_signs_in_until_the_trust_is_removed(pool: P
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn an_issuer_that_lies_or_is_down_or_is_not_trusted_is_named(pool: PgPool) {
     let issuer = Issuer::start();
-    let app = TestApp::spawn_trusting(Store::over(pool), Some(issuer.ca_file.clone())).await;
+    let app = TestApp::spawn_with(Store::over(pool), issuer.trusted()).await;
     let (_, app_id) = federate(&app, &issuer.url).await;
     *issuer.says.lock().unwrap() = Some("https://token.actions.githubusercontent.com".to_owned());
     let token = issuer.token(&issuer.claims(), "one");

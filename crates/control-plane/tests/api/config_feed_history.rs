@@ -130,8 +130,8 @@ async fn what_went_back_unseen_is_seen_by_the_control_plane_itself(pool: PgPool)
 }
 
 /// A change that is committed, while its node does not answer before a new epoch has begun: what is said of the change.
-async fn propagation_across(pool: PgPool, cause: Cause) -> String {
-    let app = Arc::new(TestApp::spawn(pool).await);
+async fn propagation_across(app: TestApp, cause: Cause) -> String {
+    let app = Arc::new(app);
     app.create_group("group").await;
     let (mut stream, first) = current(&app, joined(&app).await).await;
     let changing = {
@@ -161,12 +161,14 @@ async fn propagation_across(pool: PgPool, cause: Cause) -> String {
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_change_is_complete_across_an_epoch_that_holds_it(pool: PgPool) {
-    assert_eq!(propagation_across(pool, Cause::Operator).await, "complete");
+    let app = TestApp::spawn(pool).await;
+    assert_eq!(propagation_across(app, Cause::Operator).await, "complete");
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_change_that_may_be_lost_is_pending(pool: PgPool) {
-    assert_eq!(propagation_across(pool, Cause::WentBack).await, "pending");
+    let app = TestApp::spawn_hurried(pool).await;
+    assert_eq!(propagation_across(app, Cause::WentBack).await, "pending");
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
@@ -229,7 +231,7 @@ async fn a_fenced_node_is_not_waited_for(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_removed_node_is_told_so_at_once(pool: PgPool) {
-    let app = TestApp::spawn(pool).await;
+    let app = TestApp::spawn_hurried(pool).await;
     let (stream, _) = current(&app, joined(&app).await).await;
     let mut early = joined(&app).await;
     early.forms.remove("stream");
@@ -295,7 +297,7 @@ fn signing_keys(node: &TestNode) -> Vec<(String, u64)> {
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_newer_form_is_published_once_the_last_node_announces_it(pool: PgPool) {
-    let app = TestApp::spawn(pool).await;
+    let app = TestApp::spawn_hurried(pool).await;
     // As an earlier build left it. Without a node of an earlier build the forms would be raised at once.
     sqlx::query(
         "WITH earlier AS (
@@ -449,22 +451,25 @@ async fn no_revision_is_lost_repeated_or_skipped_when_a_control_plane_ends_amid_
     let known = revisions.len();
     revisions.dedup();
     assert_eq!(revisions.len(), known, "none is repeated");
-    let head = config::head(&app.store).await.unwrap().position.revision;
-    assert!(known >= 50 && head >= Revision(*revisions.last().unwrap()));
+    // At one moment: a request that was cut off may still be at its commit.
+    let (head, registries): (i64, i64) =
+        sqlx::query_as("SELECT revision, (SELECT count(*) FROM registries) FROM config_head")
+            .fetch_one(app.store.pool())
+            .await
+            .unwrap();
+    let head = u64::try_from(head).unwrap();
+    assert!(known >= 50 && head >= *revisions.last().unwrap());
     // Each creation is one revision, answered or not.
-    let registries: i64 = sqlx::query_scalar("SELECT count(*) FROM registries")
-        .fetch_one(app.store.pool())
-        .await
-        .unwrap();
     assert_eq!(
-        head.0 - first.revision.0,
-        registries as u64,
+        head - first.revision.0,
+        u64::try_from(registries).unwrap(),
         "none is skipped"
     );
     let last = change(&app, "last1").await;
     assert_eq!(last.header("x-wharfinger-propagation"), "complete");
     let node = running.stop().await;
-    assert_eq!(node.registry_names().len() as i64, registries + 1);
+    let last = usize::try_from(registries).unwrap() + 1;
+    assert_eq!(node.registry_names().len(), last);
 }
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
@@ -482,6 +487,7 @@ async fn a_control_plane_ends_without_waiting_for_idle_connections(pool: PgPool)
         }
     };
     tokio::time::timeout(PATIENCE, refused).await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(5));
+    // Ten seconds is what it waits for what does not end.
+    assert!(started.elapsed() < Duration::from_secs(9));
     drop(idle);
 }

@@ -178,7 +178,7 @@ async fn only_a_node_itself_renews_what_it_shows_and_signs_with(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_removed_node_is_told_whether_it_is_connected_or_comes_back(pool: PgPool) {
-    let app = TestApp::spawn(pool).await;
+    let app = TestApp::spawn_hurried(pool).await;
     let mut stays = TestNode::connected(&app, region("westus")).await;
     let mut goes = TestNode::connected(&app, region("westus")).await;
     let away = TestNode::joined(&app, region("westus")).await;

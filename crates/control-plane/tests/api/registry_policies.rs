@@ -169,7 +169,7 @@ async fn retention_is_set_shown_and_told(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn what_a_registry_stores_is_what_its_nodes_told_last(pool: PgPool) {
-    let app = TestApp::spawn(pool.clone()).await;
+    let app = TestApp::spawn_hurried(pool.clone()).await;
     created(&app, "contoso", "Basic", json!({})).await;
     let usages = format!("{}/listUsages", app.registry("g", "contoso"));
     let usages = at(&usages, REGISTRIES);

@@ -38,7 +38,8 @@ async fn are_limited_and_share_rows(pool: PgPool, grant_type: &str) {
         statuses.push(attempt(&app, grant_type).await);
     }
     assert_eq!(statuses.first(), Some(&400));
-    assert_eq!(statuses.last(), Some(&429));
+    // Not the last one by all means: one more is let through each second.
+    assert!(statuses.contains(&429), "{statuses:?}");
     // The last thing of a process is to write what it has gathered.
     app.stop();
     let expected = i64::try_from(ATTEMPTS).unwrap();
@@ -76,8 +77,8 @@ async fn unknown_clients_of_sessions_are_limited_and_share_rows(pool: PgPool) {
     are_limited_and_share_rows(pool, "refresh_token").await;
 }
 
-/// Asks for a token in a person's name, and is gone before the answer.
-async fn guess_and_hang_up(app: &TestApp, name: &str) {
+/// Asks for a token in a person's name, and hangs up after a while: late enough for the request to be read, and before the answer.
+async fn guess_and_hang_up(app: &TestApp, name: &str, after: Duration) {
     let host = app.base.trim_start_matches("http://");
     let form = format!(
         "grant_type=password&client_id=04b07795-8ddb-461a-bbee-02f9e1bf7b46&username={name}&password=wrong&scope={}/.default",
@@ -90,8 +91,7 @@ async fn guess_and_hang_up(app: &TestApp, name: &str) {
     );
     let mut stream = TcpStream::connect(host).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
-    // Long enough to be read, shorter than the check takes.
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    tokio::time::sleep(after).await;
     // So it is reset, and not merely closed in one direction.
     stream.set_zero_linger().unwrap();
 }
@@ -99,9 +99,6 @@ async fn guess_and_hang_up(app: &TestApp, name: &str) {
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn who_hangs_up_before_the_answer_has_guessed_all_the_same(pool: PgPool) {
     let app = TestApp::spawn(pool).await;
-    for _ in 0..20 {
-        guess_and_hang_up(&app, "nobody@wharf.test").await;
-    }
     let scope = format!("{}/.default", app.base);
     let form = [
         ("grant_type", "password"),
@@ -111,7 +108,23 @@ async fn who_hangs_up_before_the_answer_has_guessed_all_the_same(pool: PgPool) {
         ("scope", &scope),
     ];
     let path = format!("/{}/oauth2/v2.0/token", app.tenant_id);
-    // It has its turn after those who left.
-    let reply = app.read(app.request(Method::POST, &path).form(&form)).await;
-    assert_eq!(reply.status, 429, "{}", reply.body);
+    // On a slow machine a request may be reset before it is read: then again with more patience. The few that are answered are not enough
+    // to be limited for.
+    for round in 0..8 {
+        for _ in 0..20 {
+            guess_and_hang_up(
+                &app,
+                "nobody@wharf.test",
+                Duration::from_millis(10 << round),
+            )
+            .await;
+        }
+        // It has its turn after those who left.
+        let reply = app.read(app.request(Method::POST, &path).form(&form)).await;
+        if reply.status == 429 {
+            return;
+        }
+        assert_eq!(reply.status, 400, "{}", reply.body);
+    }
+    panic!("who hangs up is not counted");
 }

@@ -1,8 +1,8 @@
 //! A control plane of a test's own, and a client for it.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use control_plane::{App, Parts, Settings};
 use credentials::{KeyRing, SecretKind, SystemRandomness, Verifier};
@@ -89,11 +89,19 @@ impl TestApp {
 
     /// With the pool that a control plane has.
     pub(crate) async fn spawn_on(store: Store) -> Self {
-        Self::spawn_trusting(store, None).await
+        Self::spawn_with(store, settings()).await
     }
 
-    /// Trusting external issuers by the authorities of a file.
-    pub(crate) async fn spawn_trusting(store: Store, issuer_ca_file: Option<PathBuf>) -> Self {
+    /// As an operator gets it who says nothing of how long changes wait for nodes.
+    pub(crate) async fn spawn_hurried(pool: PgPool) -> Self {
+        let settings = Settings {
+            propagation_timeout: Duration::from_secs(2),
+            ..settings()
+        };
+        Self::spawn_with(Store::over(pool), settings).await
+    }
+
+    pub(crate) async fn spawn_with(store: Store, settings: Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (initialisation, client_secret) = initialisation(&base, key_ring().fingerprint());
@@ -102,7 +110,7 @@ impl TestApp {
             .await
             .unwrap();
         let shutdown = Shutdown::new();
-        let metrics = serve(&store, listener, &shutdown, issuer_ca_file).await;
+        let metrics = serve(&store, listener, &shutdown, settings).await;
         let mut this = Self {
             base,
             store,
@@ -134,7 +142,7 @@ impl TestApp {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::new();
-        let metrics = serve(&store, listener, &shutdown, None).await;
+        let metrics = serve(&store, listener, &shutdown, settings()).await;
         Self {
             base,
             store,
@@ -315,12 +323,25 @@ pub(crate) fn key_ring() -> KeyRing {
     KeyRing::parse("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap()
 }
 
+/// Those of tests. A change waits as long as a test does: on a busy machine a node takes its time, and is no less current for that.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        self_service_applications: true,
+        issuer_ca_file: None,
+        // Those of tests are on loopback.
+        issuer_allow_private: true,
+        cors_allowed_origins: vec!["https://portal.example".to_owned()],
+        activity_retention_days: 30,
+        propagation_timeout: Duration::from_secs(30),
+    }
+}
+
 /// Starts a control plane that ends with the shutdown, and gives its metrics.
 async fn serve(
     store: &Store,
     listener: TcpListener,
     shutdown: &Shutdown,
-    issuer_ca_file: Option<PathBuf>,
+    settings: Settings,
 ) -> Metrics {
     service::install_crypto_provider();
     let metrics = Metrics::new("control-plane");
@@ -330,14 +351,7 @@ async fn serve(
         key_file: None,
         clock: Arc::new(OffsetDateTime::now_utc),
         randomness: Arc::new(SystemRandomness),
-        settings: Settings {
-            self_service_applications: true,
-            issuer_ca_file,
-            // Those of tests are on loopback.
-            issuer_allow_private: true,
-            cors_allowed_origins: vec!["https://portal.example".to_owned()],
-            activity_retention_days: 30,
-        },
+        settings,
         metrics: metrics.clone(),
         readiness: Readiness::new(&["database"]),
         shutdown: shutdown.clone(),

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::support::{Reply, TestApp};
 
 /// Longer than anything here takes, so that a test that waits in vain ends.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A node that has joined: what it knows, and what it has.
 #[derive(Clone)]

@@ -60,7 +60,7 @@ fn secret(key_id: &Value, hour: OffsetDateTime) -> UsedCredential {
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn nodes_that_understand_it_are_greeted(pool: PgPool) {
-    let app = TestApp::spawn(pool).await;
+    let app = TestApp::spawn_hurried(pool).await;
     let mut stream = connected(&app, 3).await;
     let newest = forms()[STREAM_FORM];
     assert!(matches!(
@@ -76,7 +76,7 @@ async fn nodes_that_understand_it_are_greeted(pool: PgPool) {
 
 #[sqlx::test(migrator = "store::MIGRATIONS")]
 async fn a_secret_shows_the_hour_of_its_last_use(pool: PgPool) {
-    let app = TestApp::spawn(pool.clone()).await;
+    let app = TestApp::spawn_hurried(pool.clone()).await;
     app.create_group("group").await;
     app.create_registry("group", "registry").await;
     let created = app
