@@ -51,8 +51,14 @@ def test_who_was_given_which_role_is_listed(az, control_plane):
     given = ("--assignee", bot.client_id, "--role", "AcrPull", "--scope", registry.id)
     az.run("role", "assignment", "create", *given)
     az.run("role", "assignment", "delete", *given)
-    changes = az.json("role", "assignment", "list-changelogs")
-    of_bot = [change for change in changes if change["principalId"] == bot.object_id]
+
+    def changes():
+        """Those of the bot; az asks for what is older than the second that has begun."""
+        listed = az.json("role", "assignment", "list-changelogs")
+        found = [change for change in listed if change["principalId"] == bot.object_id]
+        return found if len(found) == 2 else None
+
+    of_bot = wait_until(changes, "both changes in the log", interval=0.5)
     assert sorted((change["action"], change["roleName"], change["scope"]) for change in of_bot) == [
         ("Granted", "AcrPull", registry.id),
         ("Revoked", "AcrPull", registry.id),
