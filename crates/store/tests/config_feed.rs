@@ -1,5 +1,7 @@
 //! The config feed's tables under concurrent writers and readers, on a real Postgres.
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use config_documents::{Checksum, Document, Epoch, Group, Kind, Region, Revision, StoredDocument};
@@ -8,16 +10,12 @@ use store::config::{self, Change, Position, Published, Reading};
 use store::{Store, StoreError};
 use uuid::Uuid;
 
+use support::with_head;
+
 const WRITERS: u128 = 16;
 
 async fn initialised(pool: PgPool) -> Store {
-    let store = Store::over(pool);
-    let mut transaction = store.begin().await.expect("a transaction");
-    config::initialise(&mut transaction, Epoch(Uuid::from_u128(1)))
-        .await
-        .expect("a head");
-    transaction.commit().await.expect("committed");
-    store
+    with_head(Store::over(pool), Epoch(Uuid::from_u128(1))).await
 }
 
 async fn publish(store: &Store, changes: &[Change]) -> Published {

@@ -1,5 +1,7 @@
 //! Epochs, forms and tombstones, on a real Postgres.
 
+mod support;
+
 use std::time::Duration;
 
 use config_documents::{
@@ -13,15 +15,12 @@ use store::config::{self, Cause, Change, Position, Published, Reading, TOMBSTONE
 use store::nodes;
 use uuid::Uuid;
 
+use support::with_head;
+
 const FIRST: Epoch = Epoch(Uuid::from_u128(1));
 
 async fn initialised(pool: PgPool) -> Store {
-    let store = Store::over(pool);
-    let mut transaction = store.begin().await.expect("a transaction");
-    config::initialise(&mut transaction, FIRST)
-        .await
-        .expect("a head");
-    transaction.commit().await.expect("committed");
+    let store = with_head(Store::over(pool), FIRST).await;
     execute(&store, "INSERT INTO regions (name, display_name) VALUES ('westus', 'West US'), ('northeurope', 'North Europe')").await;
     store
 }

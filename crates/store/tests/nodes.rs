@@ -1,5 +1,7 @@
 //! Joining and credentials of nodes, on a real Postgres.
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use config_documents::{Document, Epoch, Region, Revision, forms};
@@ -14,16 +16,13 @@ use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use support::with_head;
+
 const NOW: OffsetDateTime = datetime!(2026-11-23 12:00 UTC);
 const EPOCH: Epoch = Epoch(Uuid::from_u128(1));
 
 async fn initialised(pool: PgPool) -> Store {
-    let store = Store::over(pool);
-    let mut transaction = store.begin().await.expect("a transaction");
-    config::initialise(&mut transaction, EPOCH)
-        .await
-        .expect("a head");
-    transaction.commit().await.expect("committed");
+    let store = with_head(Store::over(pool), EPOCH).await;
     for region in ["westus", "northeurope"] {
         sqlx::query("INSERT INTO regions (name, display_name) VALUES ($1, $1)")
             .bind(region)

@@ -1,5 +1,7 @@
 //! What becomes of a transaction that is not committed, and of its connection, on a real Postgres.
 
+mod support;
+
 use std::time::Duration;
 
 use config_documents::{Document, Epoch, Group, Region, Revision};
@@ -8,15 +10,15 @@ use store::config::{self, Change, Published};
 use store::{Store, StoreError};
 use uuid::Uuid;
 
+use support::with_head;
+
 /// Over a pool that puts connections by.
 async fn initialised(pool: PgPool) -> Store {
-    let store = Store::over(pool).with_own_pool(2);
-    let mut transaction = store.begin().await.expect("a transaction");
-    config::initialise(&mut transaction, Epoch(Uuid::from_u128(1)))
-        .await
-        .expect("a head");
-    transaction.commit().await.expect("committed");
-    store
+    with_head(
+        Store::over(pool).with_own_pool(2),
+        Epoch(Uuid::from_u128(1)),
+    )
+    .await
 }
 
 fn change() -> [Change; 1] {
