@@ -4,7 +4,7 @@ use super::Repository;
 use super::attributes::ChangeableAttributes;
 use super::error::ContentError;
 use super::layout;
-use super::manifests::HINTS_PAGE;
+use super::manifest_deletion::HINTS_PAGE;
 use super::push::WrittenTag;
 use super::record_store::Durability;
 use super::records::{HintRecord, ManifestRecord, Versioned};

@@ -18,6 +18,7 @@ mod inventory;
 mod layout;
 mod listings;
 mod locks;
+mod manifest_deletion;
 mod manifest_details;
 mod manifest_document;
 mod manifest_room;
