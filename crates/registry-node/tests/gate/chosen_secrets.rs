@@ -1,14 +1,24 @@
 //! Secrets that somebody chose, at a node: slow to check, so bounded, throttled before, and remembered after.
 
+use std::time::Instant;
+
 use config_documents::{ChosenSecret, Document, Principal, UsedCredentialId};
 use credentials::{PasswordVerifier, Secret, SecretKind, SystemRandomness};
 use futures_util::future::join_all;
+use registry_node::limits::CHOSEN_SECRET_WAIT;
 use time::Duration;
 use uuid::Uuid;
 
-use crate::{node::*, support::*};
+use crate::{node::*, rounds::*, support::*};
 
-const GUESSES_ALLOWED: usize = 10;
+const RIGHT: &str = "the one that I chose";
+/// Verifiers of the same secret: two that cost next to nothing, so that guesses are quicker than they are forgiven …
+const CHEAP: &str =
+    "$argon2id$v=19$m=8,t=1,p=1$c2l4dGVlbiBieXRlcyAwMQ$XUEWFxCLscl47tp8jDt6yvSw3/HP+r0MQj6OI3Ggigw";
+const CHEAP_TOO: &str =
+    "$argon2id$v=19$m=8,t=1,p=1$c2l4dGVlbiBieXRlcyAwMg$fLtrVVdKfnadynyfJuF2zWlslqCsdyfjfo2IqvqhoB0";
+/// … and one that costs as much as any may.
+const DEAR: &str = "$argon2id$v=19$m=65536,t=4,p=1$c2l4dGVlbiBieXRlcyAwNA$1pfNCUlAU7Ia6VQg0wuh1OACzioLy9MFk6zkDN75Na0";
 
 fn text(text: &str) -> Secret {
     Secret::new(text.to_owned())
@@ -20,6 +30,16 @@ fn chosen(key_id: u128, secret: &Secret) -> ChosenSecret {
         verifier: PasswordVerifier::of(secret, &SystemRandomness),
         starts_at: now() - Duration::hours(1),
         expires_at: now() + Duration::hours(1),
+    }
+}
+
+/// The right secret, under a verifier with a cost of its own.
+fn right_under(verifier: &str) -> ChosenSecret {
+    let verifier = PasswordVerifier::parse(verifier).expect("a verifier");
+    assert!(verifier.matches(RIGHT));
+    ChosenSecret {
+        verifier,
+        ..chosen(1, &text(RIGHT))
     }
 }
 
@@ -52,21 +72,19 @@ impl World {
         self.node.feed.publish(vec![Document::Principal(principal)]);
     }
 
-    async fn login(&self, secret: &Secret) -> u16 {
+    async fn answer(&self, secret: &Secret) -> Answer {
         let request = self.node.get("/v2/");
-        send(request.basic_auth(&self.user, Some(secret.expose())))
-            .await
-            .status
+        send(request.basic_auth(&self.user, Some(secret.expose()))).await
     }
 
-    /// Guesses until none is looked at any more.
-    async fn use_up(&self) {
-        let mut statuses = Vec::new();
-        for number in 0..=GUESSES_ALLOWED {
-            let guess = text(&format!("a guess that is wrong {number}"));
-            statuses.push(self.login(&guess).await);
-        }
-        assert!(statuses.contains(&429), "{statuses:?}");
+    async fn login(&self, secret: &Secret) -> u16 {
+        self.answer(secret).await.status
+    }
+
+    /// Guesses until none is looked at any more; until when that is so.
+    async fn use_up_guesses(&self) -> Instant {
+        let wrong = text("a guess that is wrong");
+        use_up(async || self.answer(&wrong).await).await
     }
 }
 
@@ -131,31 +149,50 @@ async fn a_chosen_secret_logs_in_beside_a_generated_one_until_it_is_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_guesses_too_often_is_not_even_checked() {
-    let right = text("the one that I chose");
-    let world = World::start(vec![chosen(1, &right)]).await;
-    world.use_up().await;
-    assert_eq!(world.login(&right).await, 429);
+    let right = text(RIGHT);
+    let status = undisturbed(async || {
+        // A node that knows nobody yet: one that was right would be known in the next round.
+        let world = World::start(vec![right_under(CHEAP)]).await;
+        let until = world.use_up_guesses().await;
+        let status = world.login(&right).await;
+        (Instant::now() < until).then_some(status)
+    })
+    .await;
+    assert_eq!(status, 429);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_was_right_is_known_whoever_guesses_meanwhile_until_it_changes() {
-    let right = text("the one that I chose");
-    let mut world = World::start(vec![chosen(1, &right)]).await;
-    assert_eq!(world.login(&right).await, 200);
-    world.use_up().await;
-    assert_eq!(world.login(&right).await, 200);
-    // The same secret under another verifier is not known.
-    world.change(principal_with(vec![chosen(1, &right)]));
-    assert_eq!(world.login(&right).await, 429);
+    let right = text(RIGHT);
+    let statuses = undisturbed(async || {
+        let mut world = World::start(vec![right_under(CHEAP)]).await;
+        assert_eq!(world.login(&right).await, 200);
+        let until = world.use_up_guesses().await;
+        let known = world.login(&right).await;
+        let was_in_time = Instant::now() < until;
+        // The same secret under another verifier is not known.
+        world.change(principal_with(vec![right_under(CHEAP_TOO)]));
+        let until = world.use_up_guesses().await;
+        let changed = world.login(&right).await;
+        (was_in_time && Instant::now() < until).then_some((known, changed))
+    })
+    .await;
+    assert_eq!(statuses, (200, 429));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_logins_at_once_are_checked_once() {
-    let right = text("the one that I chose");
-    let world = World::start(vec![chosen(1, &right)]).await;
-    // Were each checked in its turn, most would wait for too long.
-    let statuses = join_all((0..100).map(|_| world.login(&right))).await;
-    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    let right = text(RIGHT);
+    let statuses = undisturbed(async || {
+        let world = World::start(vec![right_under(DEAR)]).await;
+        let began = Instant::now();
+        // Were each checked in its turn, most would wait for too long.
+        let statuses = join_all((0..100).map(|_| world.login(&right))).await;
+        let all_are_in = statuses.iter().all(|status| *status == 200);
+        (all_are_in || began.elapsed() < CHOSEN_SECRET_WAIT).then_some(statuses)
+    })
+    .await;
+    assert_eq!(statuses, [200; 100]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,7 +207,7 @@ async fn a_person_is_told_how_to_log_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_let_somebody_in_is_noted_and_nothing_else() {
-    let right = text("the one that I chose");
+    let right = text(RIGHT);
     let world = World::start(vec![chosen(7, &right)]).await;
     let used = || {
         let mut used: Vec<UsedCredentialId> = world
@@ -206,7 +243,16 @@ async fn what_let_somebody_in_is_noted_and_nothing_else() {
         ]
     );
     // A token tells nothing new, and neither does the same hour.
-    send(world.node.get("/v2/").bearer_auth(token)).await;
-    assert_eq!(world.login(&right).await, 200);
-    assert_eq!(used(), []);
+    let hour = || now().unix_timestamp() / 3600;
+    let used_again = undisturbed(async || {
+        let begun_in = hour();
+        assert_eq!(world.login(&right).await, 200);
+        used();
+        send(world.node.get("/v2/").bearer_auth(&token)).await;
+        assert_eq!(world.login(&right).await, 200);
+        let used_again = used();
+        (hour() == begun_in).then_some(used_again)
+    })
+    .await;
+    assert_eq!(used_again, []);
 }

@@ -18,5 +18,6 @@ mod parsers;
 mod quota;
 mod refusing;
 mod repositories;
+mod rounds;
 mod tokens;
 mod under_load;
