@@ -37,8 +37,8 @@ use crate::{
     content_arguments::{ContentArguments, ContentArgumentsError},
     gate::{Forwarding, Gate, GateServer, ListenError, LoadLimits},
     limits::{
-        GRACE_PERIOD, GRACE_PERIOD_MINIMUM, JOIN_TIMEOUT, JOIN_TIMEOUT_MINIMUM,
-        SHUTDOWN_TIMEOUT_SECONDS, STALENESS_BOUND_MINIMUM,
+        FORWARD_CONNECT_TIMEOUT, GRACE_PERIOD, GRACE_PERIOD_MINIMUM, JOIN_TIMEOUT,
+        JOIN_TIMEOUT_MINIMUM, SHUTDOWN_TIMEOUT_SECONDS, STALENESS_BOUND_MINIMUM,
     },
     metrics::NodeMetrics,
     status::{self, Status},
@@ -252,7 +252,7 @@ async fn serve(arguments: Arguments) -> Result<(), StartError> {
     )?;
     let peers = service::tls::client_config(arguments.node_ca.as_deref())
         .map_err(StartError::NodeAuthorities)?;
-    let forwarding = Forwarding::new(region.clone(), peers);
+    let forwarding = Forwarding::new(region.clone(), peers, FORWARD_CONNECT_TIMEOUT);
     let clock = Arc::clone(&sources.now);
     let (configuration, copy) = open_copy(&arguments, &clock)?;
     let (enrolled, enrolment) = watch::channel(None);

@@ -24,6 +24,8 @@ use crate::support::*;
 
 /// What is under way when a node stops may take this long.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than nodes wait for each other when they serve: a machine that is busy with tests is no node that is away.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running gate. One registry, Contoso, is there from the start.
 pub(crate) struct Node {
@@ -136,7 +138,7 @@ impl Node {
             )),
             NodeMetrics::new(&metrics),
             Sources::of_the_system(),
-            Forwarding::new(region(), peers),
+            Forwarding::new(region(), peers, CONNECT_TIMEOUT),
             limits,
         );
         let listen = ["127.0.0.1:0".parse().expect("an address")];

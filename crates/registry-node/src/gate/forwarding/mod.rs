@@ -20,7 +20,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use actix_web::{
@@ -49,12 +49,12 @@ use crate::{
 };
 use bodies::{AnswerBody, Patience, Upload, UploadFault};
 use mark::Mark;
-use peers::{Peer, SendFault};
+use peers::{Connector, Peer, SendFault};
 
 /// What forwarding needs, shared by a node's requests.
 pub struct Forwarding {
     region: Region,
-    tls: TlsConnector,
+    connector: Connector,
     /// Whose turn it is among the nodes of a region.
     turn: AtomicUsize,
     /// Nodes that could not be reached, and when that was.
@@ -69,12 +69,16 @@ pub(super) struct Destination<'a> {
 }
 
 impl Forwarding {
-    /// For a node of `region`. Other nodes are trusted by `tls` when they have a certificate for the login server that is asked for.
-    pub fn new(region: Region, mut tls: ClientConfig) -> Self {
+    /// For a node of `region`. Other nodes are trusted by `tls` when they have a certificate for the login server that is asked for, and passed
+    /// over when they do not take a connection within `connect_timeout`.
+    pub fn new(region: Region, mut tls: ClientConfig, connect_timeout: Duration) -> Self {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self {
             region,
-            tls: TlsConnector::from(Arc::new(tls)),
+            connector: Connector {
+                tls: TlsConnector::from(Arc::new(tls)),
+                timeout: connect_timeout,
+            },
             turn: AtomicUsize::new(0),
             failed: Mutex::default(),
             permits: Arc::new(Semaphore::new(FORWARDS_MAXIMUM)),
@@ -201,8 +205,8 @@ impl Gate {
                     answer: FORWARD_COMPLETION_TIMEOUT,
                 },
             };
-            let tls = &self.forwarding.tls;
-            let sent = peer.send(tls, &head, upload, patience).await;
+            let connector = &self.forwarding.connector;
+            let sent = peer.send(connector, &head, upload, patience).await;
             let reason = match judge(sent, upload, left > 0, is_repeatable) {
                 Ok(answer) => {
                     if is_from_the_wrong_node(&answer) {
@@ -414,7 +418,7 @@ mod tests {
         let tls = ClientConfig::builder()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let forwarding = Forwarding::new(Region("westus".to_owned()), tls);
+        let forwarding = Forwarding::new(Region("westus".to_owned()), tls, Duration::ZERO);
         let nodes: Vec<(Uuid, String)> = (1..=3)
             .map(|number| (Uuid::from_u128(number), number.to_string()))
             .collect();

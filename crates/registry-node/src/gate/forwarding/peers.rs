@@ -1,7 +1,13 @@
 //! Connections to nodes of other regions: verified TLS, HTTP/1.1, kept open between requests. Each worker has its own, because what runs
 //! on them is bound to its thread.
 
-use std::{cell::RefCell, collections::HashMap, io, rc::Rc, time::Instant};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use hyper::{
     Request,
@@ -30,6 +36,13 @@ type Key = (String, ServerName<'static>);
 struct Idle {
     sender: SendRequest<RequestBody>,
     since: Instant,
+}
+
+/// How connections are made.
+pub(super) struct Connector {
+    pub(super) tls: TlsConnector,
+    /// How long one may take to make, TLS included.
+    pub(super) timeout: Duration,
 }
 
 /// A node of another region, asked in the name of one login server.
@@ -104,7 +117,7 @@ impl Peer {
     /// Sends the request and waits for the head of the answer.
     pub(super) async fn send(
         &self,
-        tls: &TlsConnector,
+        connector: &Connector,
         head: &request::Parts,
         upload: &Upload,
         patience: Patience,
@@ -113,11 +126,12 @@ impl Peer {
             let (mut sender, is_new) = match self.connections.take(&self.key) {
                 Some(sender) => (sender, false),
                 None => {
-                    let connected = timeout(FORWARD_CONNECT_TIMEOUT, self.connect(tls)).await;
+                    let connected = timeout(connector.timeout, self.connect(&connector.tls)).await;
                     let sender = connected
                         .map_err(|_| {
                             SendFault::NotSent(format!(
-                                "no connection within {FORWARD_CONNECT_TIMEOUT:?}"
+                                "no connection within {:?}",
+                                connector.timeout
                             ))
                         })?
                         .map_err(|error| SendFault::NotSent(service::errors::chain(&error)))?;
