@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
-use std::net::TcpListener;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use credentials::{Randomness, SystemRandomness};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
@@ -27,13 +29,13 @@ impl Place {
         let directory = tempfile::tempdir().expect("a temporary directory");
         // The private Postgres runs as another user when this runs as root.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("permissions");
-        let (first, second) = (listener(), listener());
+        let port = free_port(&[]);
         Self {
             state_dir: directory.path().join("state"),
             ready_file: directory.path().join("ready.json"),
             _directory: directory,
-            port: port_of(&first),
-            registry_port: port_of(&second),
+            port,
+            registry_port: free_port(&[port]),
         }
     }
 
@@ -78,12 +80,30 @@ impl Place {
     }
 }
 
-fn listener() -> TcpListener {
-    TcpListener::bind(("127.0.0.1", 0)).expect("a free port")
+/// A random port that nobody listens on and that is not `taken`. One that the system chose would be given to others between two starts.
+fn free_port(taken: &[u16]) -> u16 {
+    loop {
+        let mut random = [0; 2];
+        SystemRandomness.fill(&mut random);
+        // Below those that systems give to connections, and that the servers of other tests look for.
+        let port = 10_000 + u16::from_ne_bytes(random) % 10_000;
+        if !taken.contains(&port) && is_free(port) {
+            return port;
+        }
+    }
 }
 
-fn port_of(listener: &TcpListener) -> u16 {
-    listener.local_addr().expect("bound").port()
+fn is_free(port: u16) -> bool {
+    [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        Ipv6Addr::LOCALHOST.into(),
+    ]
+    .into_iter()
+    .all(|ip| match TcpListener::bind((ip, port)) {
+        Ok(_) => true,
+        // There may be no ::1.
+        Err(error) => error.kind() != ErrorKind::AddrInUse,
+    })
 }
 
 fn one_line(output: &Output) -> String {
@@ -95,9 +115,8 @@ fn one_line(output: &Output) -> String {
 
 #[test]
 fn a_port_in_use_is_refused_and_the_ready_file_of_an_earlier_run_removed() {
-    let mut place = Place::new();
-    let listener = listener();
-    place.port = port_of(&listener);
+    let place = Place::new();
+    let _listener = TcpListener::bind(("127.0.0.1", place.port)).expect("a free port");
     fs::write(&place.ready_file, "{}").expect("write");
     let port = place.port;
     assert_eq!(
