@@ -88,7 +88,7 @@ async fn wait_for_certificate(server: &Arc<ServerConfig>, files: &Files, expecte
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), taken_up)
+    tokio::time::timeout(Duration::from_secs(60), taken_up)
         .await
         .expect("the new certificate must be taken up");
 }

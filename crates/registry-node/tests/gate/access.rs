@@ -203,7 +203,7 @@ async fn in_two_halves(
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
     };
-    let limit = std::time::Duration::from_secs(20);
+    let limit = std::time::Duration::from_secs(60);
     let waited = tokio::time::timeout(limit, first_is_there).await;
     waited.expect("the first half is let in");
     change(&mut node.feed);
