@@ -556,14 +556,14 @@ class TestPublicDocuments:
         path = prefix.format(tenant=ready["tenant_id"]) + "/.well-known/openid-configuration"
         document = control_plane.expect(200, "GET", path, token=False)
         assert document["token_endpoint"].startswith(control_plane.url)
-        keys = control_plane.session.get(document["jwks_uri"], timeout=30).json()["keys"]
+        keys = control_plane.session.get(document["jwks_uri"], timeout=60).json()["keys"]
         assert {key["alg"] for key in keys} == {"ES256"}
         assert not any("d" in key for key in keys)
         form = {
             "grant_type": "client_credentials", "client_id": ready["client_id"],
             "client_secret": ready["client_secret"], "scope": f"{control_plane.url}/.default",
         }  # fmt: skip
-        assert control_plane.session.post(document["token_endpoint"], data=form, timeout=30).status_code == 200
+        assert control_plane.session.post(document["token_endpoint"], data=form, timeout=60).status_code == 200
 
     @pytest.mark.parametrize(
         ("scope", "lifetime"),

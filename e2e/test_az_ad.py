@@ -246,6 +246,6 @@ def test_a_chosen_secret_signs_in(control_plane):
     assert control_plane.token_response(principal).status_code == 200
     path = f"/v1.0/servicePrincipals/{bot.object_id}"
     shown = lambda: control_plane.expect(200, "GET", path)["passwordCredentials"][0]["lastUsedDateTime"]  # noqa: E731
-    wait_until(lambda: shown() is not None, "the use of the secret to be shown", timeout=30)
+    wait_until(lambda: shown() is not None, "the use of the secret to be shown")
     control_plane.expect(204, "POST", f"{path}/removePassword", json={"keyId": added["keyId"]})
     assert control_plane.token_response(principal).status_code == 401

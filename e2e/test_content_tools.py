@@ -18,7 +18,7 @@ def content(installation):
 
     def run(command, registry, *options):
         arguments = [BINARY, "content", command, "--content-dir", directory, "--registry", registry, "--output", "json", *options]
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=clean_environment())
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=clean_environment())
         assert done.returncode in (0, 1), done.stderr
         return done.returncode, json.loads(done.stdout)
 
@@ -78,7 +78,7 @@ def test_collect_takes_nothing_that_is_young_or_used(content, pushed):
 
 def test_a_directory_without_content_is_refused(tmp_path):
     done = subprocess.run(
-        [BINARY, "content", "usage", "--content-dir", tmp_path], capture_output=True, text=True, timeout=60, env=clean_environment()
+        [BINARY, "content", "usage", "--content-dir", tmp_path], capture_output=True, text=True, timeout=300, env=clean_environment()
     )
     assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path} holds no content: it has no readable record _format\n"

@@ -48,7 +48,6 @@ def idle_connection(installation, port):
     return connection
 
 
-@pytest.mark.timeout(120)
 def test_a_control_plane_ends_soon_though_a_connection_stays_and_answers_what_is_under_way(alone):
     control_plane = ControlPlane(alone.ready)
     group = control_plane.new_group()
@@ -71,7 +70,7 @@ def test_a_control_plane_ends_soon_though_a_connection_stays_and_answers_what_is
         assert creating.is_alive(), "it waits for the node"
         begun = time.monotonic()
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: has_ended(pid), "the control plane to end", timeout=20)
+        wait_until(lambda: has_ended(pid), "the control plane to end", timeout=60)
         took = time.monotonic() - begun
         creating.join()
     finally:
@@ -81,13 +80,12 @@ def test_a_control_plane_ends_soon_though_a_connection_stays_and_answers_what_is
     assert took < 5, f"it took {took:.1f} s"
 
 
-@pytest.mark.timeout(120)
 def test_a_node_ends_soon_though_a_connection_stays(alone):
     idle = idle_connection(alone, alone.registry_port)
     pid = alone.pid(alone.node_role)
     begun = time.monotonic()
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: has_ended(pid), "the node to end", timeout=20)
+    wait_until(lambda: has_ended(pid), "the node to end", timeout=55)
     took = time.monotonic() - begun
     idle.close()
     assert took < 5, f"it took {took:.1f} s"

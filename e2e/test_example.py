@@ -18,7 +18,7 @@ def run(az):
         environment = az.environment | {"AZ": AZ, "LOCATION": "westus", "PREFIX": "e2eteams"}
         completed = subprocess.run(
             ["bash", str(SCRIPT)], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=500, check=False,
+            timeout=1500, check=False,
         )  # fmt: skip
         assert completed.returncode == 0, completed.stderr
         return [line for line in completed.stdout.splitlines() if line.startswith("docker login ")]
@@ -34,7 +34,7 @@ def parts(line):
     return words[-1], words[words.index("--username") + 1], password
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_ten_teams_can_log_in_and_a_second_run_changes_nothing_harmful(run, az, daemon, busybox):
     from harness.names import make_resolvable
 

@@ -36,7 +36,7 @@ def test_a_new_key_seals_everything_and_the_old_one_can_go(own):
         return subprocess.run(
             [BINARY, "admin", "key-encryption-key", action,
              "--database-url-file", str(own.state_dir / "database-url"), *arguments],
-            env=clean_environment(), capture_output=True, text=True, timeout=90, check=False,
+            env=clean_environment(), capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
 
     def write(path, *keys):

@@ -106,7 +106,7 @@ def scene():
         installation.remove()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 def test_each_of_hundreds_of_changes_is_in_force_at_three_nodes_when_it_returns(scene):
     pusher = scene.control_plane.new_principal_with("AcrPush", scene.registry.id)
     clients = [node.at(scene.registry, pusher.client_id, pusher.client_secret) for node in scene.nodes]

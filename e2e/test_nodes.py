@@ -97,7 +97,6 @@ def test_operators_see_every_node_and_how_it_stands(scene):
     assert nobody.returncode == 2 and "no node answers" in nobody.stderr
 
 
-@pytest.mark.timeout(120)
 def test_a_node_takes_a_new_credential_and_key_and_its_old_tokens_last(scene):
     old_token = scene.at(scene.first).token(SCOPE)
     old_key = scene.first.status()[1]["signingKey"]
@@ -118,7 +117,6 @@ def test_a_node_takes_a_new_credential_and_key_and_its_old_tokens_last(scene):
     assert scene.at(scene.first).pulls("app", "v1", old_token)
 
 
-@pytest.mark.timeout(120)
 def test_a_node_that_is_away_takes_a_new_credential_when_it_comes_back(scene):
     old_key = scene.second.status()[1]["signingKey"]
     its_id = node_id(scene.second)
@@ -127,12 +125,11 @@ def test_a_node_that_is_away_takes_a_new_credential_when_it_comes_back(scene):
     assert "when it connects" in said
     assert scene.list()[its_id]["isRotationPending"]
     scene.second.start()
-    wait_until(lambda: not scene.list()[its_id]["isRotationPending"], "the rotation", timeout=60)
+    wait_until(lambda: not scene.list()[its_id]["isRotationPending"], "the rotation")
     assert scene.second.status()[1]["signingKey"] != old_key
     assert scene.at(scene.first).pulls("app", "v1", scene.at(scene.second).token(SCOPE))
 
 
-@pytest.mark.timeout(180)
 def test_a_node_with_a_bound_refuses_when_nobody_confirms_its_configuration_also_after_a_restart(scene):
     scene.second.kill()
     scene.second.start("--staleness-bound", "10")
@@ -143,7 +140,7 @@ def test_a_node_with_a_bound_refuses_when_nobody_confirms_its_configuration_also
     assert scene.list()[its_id]["stalenessBoundSeconds"] == 10
     with scene.without_control_plane():
         # Whoever counts on it counts longer than the node itself.
-        wait_until(lambda: scene.list()[its_id]["isFenced"], "the bound and a tenth to pass", timeout=30)
+        wait_until(lambda: scene.list()[its_id]["isFenced"], "the bound and a tenth to pass")
         message = refusal(client)
         assert "staleness bound is 10 seconds" in message and "since" in message
         code, status = scene.second.status()
@@ -156,7 +153,7 @@ def test_a_node_with_a_bound_refuses_when_nobody_confirms_its_configuration_also
         scene.second.kill()
         scene.second.start()
         scene.second.until("the node to be back", isFenced=True, isServing=False)
-        wait_until(lambda: serves_or_refuses(client), "the node's data port", timeout=30)
+        wait_until(lambda: serves_or_refuses(client), "the node's data port")
         assert refusal(client) is not None
         # A node without bound serves whatever else is down.
         assert refusal(scene.at(scene.first)) is None
@@ -166,7 +163,7 @@ def test_a_node_with_a_bound_refuses_when_nobody_confirms_its_configuration_also
 
 
 def seen(node, page):
-    return requests.get(f"{node.metrics}/{page}", timeout=10)
+    return requests.get(f"{node.metrics}/{page}", timeout=60)
 
 
 def serves_or_refuses(client):
@@ -175,7 +172,6 @@ def serves_or_refuses(client):
     return False
 
 
-@pytest.mark.timeout(180)
 def test_a_removed_node_refuses_everybody_and_its_tokens_are_dead(scene):
     client, elsewhere = scene.at(scene.second), scene.at(scene.first)
     token = client.token(SCOPE)
@@ -192,13 +188,13 @@ def test_a_removed_node_refuses_everybody_and_its_tokens_are_dead(scene):
     scene.second.kill()
     with scene.without_control_plane():
         scene.second.start()
-        wait_until(lambda: serves_or_refuses(client), "the node's data port", timeout=30)
+        wait_until(lambda: serves_or_refuses(client), "the node's data port")
         assert "was removed by an administrator" in refusal(client)
         code, status = scene.second.status()
         assert code == 1 and status["isRemoved"]
     scene.second.kill()
     scene.second.start()
-    wait_until(lambda: serves_or_refuses(client), "the node's data port", timeout=30)
+    wait_until(lambda: serves_or_refuses(client), "the node's data port")
     assert "was removed by an administrator" in refusal(client)
     unknown = run("admin", "node", "remove", removed, "--database-url", scene.installation.ready["database_url"])
     assert unknown.returncode != 0 and "there is no node" in unknown.stderr

@@ -87,13 +87,12 @@ def test_a_hanging_node_is_waited_for_then_named_and_catches_up(alone, own):
             answer = regenerate(control_plane, registry)
             return answer if answer.headers[PROPAGATION] == "partial" else None
 
-        partial = wait_until(lease_ended, "the end of the node's lease", timeout=40)
+        partial = wait_until(lease_ended, "the end of the node's lease")
         assert partial.headers[MISSING]
         assert int(partial.headers[REVISION]) > int(first.headers[REVISION])
     wait_until(
         lambda: regenerate(control_plane, registry).headers[PROPAGATION] == "complete",
         "the node to be back",
-        timeout=40,
     )
     old = RegistryClient(registry.login_server, alone.ready["ca_file"], registry.name, before["password"])
     assert old.login_status() == 401
@@ -109,7 +108,6 @@ def test_a_dead_node_is_named_and_has_all_changes_before_it_serves_again(alone, 
     wait_until(
         lambda: regenerate(control_plane, registry).headers[PROPAGATION] == "partial",
         "the end of the node's lease",
-        timeout=40,
     )
     passwords = control_plane.admin_passwords(registry)
     created = control_plane.request(

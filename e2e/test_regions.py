@@ -65,7 +65,7 @@ def test_the_ready_file_names_all_nodes(installed, nodes):
     roles = {f"registry-node-{region}{number}" for region in nodes for number in ("", "-2")}
     assert roles < set(ready["pids"]) and roles < set(ready["metrics"])
     for node in everywhere(nodes):
-        assert requests.get(f"https://{node}/v2/", verify=ready["ca_file"], timeout=10).status_code == 404
+        assert requests.get(f"https://{node}/v2/", verify=ready["ca_file"], timeout=60).status_code == 404
 
 
 def test_az_creates_a_registry_in_another_region_and_everybody_uses_it_by_its_name(
@@ -222,7 +222,7 @@ def test_a_region_that_is_away_is_named_and_comes_back(installed, owner, nodes, 
     wait_until(lambda: is_complete(owner, far), "all nodes have every change")
     assert clients[far].pulls("app", "v1")
     clients[far].push_image("app", "v2", Image("after"))
-    metrics = requests.get(installed.ready["metrics"][f"registry-node-{FIRST}-2"], timeout=10).text
+    metrics = requests.get(installed.ready["metrics"][f"registry-node-{FIRST}-2"], timeout=60).text
     for outcome in ("answered", "unreachable"):
         labels = f'{{region="{SECOND}",outcome="{outcome}"}}'
         assert f"wharfinger_registry_forwarded_requests_total{labels}" in metrics

@@ -16,7 +16,7 @@ from harness.evidence import EVIDENCE
 from harness.images import LAYER_TYPE, Image, descriptor
 from harness.installation import clean_environment
 
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 300
 NODE_PACKAGES = os.environ.get("WHARFINGER_E2E_NODE")
 
 

@@ -19,6 +19,9 @@ MEANT_TO_HOLD_SECRETS = (
     "postgres-password",
 )
 
+# Every file is searched for every secret of a whole run.
+pytestmark = pytest.mark.timeout(1800)
+
 # Generated secrets are long and have no hyphen or dot, unlike ids and addresses.
 SECRET_WORDS = re.compile(r"(?<![A-Za-z0-9+/=_.-])[A-Za-z0-9+/=_]{32,}(?![A-Za-z0-9+/=_.-])")
 
@@ -84,7 +87,7 @@ def test_a_dump_of_the_database_has_no_secret(ready, secrets):
     programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/pg_dump"))
     dump = subprocess.run(
         [programs[-1] if programs else "pg_dump", "--dbname", ready["database_url"]],
-        capture_output=True, check=True, timeout=60,
+        capture_output=True, check=True, timeout=300,
     ).stdout  # fmt: skip
     assert b"config_documents" in dump
     in_hex = [(f"{kind}, in hexadecimal", form.hex().encode()) for kind, form in secrets]
@@ -118,5 +121,5 @@ def test_no_command_line_has_a_secret(ready, installation, secrets):
 
 def test_metrics_have_no_secret(ready, control_plane, secrets):
     for url in ready["metrics"].values():
-        text = control_plane.session.get(f"{url.removesuffix('/metrics')}/metrics", timeout=10).content
+        text = control_plane.session.get(f"{url.removesuffix('/metrics')}/metrics", timeout=60).content
         assert leaks(secrets, text) == []

@@ -170,7 +170,7 @@ def admin_keys(own, *arguments):
     return subprocess.run(
         [BINARY, "admin", "keys", "rotate", "--database-url-file", str(own.state_dir / "database-url"),
          "--key-encryption-key-file", str(own.state_dir / "key-encryption-key"), *arguments],
-        env=clean_environment(), capture_output=True, text=True, timeout=90, check=False,
+        env=clean_environment(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

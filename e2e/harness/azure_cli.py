@@ -10,7 +10,7 @@ from .evidence import EVIDENCE
 from .installation import clean_environment
 
 AZ = os.environ.get("WHARFINGER_E2E_AZ") or shutil.which("az") or "az"
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 600
 
 
 class Result:

@@ -53,7 +53,7 @@ class DockerDaemon:
             assert self.process.poll() is None, f"dockerd ended:\n{self.log_file.read_text(errors='replace')}"
             return client.run("version", exit_code=None).exit_code == 0
 
-        wait_until(answers, "a docker daemon that answers", timeout=60)
+        wait_until(answers, "a docker daemon that answers", timeout=240)
         return self
 
     def stop(self):
@@ -62,7 +62,7 @@ class DockerDaemon:
                 self.process.send_signal(signal.SIGTERM)
             else:
                 subprocess.run(["sudo", "-n", "kill", str(self.process.pid)], check=False)
-            self.process.wait(60)
+            self.process.wait(180)
         remove = ["rm", "-rf", str(self.directory)]
         subprocess.run(remove if os.geteuid() == 0 else ["sudo", "-n", *remove], check=False)
 
@@ -78,7 +78,7 @@ class Outcome:
         return f"{' '.join(map(str, self.arguments))}\nexit code {self.exit_code}\n{self.stdout}\n{self.stderr}"
 
 
-def run_program(arguments, environment=None, stdin=None, exit_code=0, timeout=120):
+def run_program(arguments, environment=None, stdin=None, exit_code=0, timeout=600):
     """Runs a program, remembers its stderr, and holds it to its exit code (None: any)."""
     completed = subprocess.run(
         [str(argument) for argument in arguments],

@@ -57,13 +57,13 @@ class Installation:
                 start_new_session=True,
             )
 
-    def start(self, timeout=60):
+    def start(self, timeout=240):
         """Starts it and returns once all is serving."""
         self.spawn()
         self.wait_ready(timeout)
         return self
 
-    def wait_ready(self, timeout=60):
+    def wait_ready(self, timeout=240):
         def look():
             if self.process.poll() is not None:
                 raise AssertionError(f"wharfinger dev ended with {self.process.returncode}:\n{self.log_tail()}")
@@ -96,7 +96,7 @@ class Installation:
     def node_role(self):
         return f"registry-node-{next(iter(self.ready['regions']))}"
 
-    def stop(self, signal_number=signal.SIGINT, timeout=30):
+    def stop(self, signal_number=signal.SIGINT, timeout=150):
         """Ends it as Ctrl-C would, waits for the end and returns the exit code."""
         if self.process is None:
             return None
@@ -145,7 +145,7 @@ class Installation:
     def revive(self, program, serving):
         """Starts a killed program again and waits for `serving()`; a server that still finds its port or
         shared memory taken by a dying child of the killed one is started once more."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         program.start()
         self.revived.append(program)
         while not serving():

@@ -75,7 +75,7 @@ class Node(Process):
         _, status = self.status()
         return status is not None and all(status[name] == value for name, value in expected.items()) and status
 
-    def until(self, what, timeout=30.0, **expected):
+    def until(self, what, timeout=120.0, **expected):
         try:
             return wait_until(lambda: self.has(**expected), what, timeout)
         except AssertionError as fault:
@@ -84,7 +84,7 @@ class Node(Process):
             raise AssertionError(f"{fault}\n{self.program.log_tail()}") from None
 
 
-def run(*arguments, timeout=60):
+def run(*arguments, timeout=180):
     """One command of wharfinger to its end."""
     return subprocess.run(
         [BINARY, *arguments], capture_output=True, text=True, timeout=timeout, env=clean_environment(), check=False

@@ -3,7 +3,7 @@
 import socket
 import ssl
 
-TIMEOUT_SECONDS = 90
+TIMEOUT_SECONDS = 300
 
 
 def connect(host, port, ca_file, tls=True, timeout=TIMEOUT_SECONDS):

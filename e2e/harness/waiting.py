@@ -5,7 +5,7 @@ import socket
 import time
 
 
-def wait_until(condition, what, timeout=30.0, interval=0.05):
+def wait_until(condition, what, timeout=120.0, interval=0.05):
     """Returns the first true result of `condition`; after `timeout` seconds fails and says what it waited for."""
     deadline = time.monotonic() + timeout
     while True:
