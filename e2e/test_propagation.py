@@ -3,15 +3,18 @@
 import contextlib
 import os
 import signal
+import time
 
 import pytest
 
 from harness.control_plane import ASSIGNMENTS, REGISTRIES, ControlPlane
-from harness.installation import Installation
+from harness.installation import SERVES_FROM_COPY, Installation
 from harness.names import fresh_name
+from harness.nodes import Node
 from harness.registry import RegistryClient
 from harness.waiting import wait_until
 
+STARTS_MAXIMUM = 10
 PROPAGATION, REVISION, MISSING = "x-wharfinger-propagation", "x-wharfinger-revision", "x-wharfinger-missing"
 
 
@@ -27,8 +30,22 @@ def alone():
 
 @pytest.fixture
 def own(alone):
-    control_plane = ControlPlane(alone.ready)
+    return with_registry(alone)
+
+
+def with_registry(installation):
+    control_plane = ControlPlane(installation.ready)
     return control_plane, control_plane.new_registry(control_plane.new_group())
+
+
+@pytest.fixture
+def hasty():
+    """An installation whose control plane waits for two seconds only: no lease ends in that time."""
+    installation = Installation("--no-restart", propagation_timeout_seconds=2)
+    try:
+        yield installation.start()
+    finally:
+        installation.remove()
 
 
 @contextlib.contextmanager
@@ -41,9 +58,12 @@ def stopped(pid):
         os.kill(pid, signal.SIGCONT)
 
 
-
 def regenerate(control_plane, registry):
     return control_plane.request("POST", f"{registry.id}/regenerateCredential", REGISTRIES, json={"name": "password"})
+
+
+def is_complete(control_plane, registry):
+    return regenerate(control_plane, registry).headers[PROPAGATION] == "complete"
 
 
 def test_each_change_is_complete_and_has_a_higher_revision(control_plane, registry):
@@ -75,13 +95,15 @@ def test_a_password_is_in_force_when_its_answer_arrives(control_plane, registry,
         assert at(registry, registry.name, before["password"]).login_status() == 401
 
 
-def test_a_hanging_node_is_waited_for_then_named_and_catches_up(alone, own):
-    control_plane, registry = own
+def test_a_hanging_node_is_waited_for_then_named_and_catches_up(hasty):
+    control_plane, registry = with_registry(hasty)
     before = control_plane.admin_passwords(registry)
-    with stopped(alone.pid(alone.node_role)):
+    with stopped(hasty.pid(hasty.node_role)):
+        begun = time.monotonic()
         first = regenerate(control_plane, registry)
         assert first.status_code == 200
-        assert first.headers[PROPAGATION] == "pending"
+        # The lease ends seven seconds after the node stopped, at the earliest; a busy machine may take as long to answer.
+        assert first.headers[PROPAGATION] == "pending" or time.monotonic() - begun > 6
 
         def lease_ended():
             answer = regenerate(control_plane, registry)
@@ -90,21 +112,19 @@ def test_a_hanging_node_is_waited_for_then_named_and_catches_up(alone, own):
         partial = wait_until(lease_ended, "the end of the node's lease")
         assert partial.headers[MISSING]
         assert int(partial.headers[REVISION]) > int(first.headers[REVISION])
-    wait_until(
-        lambda: regenerate(control_plane, registry).headers[PROPAGATION] == "complete",
-        "the node to be back",
-    )
-    old = RegistryClient(registry.login_server, alone.ready["ca_file"], registry.name, before["password"])
+    wait_until(lambda: is_complete(control_plane, registry), "the node to be back")
+    old = RegistryClient(registry.login_server, hasty.ready["ca_file"], registry.name, before["password"])
     assert old.login_status() == 401
     now = control_plane.admin_passwords(registry)
-    new = RegistryClient(registry.login_server, alone.ready["ca_file"], registry.name, now["password"])
+    new = RegistryClient(registry.login_server, hasty.ready["ca_file"], registry.name, now["password"])
     assert new.login_status() == 200
 
 
 def test_a_dead_node_is_named_and_has_all_changes_before_it_serves_again(alone, own):
     control_plane, registry = own
     before = control_plane.admin_passwords(registry)
-    node = alone.kill(alone.node_role)
+    node = Node(alone, alone.node_role)
+    node.kill()
     wait_until(
         lambda: regenerate(control_plane, registry).headers[PROPAGATION] == "partial",
         "the end of the node's lease",
@@ -119,19 +139,29 @@ def test_a_dead_node_is_named_and_has_all_changes_before_it_serves_again(alone, 
     assert created.status_code == 201
     assert created.headers[PROPAGATION] == "partial"
 
-    client = RegistryClient(registry.login_server, alone.ready["ca_file"], registry.name, before["password"])
-    first_answers = []
-
-    def serves():
-        with contextlib.suppress(OSError):
-            first_answers.append(client.login_status())
-        return bool(first_answers)
-
-    alone.revive(node, serves)
-    assert first_answers == [401], "a node that joins serves only with the newest configuration"
+    old = RegistryClient(registry.login_server, alone.ready["ca_file"], registry.name, before["password"])
+    answer = first_answer_of_a_start_that_joins(node, old)
+    assert answer == 401, "a node that joins serves only with the newest configuration"
     new = RegistryClient(registry.login_server, alone.ready["ca_file"], registry.name, passwords["password"])
     assert new.login_status() == 200
-    assert regenerate(control_plane, registry).headers[PROPAGATION] == "complete"
+    wait_until(lambda: is_complete(control_plane, registry), "the node to be counted on again")
+
+
+def first_answer_of_a_start_that_joins(node, client):
+    """On a busy machine a node may hear of no control plane for seconds and serve from its copy; then it is started once more."""
+
+    def first_answer():
+        with contextlib.suppress(OSError):
+            return client.login_status()
+
+    for _ in range(STARTS_MAXIMUM):
+        logged = len(node.log()) if node.program.process else 0
+        node.start()
+        answer = wait_until(first_answer, "the node to serve")
+        if SERVES_FROM_COPY not in node.log()[logged:]:
+            return answer
+        node.kill()
+    raise AssertionError(f"none of {STARTS_MAXIMUM} starts joined:\n{node.program.log_tail()}")
 
 
 def test_directory_administrators_see_who_lacks_what(alone, own):

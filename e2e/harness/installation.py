@@ -15,12 +15,16 @@ from .waiting import free_port, wait_until
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PARENT_VARIABLE = "WHARFINGER_PARENT_PROCESS_ID"
 BINARY = os.environ.get("WHARFINGER_BIN", str(ROOT / "target/debug/wharfinger"))
+# A node says this when it starts, has waited for a control plane for some seconds, and goes on without one.
+SERVES_FROM_COPY = "serving from the copy"
+# The longest there is: on a busy machine a node may take a change up late, and then it is still in force when it is answered.
+PROPAGATION_TIMEOUT_SECONDS = 9
 
 
 class Installation:
     """One state directory with the ports, log and ready file that go with it. May be started and stopped many times."""
 
-    def __init__(self, *options, state_dir=None):
+    def __init__(self, *options, state_dir=None, propagation_timeout_seconds=PROPAGATION_TIMEOUT_SECONDS):
         # Directly below /tmp: the private Postgres runs as another user, who has to be able to walk the path.
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="wharfinger-e2e-", dir="/tmp"))
         self.directory.chmod(0o755)
@@ -31,6 +35,7 @@ class Installation:
         self.port = free_port()
         self.registry_port = free_port()
         self.options = list(options)
+        self.environment = {"WHARFINGER_PROPAGATION_TIMEOUT": str(propagation_timeout_seconds)}
         self.process = None
         self.revived = []
 
@@ -53,7 +58,7 @@ class Installation:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,
-                env=clean_environment() | (environment or {}),
+                env=clean_environment() | self.environment | (environment or {}),
                 start_new_session=True,
             )
 
@@ -62,6 +67,10 @@ class Installation:
         self.spawn()
         self.wait_ready(timeout)
         return self
+
+    def log_of(self, role):
+        """What a role has logged, as long as `wharfinger dev` itself keeps it alive."""
+        return (self.state_dir / "logs" / f"{role}.log").read_text(errors="replace")
 
     def wait_ready(self, timeout=240):
         def look():

@@ -70,6 +70,10 @@ class Node(Process):
         done = run("node", "status", "--metrics", self.metrics, "--output", "json")
         return done.returncode, json.loads(done.stdout) if done.stdout else None
 
+    def log(self):
+        """What it has logged since it was first started from here."""
+        return pathlib.Path(self.program.log_file).read_text(errors="replace")
+
     def has(self, **expected):
         """Whether the status has these values; None while it cannot be asked."""
         _, status = self.status()
