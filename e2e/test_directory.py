@@ -1,11 +1,11 @@
 """The Graph subset as curl meets it, and the rights of the directory."""
 
-import datetime
 import uuid
 
 import pytest
 
 from harness.control_plane import Principal
+from harness.ending_secret import with_a_secret_that_ends
 from harness.names import fresh_name
 from harness.waiting import wait_until
 
@@ -108,14 +108,14 @@ def test_a_secret_is_valid_between_its_dates(control_plane, registry, at, start,
 
 def test_a_secret_ends_at_its_end(control_plane, registry, at):
     principal = control_plane.new_principal_with("AcrPull", registry.id)
-    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=3)
-    dated = control_plane.add_password(
-        "applications", principal.application_id, endDateTime=end.isoformat(timespec="seconds").replace("+00:00", "Z")
-    )["secretText"]
-    client = at(registry, principal.client_id, dated)
-    view = control_plane.of(Principal(principal.client_id, dated))
-    token, arm_token = client.token(), view.token()
-    wait_until(lambda: client.login_status() == 401, "the end of the secret", timeout=15)
+
+    def tokens(dated):
+        client = at(registry, dated.client_id, dated.client_secret)
+        view = control_plane.of(dated)
+        return client, view, client.token(), view.token()
+
+    (client, view, token, arm_token), _ = with_a_secret_that_ends(control_plane, principal, tokens, "seconds")
+    wait_until(lambda: client.login_status() == 401, "the end of the secret")
     assert client.request("GET", "/v2/", token=token).status_code == 401
     assert view.token_response().status_code == 401
     assert view.request("GET", "/subscriptions", "2022-12-01", token=arm_token).status_code == 401

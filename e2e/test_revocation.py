@@ -6,6 +6,7 @@ import time
 import pytest
 
 from harness.control_plane import ASSIGNMENTS, REGISTRIES, Principal
+from harness.ending_secret import with_a_secret_that_ends
 from harness.images import Image
 from harness.registry import RegistryClient
 
@@ -130,12 +131,8 @@ def test_others_are_not_disturbed(scene):
 
 
 def test_a_secret_and_its_tokens_end_at_their_end(scene):
-    end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=4)
-    added = scene.control_plane.add_password(
-        "applications", scene.principal.application_id, endDateTime=end.isoformat().replace("+00:00", "Z")
-    )
-    access = scene.by_principal(Principal(scene.principal.client_id, added["secretText"]))
-    time.sleep(max(0.0, (end - datetime.datetime.now(datetime.timezone.utc)).total_seconds()))
+    access, end = with_a_secret_that_ends(scene.control_plane, scene.principal, scene.by_principal, "microseconds")
+    time.sleep(max(0.0, (end - datetime.datetime.now(datetime.UTC)).total_seconds()))
     assert access.first_answers() == [401] * 4
 
 
