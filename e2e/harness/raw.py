@@ -16,6 +16,21 @@ def connect(host, port, ca_file, tls=True, timeout=TIMEOUT_SECONDS):
     return context.wrap_socket(plain, server_hostname=host)
 
 
+def is_open(connection):
+    """Whether the server has neither answered nor closed; of what it said a byte is lost."""
+    timeout = connection.gettimeout()
+    connection.setblocking(False)
+    try:
+        connection.recv(1)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return True
+    except (ConnectionError, ssl.SSLError):
+        pass
+    finally:
+        connection.settimeout(timeout)
+    return False
+
+
 def answer(connection):
     """Everything the server says until it closes; a reset ends it too."""
     received = b""
