@@ -249,6 +249,8 @@ class SlotWriter(RegistryWriter):
     def __init__(self, of: RegistryWriter, run: Run, world: World, seed: str) -> None:
         super().__init__(of.registry, run, world, seed, deletes=False)
         self.name = f"writer of {SECOND_SLOT} of {self.registry.name}"
+        # Made with the registry, by the other writer: a restore may go back to before the first change of this one.
+        self.caller.values[self.registry.password_register(SECOND_SLOT)] = shown(self.registry.passwords[SECOND_SLOT])
 
     async def step(self) -> None:
         if not self.registry.admin_on:
