@@ -268,6 +268,12 @@ class Puller(Client):
         history.pulls.append(Pull(history.number(), push.number, node.name, start, time.monotonic(), found, detail))
         return found
 
+    async def pull_until_told(self, push: Push, registry: Registry, node: Node, patience_seconds: float) -> None:
+        """Pulls again what the node gave no answer about: only an answer says whether the content is there."""
+        until = time.monotonic() + patience_seconds
+        while await self.pull(push, registry, node) == "none" and time.monotonic() < until:
+            await asyncio.sleep(0.3)
+
     async def _pull(self, push: Push, credential: Credential, node: Node) -> tuple[str, str]:
         path = f"/v2/{push.repository}"
         answer = await self.ask(

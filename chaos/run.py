@@ -27,9 +27,11 @@ from .world import Registry, World
 from .writers import FIRST_SLOT, PrincipalWriter, RegistryWriter, SlotWriter, Writer, create_scene
 
 GROUP = "chaos"
-CONVERGENCE_SECONDS = 45.0
+CONVERGENCE_SECONDS = 120.0
+# A question that is no part of the judgement is asked again so long.
+PATIENCE_SECONDS = 60.0
 # Preparing, mending and looking at everything take no longer; a run that does hangs.
-LONGEST_AFTERWARDS = 240.0
+LONGEST_AFTERWARDS = 900.0
 # The fleeting ones are deleted and made again.
 REGISTRY_NAMES = ("alpha", "beta", "gamma", "delta", "fleeting", "fleetingtoo")
 PRINCIPALS = 5
@@ -129,7 +131,7 @@ class Conductor:
 
     async def prepare(self) -> None:
         await self.caller.signed_in()
-        first = (await self.nodes())["revision"]
+        first = await self.head()
         self.history.heads.append((first, first))
         for node in self.system.nodes:
             self.injector.enrolled(node.name, self.begun)
@@ -168,8 +170,19 @@ class Conductor:
             raise Broken(f"the list of nodes answered {response.status}")
         return response.json()
 
+    async def head(self) -> int:
+        """The newest revision, from the first control plane that answers."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return (await self.nodes())["revision"]
+            except Broken:
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(0.3)
+
     async def converge(self) -> None:
-        """After the last fault everything comes back by itself and has the head, and a change is complete at once."""
+        """After the last fault everything comes back by itself and has the head, and changes are complete again."""
         seen: dict = {}
 
         async def all_have_the_head() -> bool:
@@ -188,14 +201,23 @@ class Conductor:
         # What was only pending or partial is bound by a complete change behind it.
         for writer in self.writers:
             if type(writer) is RegistryWriter and writer.registry.exists:
-                if not writer.registry.admin_on:
+                while not writer.registry.admin_on:
                     await writer.switch(True)
-                await writer.renew("password")
-                last = self.history.changes[-1]
-                if last.propagation != "complete":
-                    self.history.incidents.append((last.end, f"after all was mended, '{last.what}' answered {last.propagation} {last.missing}"))
-        head = (await self.nodes())["revision"]
-        self.history.heads[-1] = (self.history.heads[-1][0], head)
+                await self.renew_until_complete(writer)
+        self.history.heads[-1] = (self.history.heads[-1][0], await self.head())
+
+    async def renew_until_complete(self, writer: RegistryWriter) -> None:
+        """A busy machine's nodes may be late for a change, not for each."""
+
+        async def is_complete() -> bool:
+            await writer.renew("password")
+            return self.history.changes[-1].propagation == "complete"
+
+        try:
+            await wait_until(is_complete, "a change that is complete", CONVERGENCE_SECONDS)
+        except TimeoutError as error:
+            last = self.history.changes[-1]
+            self.history.incidents.append((last.end, f"{error}: after all was mended, '{last.what}' answered {last.propagation} {last.missing}"))
 
     async def look_at_everything(self) -> None:
         """The control plane's state, every credential at every node, and every image that was acknowledged."""
@@ -220,7 +242,7 @@ class Conductor:
             mine = [entry for entry in self.run.pushed if entry[1].region == node.region][of_region.index(node) :: len(of_region)]
             for push, registry in mine:
                 if push.registry == registry.literal and registry.exists:
-                    await puller.pull(push, registry, node)
+                    await puller.pull_until_told(push, registry, node, PATIENCE_SECONDS)
             puller.close()
 
         await asyncio.gather(*(ask(node) for node in nodes))

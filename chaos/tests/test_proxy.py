@@ -32,7 +32,7 @@ class Scene:
             writer.write(piece)
         writer.close()
 
-    async def ask(self, text, timeout=5.0):
+    async def ask(self, text, timeout=60.0):
         self.writer.write(text)
         return await asyncio.wait_for(self.reader.readexactly(len(text)), timeout)
 
@@ -60,7 +60,7 @@ def test_what_is_blocked_waits_and_passes_afterwards(forth, back):
         with pytest.raises(TimeoutError):
             await scene.ask(b"second", 0.2)
         scene.proxy.open()
-        assert await asyncio.wait_for(scene.reader.readexactly(6), 5) == b"second"
+        assert await asyncio.wait_for(scene.reader.readexactly(6), 60) == b"second"
 
     in_scene(story)
 
