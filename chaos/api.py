@@ -17,12 +17,13 @@ from .world import Registry
 CHANGE_TIMEOUT_SECONDS = 25.0
 LOOK_TIMEOUT_SECONDS = 5.0
 # A call that broke may still be carried out: a request in a paused process's buffer, a statement behind a blocked proxy or waiting for a
-# lock (5 s). It shows within this time after the last fault of its control plane, or never; …
-SETTLE_SECONDS = 7.0
-# … sooner where the call was answered, or its control plane has died: then only a commit can be on its way.
-SETTLE_COMMIT_SECONDS = 2.0
+# lock (5 s). It has begun within this time after the last fault of its control plane, or never will; …
+SETTLE_SECONDS = 9.0
+# … sooner where the call was answered, or its control plane has died: then only a commit can be on its way. What has begun has come to its end
+# when no transaction is left that is as old.
+SETTLE_COMMIT_SECONDS = 3.0
 # After the keys of sign-in were revoked, control planes that have not read the new ones yet sign with the old, and refuse each other's.
-KEYS_SECONDS = 4.0
+KEYS_SECONDS = 20.0
 # After a call that broke its caller rests, as people do.
 REPOSE_SECONDS = 0.5
 
@@ -219,6 +220,9 @@ class Caller:
             if through.is_faulty or self.run.system.postgres.is_down:
                 since = start
             is_over = change.status is not None or through.process.starts != starts
+            is_settled = start - since > (SETTLE_COMMIT_SECONDS if is_over else SETTLE_SECONDS)
+            # Asked before the look, which then shows what these transactions did.
+            is_settled = is_settled and not await self.run.system.postgres.has_old_transaction()
             try:
                 seen = await look()
             except Broken:
@@ -230,7 +234,7 @@ class Caller:
                 self.values.update(change.effects)
                 change.end = end
                 return seen
-            if seen is not None and start - since > (SETTLE_COMMIT_SECONDS if is_over else SETTLE_SECONDS):
+            if seen is not None and is_settled:
                 change.outcome = Outcome.NOT_COMMITTED
                 return seen
             await asyncio.sleep(0.3)

@@ -29,7 +29,7 @@ LENGTHS = (1.0, 3.0, 8.0)
 LENGTHS_OF_NODES = (1.0, 3.0, 8.0, 16.0)
 # Marks sit this long in a buffer; a node gives a stream up after ten seconds of silence.
 HELD_BACK_SECONDS = 8.0
-JOIN_SECONDS = 30.0
+JOIN_SECONDS = 90.0
 
 
 @dataclasses.dataclass(frozen=True)

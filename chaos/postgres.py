@@ -12,6 +12,10 @@ from .processes import Process, run, wait_until
 
 # An SSLRequest: a server that takes connections answers with one letter.
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
+OLD_TRANSACTIONS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND xact_start < clock_timestamp() - interval '1 second'
+"""
 
 
 def programs() -> pathlib.Path:
@@ -74,7 +78,7 @@ class Postgres:
                 await self.process.start()
             return await self._answers()
 
-        await wait_until(serves, f"Postgres; its log ends with:\n{self.process.log_tail()}", 60)
+        await wait_until(serves, f"Postgres; its log ends with:\n{self.process.log_tail()}", 240)
 
     async def _answers(self) -> bool:
         try:
@@ -96,6 +100,13 @@ class Postgres:
     async def query(self, statement: str) -> str:
         output = await self._run("psql", "--no-psqlrc", "-At", "-d", self.url(self.port), "-c", statement)
         return output.strip()
+
+    async def has_old_transaction(self) -> bool:
+        """Whether a client's transaction has been under way for more than a second, as far as the server can be asked."""
+        try:
+            return await self.query(OLD_TRANSACTIONS) != "0"
+        except (RuntimeError, TimeoutError):
+            return True
 
     async def dump(self, file: pathlib.Path) -> None:
         """`file` lies in a directory of the server's user."""

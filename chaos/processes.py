@@ -138,7 +138,7 @@ async def wait_until(look: Callable[[], Awaitable[bool]], what: str, timeout: fl
         await asyncio.sleep(interval)
 
 
-async def run(arguments: Sequence[str], user: int | None = None, group: int | None = None, timeout: float = 60.0, codes: Sequence[int] = (0,)) -> str:  # fmt: skip
+async def run(arguments: Sequence[str], user: int | None = None, group: int | None = None, timeout: float = 180.0, codes: Sequence[int] = (0,)) -> str:  # fmt: skip
     """Runs a program to its end, which must be with one of these codes, and returns what it printed."""
     process = await asyncio.create_subprocess_exec(
         *arguments,

@@ -127,15 +127,15 @@ class System:
         await self._initialise()
         for number, port in enumerate(ports, 1):
             await self._add_control_plane(f"control-plane-{number}", port)
-        await asyncio.gather(*(wait_until(each.is_ready, f"{each.name}:\n{each.process.log_tail()}", 60) for each in self.control_planes))
+        await asyncio.gather(*(wait_until(each.is_ready, f"{each.name}:\n{each.process.log_tail()}", 240) for each in self.control_planes))
         for region, count in self.options.nodes.items():
             for _ in range(count):
                 node = await self.add_node(region)
                 if node.name in self.options.earlier:
                     # Before newer forms of documents are in use, which it would have to understand to join.
-                    await wait_until(node.is_ready, f"{node.name}, of an earlier build", 60)
+                    await wait_until(node.is_ready, f"{node.name}, of an earlier build", 240)
         for node in self.nodes:
-            await wait_until(node.is_ready, f"{node.name}:\n{node.process.log_tail()}", 60)
+            await wait_until(node.is_ready, f"{node.name}:\n{node.process.log_tail()}", 240)
 
     async def stop(self) -> None:
         """Ends every process that was started here, and nothing else."""
