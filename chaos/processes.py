@@ -56,6 +56,8 @@ class Process:
         self._user, self._group = user, group
         self.starts = 0
         self._process: asyncio.subprocess.Process | None = None
+        # A supervisor may be starting it when a fault wants to end it.
+        self._changing = asyncio.Lock()
 
     @property
     def runs(self) -> bool:
@@ -67,6 +69,12 @@ class Process:
         return self._process.pid
 
     async def start(self) -> None:
+        """Starts it unless it runs."""
+        async with self._changing:
+            if not self.runs:
+                await self._start()
+
+    async def _start(self) -> None:
         self.starts += 1
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -94,21 +102,23 @@ class Process:
         await self.end(signal.SIGKILL)
 
     async def end(self, number: int = signal.SIGTERM, timeout: float = 75.0) -> None:
-        if self._process is None or self._process.returncode is not None:
-            return
-        self.send(signal.SIGCONT)
-        self.send(number)
-        try:
-            await asyncio.wait_for(self._process.wait(), timeout)
-        except TimeoutError:
-            self.send(signal.SIGKILL)
-            await self._process.wait()
+        async with self._changing:
+            if self._process is None or self._process.returncode is not None:
+                return
+            self.send(signal.SIGCONT)
+            self.send(number)
+            try:
+                await asyncio.wait_for(self._process.wait(), timeout)
+            except TimeoutError:
+                self.send(signal.SIGKILL)
+                await self._process.wait()
 
     async def pause(self) -> None:
         """SIGSTOP; returns once every thread has stopped."""
-        self.send(signal.SIGSTOP)
-        while self.runs and not all(state in "TtZX" for state in self._thread_states()):
-            await asyncio.sleep(0.002)
+        async with self._changing:
+            self.send(signal.SIGSTOP)
+            while self.runs and not all(state in "TtZX" for state in self._thread_states()):
+                await asyncio.sleep(0.002)
 
     def resume(self) -> None:
         self.send(signal.SIGCONT)

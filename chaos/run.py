@@ -122,6 +122,7 @@ class Conductor:
         await self.look_at_everything()
         self.phase("everything was looked at")
         supervising.cancel()
+        await asyncio.wait([supervising])
         if self.injector.ended_by_themselves:
             print(f"  ended by themselves and started again: {dict(self.injector.ended_by_themselves)}")
         self.caller.close()

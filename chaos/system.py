@@ -147,7 +147,8 @@ class System:
         for proxy in [*(node.link for node in self.nodes), *(each.database for each in self.control_planes)]:
             await proxy.stop()
         for mount in reversed(self._mounts):
-            await run(["umount", str(mount)])
+            # The kernel may hold a file of a killed process for a moment yet.
+            await run(["umount", "--lazy", str(mount)])
 
     async def admin(self, *arguments: str) -> str:
         command = [str(self.binary), "admin", *arguments, "--database-url-file", str(self.directory / "database-url")]
