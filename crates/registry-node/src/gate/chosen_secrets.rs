@@ -100,20 +100,21 @@ impl ChosenSecrets {
         password: &Secret,
     ) -> Option<CredentialId> {
         let candidate = password.clone();
-        let (found, candidates) = tokio::task::spawn_blocking(move || {
-            // Whoever asked may give up; the work goes on, and keeps its place until it is done.
-            let _place = place.0;
+        let (found, candidates, place) = tokio::task::spawn_blocking(move || {
             let found = candidates
                 .secrets
                 .iter()
                 .position(|(_, verifier)| verifier.matches(candidate.expose()));
-            (found, candidates)
+            // Whoever asked may have given up; the work went on, and kept its place until now.
+            (found, candidates, place)
         })
         .await
         .expect("a check neither panics nor is aborted");
         let (key_id, verifier) = &candidates.secrets[found?];
         self.remembered
             .insert(self.hasher.hash(verifier, password), ());
+        // Only now: who has it next and brings the same secret finds it remembered.
+        drop(place.0);
         Some(candidates.credential(*key_id))
     }
 }
