@@ -3,7 +3,7 @@
 //! 1. ids; 2. path → operation; 3. api-version; 4. who; 5. body; 6. may they; 7. the handler; 8. propagation; 9. the answer.
 //!
 //! What comes of 5 to 7 is in the activity log before 8. Once its body is there a request is carried out to the end, also when its client hangs
-//! up: wrong passwords would not be counted otherwise, refusals not recorded, nor nodes told at once. One that only reads is given up.
+//! up: wrong passwords would not be counted otherwise, refusals not recorded, nor nodes told at once.
 //!
 //! The body comes before the decision: a slow one would leave time to lose the right that was found. A handler with slow work of its own
 //! asks again after it ([`super::decide_again`]).
@@ -234,9 +234,6 @@ async fn answer(
         let answer = recorded(&app, attempt, carry_out(&app, parsed)).await?;
         respond(&app, answer, repeats).await
     };
-    if http.method().is_safe() {
-        return work.await;
-    }
     actix_web::rt::spawn(work.instrument(tracing::Span::current()))
         .await
         .unwrap_or_else(|error| Err(ApiError::internal(error)))
